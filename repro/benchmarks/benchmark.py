@@ -1,0 +1,91 @@
+"""What a benchmark is: items to ask, and a score for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: Numerator and denominator an answer adds to a metric. A metric is the ratio of their sums within a
+#: stratum, averaged over strata: accuracy adds (1 or 0, 1), F1 adds (2 TP, 2 TP + FP + FN), CHAIR_i
+#: adds (hallucinated mentions, mentions).
+Part = tuple[float, float]
+
+
+class DataError(ValueError):
+    """A data file that cannot be used; the message names the file, the place, and what was expected."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one image.
+
+    Attributes:
+        id: unique within the benchmark; answers are matched by it, never by order.
+        image: the image file.
+        question: the user's turn exactly as the protocol words it.
+        reference: what the scorer compares the answer with.
+        stratum: group within which metrics are formed before averaging, e.g. a POPE category.
+        kind: finer description for reports, e.g. the kind of a ScienceQA question.
+    """
+
+    id: str
+    image: Path
+    question: str
+    reference: Any
+    stratum: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a benchmark, in [0, 1]; ``name`` as printed in Table 1."""
+
+    name: str
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set with its protocol.
+
+    Attributes:
+        name: what ``--benchmark`` takes; ``title`` is for people.
+        metrics: first the one that decides the cliff layer.
+        max_new_tokens: longest answer in tokens.
+        load: items of a data directory laid out as published; raises ``DataError``.
+        score: parts by metric name that one answer text adds for an item.
+    """
+
+    name: str
+    title: str
+    metrics: tuple[Metric, ...]
+    max_new_tokens: int
+    load: Callable[[Path], list[Item]]
+    score: Callable[[Item, str], dict[str, Part]]
+
+
+def aggregate(parts: np.ndarray, strata: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Metric values from parts.
+
+    Args:
+        parts: [items, ..., 2], numerators and denominators.
+        strata: [items], any labels; the metric is the mean over strata of ratios of sums.
+        weights: optional [replicates, items] multiplicities (bootstrap); adds a leading axis.
+
+    Returns:
+        [...] or [replicates, ...]; NaN where a stratum's denominator is 0.
+    """
+    values = []
+    for stratum in np.unique(strata):
+        chosen = strata == stratum
+        if weights is None:
+            total = parts[chosen].sum(axis=0)
+        else:
+            total = np.tensordot(weights[:, chosen], parts[chosen], axes=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values.append(total[..., 0] / total[..., 1])
+    return np.mean(values, axis=0)

@@ -1,0 +1,49 @@
+"""Models by name: ``load_model("llava-1.5")``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from repro.models.card import REGISTRY, ModelCard
+from repro.models.llava import Llava
+from repro.models.loading import CheckpointError, check_directory
+from repro.models.lvlm import Lvlm
+
+FAMILIES: dict[str, type[Lvlm]] = {"llava": Llava}
+
+
+def find_card(name: str) -> ModelCard:
+    """The card called ``name``; KeyError that lists the names otherwise."""
+    if name not in REGISTRY:
+        raise KeyError(f"no model {name!r}; the models are {', '.join(sorted(REGISTRY))}")
+    return REGISTRY[name]
+
+
+def load_model(
+    name: str,
+    path: Path | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> Lvlm:
+    """Load a model by the name of its card.
+
+    Args:
+        name: a name in the registry.
+        path: checkpoint directory in the published layout; default: the miniature shipped with the suite.
+        dtype: of the weights in memory; default: float32 on a CPU, the card's elsewhere.
+        device: where to put the weights.
+
+    Raises:
+        KeyError: no such name.
+        CheckpointError: the directory, a file or a tensor is not what the family reads.
+    """
+    card = find_card(name)
+    path = card.miniature if path is None else Path(path)
+    device = torch.device(device)
+    if dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else getattr(torch, card.dtype)
+    family = FAMILIES[card.family]
+    check_directory(path, family.model_type)
+    return family.load(card, path, dtype, device)

@@ -1,0 +1,104 @@
+"""LLaVA-1.5: CLIP vision tower, two-layer MLP projector, Llama decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalGeneration, LlavaProcessor
+
+from repro.models.card import ModelCard
+from repro.models.loading import load_checkpoint, read_json
+from repro.models.lvlm import Lvlm, Prompt, read_image
+from repro.segments import Segments
+
+
+def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Centre the picture on a square of its longer side (LLaVA, llava/mm_utils.py, expand2square)."""
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+class Llava(Lvlm):
+    """``LlavaForConditionalGeneration`` in the layout of ``llava-hf/llava-1.5-7b-hf``."""
+
+    model_type = "llava"
+
+    @classmethod
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Llava:
+        """Read a checkpoint directory; see ``repro.models.load_model`` for the errors."""
+        model = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
+        settings = read_json(path / "processor_config.json")
+        processor = LlavaProcessor(
+            image_processor=CLIPImageProcessor.from_pretrained(path, local_files_only=True),
+            tokenizer=AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False),
+            patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
+            # CLIP's class token counts as additional and is dropped by the "default" strategy.
+            num_additional_image_tokens=settings.get("num_additional_image_tokens", 1),
+            vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+        )
+        return cls(card, model, processor, path)
+
+    @property
+    def decoder(self):
+        return self.model.model.language_model
+
+    @property
+    def head(self) -> nn.Module:
+        return self.model.lm_head
+
+    @property
+    def image_token_id(self) -> int:
+        return self.model.config.image_token_id
+
+    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+        text = self.card.template.format(question=question)
+        found = text.count(self.card.placeholder)
+        if found != 1:
+            raise ValueError(
+                f"the prompt holds {found} image placeholders {self.card.placeholder!r} for 1 image: "
+                f"the template brings the one it needs, so the question must hold none: {question!r}"
+            )
+        preparation = self.processor.image_processor
+        mean = tuple(int(255 * m) for m in preparation.image_mean)
+        picture = pad_to_square(read_image(image), mean)
+        inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
+        ids = inputs["input_ids"]
+        is_image = ids[0] == self.image_token_id
+        vision = self.model.config.vision_config
+        rows = vision.image_size // vision.patch_size
+        if int(is_image.sum()) != rows * rows:
+            raise ValueError(
+                f"the prompt holds {int(is_image.sum())} image tokens, the vision tower gives {rows * rows}: "
+                f"patch_size or num_additional_image_tokens in {self.path / 'processor_config.json'} is wrong"
+            )
+        pixels = inputs["pixel_values"].to(self.model.dtype)
+        side = preparation.crop_size["height"]
+        return Prompt(
+            input_ids=ids,
+            image_inputs={"pixel_values": pixels},
+            segments=Segments.from_image_mask(is_image.cpu().numpy()),
+            grid=(rows, rows),
+            image=picture.resize((side, side), Image.Resampling(preparation.resample)),
+            text=text,
+        )
+
+    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
+        embedded = self.model.get_input_embeddings()(input_ids)
+        features = self.model.get_image_features(pixel_values=image_inputs["pixel_values"])
+        # transformers 5 wraps the features of all images, transformers 4 returns one tensor per image.
+        features = getattr(features, "pooler_output", features)
+        is_image = (input_ids == self.image_token_id).unsqueeze(-1)
+        return embedded.masked_scatter(is_image, torch.cat(tuple(features)).to(embedded.dtype))
+
+    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
+        # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
+        std = torch.tensor(self.processor.image_processor.image_std, device=self.device).view(1, 3, 1, 1)
+        pixels = prompt.image_inputs["pixel_values"]
+        return {"pixel_values": pixels + (noise.to(self.device) / std).to(pixels.dtype)}
