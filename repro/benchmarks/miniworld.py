@@ -63,6 +63,8 @@ COLOURS = {
 }
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
+#: How the number of a scene is asked for, as TextVQA would.
+NUMBER_QUESTIONS = ("What number is written in the image?", "What is the number?")
 SCIENCE_KINDS = ("color", "object", "place", "count", "price")
 
 Split = Literal["train", "evaluation"]

@@ -104,6 +104,8 @@ class Lvlm:
     def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
         self.card, self.model, self.processor, self.path = card, model.eval().requires_grad_(False), processor, path
         self.tokenizer = processor.tokenizer
+        #: The truncation in force, a ``repro.truncation.Cut``, or None.
+        self.truncation: Any = None
 
     # What a family says of itself.
 

@@ -1,0 +1,98 @@
+"""Attention shares of the answer, per layer (Eqs. 7-8, Fig. 2).
+
+The model runs once with ordinary SDPA attention. Beside it, the softmax rows of the asked queries
+are formed and reduced at once to one mass per segment; no S x S map is ever kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.models.lvlm import Lvlm, Prompt
+from repro.segments import NAMES
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Attention mass by segment.
+
+    Attributes:
+        raw: float32 [N, rows, 4] over system, image, user, answer; sums to 1 along the last axis. Row 0
+            is the last prompt position (it predicts the first answer token), row i the i-th answer token.
+    """
+
+    raw: np.ndarray
+
+    @property
+    def paper(self) -> np.ndarray:
+        """Eq. 7: [N, rows, 3] over system, image, user, renormalised to sum to 1.
+
+        Eq. 7 as printed leaves out the answer tokens already given, so it holds for answer rows only
+        after this renormalisation. NaN where a row puts no mass on the prompt.
+        """
+        prompt = self.raw[..., :3]
+        with np.errstate(invalid="ignore"):
+            return prompt / prompt.sum(axis=-1, keepdims=True)
+
+
+def softmax_rows(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, rows: Tensor) -> Tensor:
+    """Attention probabilities of some query rows of a causal layer, averaged over heads (Eq. 9).
+
+    Args:
+        query: [B, H, Q, D]; key: [B, Hkv, K, D], H a multiple of Hkv (grouped-query attention).
+        mask: None (causal), or [B or 1, 1 or H, Q, K], boolean (True = seen) or additive.
+        scaling: factor on the scores.
+        rows: int64 [R], query rows.
+
+    Returns:
+        float32 [B, R, K].
+    """
+    batch, heads, length, width = query.shape
+    keys = key.shape[2]
+    chosen = query[:, :, rows].float().reshape(batch, key.shape[1], -1, width)
+    scores = (chosen @ key.float().mT * scaling).view(batch, heads, len(rows), keys)
+    if mask is None:
+        # Queries are the last positions of the keys, also while decoding with a cache.
+        last_seen = rows + keys - length
+        unseen = torch.arange(keys, device=rows.device) > last_seen[:, None]
+        scores = scores.masked_fill(unseen, float("-inf"))
+    else:
+        part = mask[:, :, rows, :keys]
+        if part.dtype == torch.bool:
+            scores = scores.masked_fill(~part, float("-inf"))
+        else:
+            scores = scores + part.float()
+    return scores.softmax(dim=-1).mean(dim=1)
+
+
+def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> Shares:
+    """Shares of the last prompt row and of every answer row, at every layer, mean over query heads.
+
+    The paper's text takes the mean over heads (Eq. 9); its notebook, since deleted, took the maximum.
+
+    Args:
+        answer: ids of the answer, teacher forced; rows follow in their order.
+
+    Raises:
+        ValueError: the attention is not finite (NaN or infinite weights or activations).
+    """
+    labels = torch.from_numpy(prompt.segments.with_answer(len(answer))).to(lvlm.device, torch.int64)
+    segment = torch.nn.functional.one_hot(labels, len(NAMES)).float()
+    rows = torch.arange(len(prompt.segments) - 1, len(labels), device=lvlm.device)
+    shares: list[Tensor] = []
+
+    def record(layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        shares.append(softmax_rows(query, key, mask, scaling, rows)[0] @ segment)
+
+    with torch.inference_mode(), lvlm.observed(record):
+        lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
+    raw = torch.stack(shares).cpu().numpy()
+    if not np.isfinite(raw).all():
+        layer = int(np.argwhere(~np.isfinite(raw))[0][0]) + 1
+        raise ValueError(f"attention of layer {layer} is not finite: weights or activations are NaN or infinite")
+    return Shares(raw)

@@ -1,0 +1,229 @@
+"""CHAIR: which objects of a caption are not in the image.
+
+Data directory::
+
+    DIR/coco/annotations/{instances,captions}_val2014.json    as published; train2014 is read too if present
+    DIR/coco/{val,train}2014/                                 images, named as the ``images`` entries say
+    DIR/chair/image_ids.txt                                   the sample, one COCO image id per line
+
+The sample is a file because the published one depends on the order of a directory listing.
+
+Rules as in OPERA ``chair.py`` at 61426ef, which the paper's repository repeats at b8cd5e7. Words become
+lemmas in one of two ways, and an item remembers which, so that an answer is read as its ground truth was:
+
+- approx: a sentence split by punctuation and a frozen table of plurals; needs NLTK's code only. On OPERA's
+  published captions CHAIR_s / CHAIR_i are 44.8 / 12.7 (LLaVA-1.5) and 57.0 / 22.9 (InstructBLIP).
+- exact: the tokenizer, tagger and lemmatiser of the official script, with NLTK's data: 45.0 / 12.7 and
+  58.8 / 23.7, which are the official figures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal
+
+import nltk
+from nltk.stem import WordNetLemmatizer
+from nltk.tokenize import NLTKWordTokenizer
+
+from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.chair_words import CLASS_OF, DOUBLE_WORDS, PLURALS
+from repro.benchmarks.files import checked, field, inside, read_json, read_text
+
+Mode = Literal["approx", "exact"]
+#: The user's turn.
+PROMPT = "Please describe this image in detail."
+_NLTK_DATA = ("punkt_tab", "averaged_perceptron_tagger_eng", "wordnet")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A word of a caption that names a COCO class; ``index`` is its position by the official script."""
+
+    word: str
+    object: str
+    index: int
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Objects of an image, from its instances and its reference captions, the latter read in ``mode``."""
+
+    objects: frozenset[str]
+    mode: Mode
+
+
+def merged(lemmas: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Lemmas with double words joined, and where each began."""
+    words, starts, i = [], [], 0
+    while i < len(lemmas):
+        starts.append(i)
+        pair = DOUBLE_WORDS.get(" ".join(lemmas[i : i + 2]))
+        words.append(lemmas[i] if pair is None else pair)
+        i += 1 if pair is None else 2
+    return words, starts
+
+
+def mentions(lemmas: Sequence[str]) -> list[Mention]:
+    """Every mention of a COCO class among the lemmas of a caption, repetitions included."""
+    words, starts = merged(lemmas)
+    if "toilet" in words and "seat" in words:
+        # "The seat of the toilet" is no chair. The positions are not thinned out with the words: the official
+        # script's are off after this rule, and only theirs can be compared.
+        words = [word for word in words if word != "seat"]
+    return [Mention(word, CLASS_OF[word], starts[i]) for i, word in enumerate(words) if word in CLASS_OF]
+
+
+def lemmas(caption: str, mode: Mode) -> list[str]:
+    """The lemmas of a caption, punctuation included.
+
+    Raises:
+        DataError: exact mode, and NLTK data is missing.
+    """
+    caption = caption.lower()
+    if mode == "approx":
+        tokenizer = NLTKWordTokenizer()
+        sentences = re.split(r"(?<=[.!?])\s+", caption)
+        tokens = [token for sentence in sentences for token in tokenizer.tokenize(sentence)]
+        return [PLURALS.get(token, token) for token in tokens]
+    require_nltk_data()
+    lemmatise = WordNetLemmatizer().lemmatize
+    tagged = nltk.pos_tag(nltk.word_tokenize(caption))
+    return [lemmatise(token, pos={"J": "a", "V": "v", "R": "r"}.get(tag[:1], "n")) for token, tag in tagged]
+
+
+@cache
+def require_nltk_data() -> None:
+    """``DataError`` naming what exact mode needs and NLTK does not find."""
+    uses = (nltk.word_tokenize, lambda text: nltk.pos_tag([text]), WordNetLemmatizer().lemmatize)
+    missing = []
+    for name, use in zip(_NLTK_DATA, uses, strict=True):
+        try:
+            use("word")
+        except LookupError:
+            missing.append(name)
+    if missing:
+        raise DataError(
+            f"exact CHAIR: NLTK data {', '.join(missing)} not found in {', '.join(nltk.data.path)}; expected "
+            f"{', '.join(_NLTK_DATA)}: run `python -m nltk.downloader {' '.join(missing)}`, set NLTK_DATA, "
+            "or use approximate CHAIR"
+        )
+
+
+def _annotations(directory: Path) -> list[tuple[Path, dict, Path, dict]]:
+    """Instances and captions, each with its file, of val2014 and, if present, of train2014."""
+    found = []
+    folder = directory / "coco" / "annotations"
+    for split in ("val2014", "train2014"):
+        instances, captions = folder / f"instances_{split}.json", folder / f"captions_{split}.json"
+        if split == "val2014" or instances.exists() or captions.exists():
+            found.append((instances, read_json(instances), captions, read_json(captions)))
+    return found
+
+
+def _sample(path: Path) -> list[int]:
+    """The image ids of the sample."""
+    ids = []
+    for line, text in enumerate(read_text(path).splitlines(), 1):
+        if text.strip():
+            if not re.fullmatch(r"[0-9]+", text.strip()):
+                raise DataError(
+                    f"{path}, line {line}: {text.strip()!r}; expected one COCO image id, a whole number, on "
+                    "each line: correct the line"
+                )
+            ids.append(int(text))
+    return ids
+
+
+def load(directory: Path, mode: Mode) -> list[Item]:
+    """The images of the sample, in its order; a reference is a ``GroundTruth``.
+
+    An image without any annotation has an empty ground truth: every object of its caption is hallucinated.
+
+    Raises:
+        DataError: a file is missing or malformed, an id of the sample is unknown or comes twice, or NLTK data
+            that exact mode needs is missing.
+    """
+    if mode == "exact":
+        require_nltk_data()
+    listed = directory / "chair" / "image_ids.txt"
+    sample = _sample(listed)
+    objects: dict[int, set[str]] = {number: set() for number in sample}
+    images: dict[int, Path] = {}
+    for instances_path, instances, captions_path, captions in _annotations(directory):
+        split = instances_path.stem.removeprefix("instances_")
+        for i, row in enumerate(field(instances, "images", list, str(instances_path))):
+            where = f"{instances_path}, image {i}"
+            number = field(row, "id", int, where)
+            if number in objects:
+                name = field(row, "file_name", str, where)
+                images[number] = inside(directory / "coco" / split, name, where)
+        classes = {}
+        for i, row in enumerate(field(instances, "categories", list, str(instances_path))):
+            where = f"{instances_path}, category {i}"
+            name = field(row, "name", str, where)
+            if name not in CLASS_OF:
+                raise DataError(f"{where}: {name!r} is none of the 80 COCO classes: use the published file")
+            classes[field(row, "id", int, where)] = CLASS_OF[name]
+        for i, row in enumerate(field(instances, "annotations", list, str(instances_path))):
+            where = f"{instances_path}, annotation {i}"
+            number, category = field(row, "image_id", int, where), field(row, "category_id", int, where)
+            if category not in classes:
+                raise DataError(
+                    f"{where}: no category {category}; expected one the file lists: check the file"
+                )
+            if number in objects:
+                objects[number].add(classes[category])
+        for i, row in enumerate(field(captions, "annotations", list, str(captions_path))):
+            where = f"{captions_path}, annotation {i}"
+            number = field(row, "image_id", int, where)
+            if number in objects:
+                words = lemmas(field(row, "caption", str, where), mode)
+                objects[number].update(mention.object for mention in mentions(words))
+    items = []
+    for number in sample:
+        if number not in images:
+            raise DataError(
+                f"{listed}: no image {number} in the annotations; expected ids of val2014, or of train2014 "
+                "with its annotation files present: correct the list"
+            )
+        reference = GroundTruth(frozenset(objects[number]), mode)
+        items.append(Item(str(number), images[number], PROMPT, reference))
+    return checked(items, listed)
+
+
+def score(item: Item, answer: str) -> dict[str, Part]:
+    """Parts of CHAIR_s (captions), CHAIR_i (mentions, not distinct objects) and recall (distinct objects)."""
+    truth: GroundTruth = item.reference
+    found = mentions(lemmas(answer, truth.mode))
+    correct = [mention.object for mention in found if mention.object in truth.objects]
+    hallucinated = len(found) - len(correct)
+    return {
+        "CHAIR_s": (float(hallucinated > 0), 1.0),
+        "CHAIR_i": (float(hallucinated), float(len(found))),
+        "recall": (float(len(set(correct))), float(len(truth.objects))),
+    }
+
+
+def _benchmark(name: str, title: str, mode: Mode) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=title,
+        metrics=(
+            Metric("CHAIR_s", higher_is_better=False),
+            Metric("CHAIR_i", higher_is_better=False),
+            Metric("recall"),
+        ),
+        # As OPERA generates; at 64 tokens CHAIR_s is less than half as high.
+        max_new_tokens=512,
+        load=partial(load, mode=mode),
+        score=score,
+    )
+
+
+CHAIR = _benchmark("chair", "CHAIR (approximate lemmas)", "approx")
+CHAIR_EXACT = _benchmark("chair-exact", "CHAIR (exact lemmas)", "exact")

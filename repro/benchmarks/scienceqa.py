@@ -1,0 +1,104 @@
+"""ScienceQA: multiple-choice questions about an image (the IMG subset that papers report as "SQA").
+
+Data directory, as published (lupantech/ScienceQA)::
+
+    DIR/scienceqa/problems.json      {id: {question, choices, answer, hint, image, skill, ...}}
+    DIR/scienceqa/pid_splits.json    {"test": [id, ...], ...}
+    DIR/scienceqa/images/test/{id}/image.png
+
+Of the 4241 test questions 2017 have an image; the text-only ones are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.files import checked, field, inside, read_json, strings
+
+LETTERS = "ABCDE"
+#: LLaVA's request for the letter alone.
+LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
+
+
+def render(hint: str, question: str, choices: Sequence[str]) -> str:
+    """The question as LLaVA asks it: context if there is one, question, lettered choices, request.
+
+    As in LLaVA ``llava/eval/model_vqa_science.py`` at c121f04 on ``llava_test_CQM-A.json``.
+    """
+    context = f"Context: {hint}\n" if hint else ""
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    return f"{context}{question}\n{options}".strip() + LETTER_ANSWER
+
+
+def _item(directory: Path, number: str, problem: Any, where: str) -> Item | None:
+    """The item of a problem, None for a text-only one."""
+    image = field(problem, "image", (str, type(None)), where)
+    if image is None:
+        return None
+    choices = strings(problem, "choices", where)
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise DataError(f"{where}: {len(choices)} choices; expected 2 to {len(LETTERS)}: correct the row")
+    answer = field(problem, "answer", int, where)
+    if not 0 <= answer < len(choices):
+        raise DataError(
+            f"{where}: answer is {answer}; expected 0 to {len(choices) - 1}, the index of one of its "
+            f"{len(choices)} choices: correct the row"
+        )
+    hint, question = field(problem, "hint", str, where), field(problem, "question", str, where)
+    path = inside(directory / "images" / "test", f"{number}/{image}", where)
+    kind = field(problem, "skill", str, where) if "skill" in problem else ""
+    return Item(number, path, render(hint, question, choices), LETTERS[: len(choices)][answer], kind=kind)
+
+
+def load(directory: Path) -> list[Item]:
+    """Image questions of the test split; a reference is the letter of the right choice, the kind its skill.
+
+    Raises:
+        DataError: a file or a problem is missing or malformed, an answer is not the index of a choice.
+    """
+    folder = directory / "scienceqa"
+    splits, problems = folder / "pid_splits.json", folder / "problems.json"
+    numbers, table = strings(read_json(splits), "test", str(splits)), read_json(problems)
+    items = []
+    for number in numbers:
+        if number not in table:
+            raise DataError(
+                f"{problems}: no problem {number}, which {splits.name} lists under 'test'; expected files of "
+                "one release: download both again"
+            )
+        items.append(_item(folder, number, table[number], f"{problems}, problem {number}"))
+    return checked([item for item in items if item is not None], problems)
+
+
+def chosen_letter(answer: str) -> str | None:
+    """The letter an answer chooses, None where the official script records FAILED.
+
+    A bare letter A...E, a leading "X. ", or one single "The answer is X" followed by any character: the
+    script's full stop is a regular-expression dot, so "The answer is Carp." reads as C. As in LLaVA
+    ``llava/eval/eval_science_qa.py`` at c121f04.
+    """
+    if answer in tuple(LETTERS):
+        return answer
+    if answer[:1] in tuple(LETTERS) and answer[1:3] == ". ":
+        return answer[0]
+    found = re.findall(r"The answer is ([A-Z]).", answer)
+    return found[0] if len(found) == 1 else None
+
+
+def score(item: Item, answer: str) -> dict[str, Part]:
+    """Part of the accuracy; no letter, or one beyond the choices, is wrong."""
+    return {"accuracy": (float(chosen_letter(answer) == item.reference), 1.0)}
+
+
+SCIENCEQA = Benchmark(
+    name="scienceqa",
+    title="ScienceQA (IMG)",
+    metrics=(Metric("accuracy"),),
+    max_new_tokens=1024,
+    load=load,
+    score=score,
+)

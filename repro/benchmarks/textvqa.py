@@ -1,0 +1,118 @@
+"""TextVQA: read the text in an image. Asked without OCR tokens in the prompt.
+
+Data directory, as published::
+
+    DIR/textvqa/TextVQA_0.5.1_val.json           {"data": [{image_id, question_id, question, answers, ...}]}
+    DIR/textvqa/train_images/{image_id}.jpg      or .png
+
+LLaVA's published figure (58.2 for 7B) has OCR tokens in the prompt; without them it is about 12 points lower.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.files import checked, field, inside, read_json, strings
+from repro.benchmarks.pope import SHORT_ANSWER
+
+ANNOTATORS = 10
+
+_NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_DIGITS = {"none": "0"} | {word: str(digit) for digit, word in enumerate(_NUMERALS)}
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+#: The official map of contractions, misspelt and restored; "Im", "Ive" and the like are left out because
+#: they cannot occur after lower-casing, "let's" and "she's" because they stand for themselves.
+_PAIRS = """
+aint ain't arent aren't cant can't couldve could've couldnt couldn't couldn'tve couldn't've
+couldnt've couldn't've didnt didn't doesnt doesn't dont don't hadnt hadn't hadnt've hadn't've
+hadn'tve hadn't've hasnt hasn't havent haven't hed he'd hed've he'd've he'dve he'd've hes he's
+howd how'd howll how'll hows how's isnt isn't itd it'd itd've it'd've it'dve it'd've itll it'll
+maam ma'am mightnt mightn't mightnt've mightn't've mightn'tve mightn't've mightve might've
+mustnt mustn't mustve must've neednt needn't notve not've oclock o'clock oughtnt oughtn't
+ow's'at 'ow's'at 'ows'at 'ow's'at 'ow'sat 'ow's'at shant shan't shed've she'd've she'dve she'd've
+shouldve should've shouldnt shouldn't shouldnt've shouldn't've shouldn'tve shouldn't've
+somebody'd somebodyd somebodyd've somebody'd've somebody'dve somebody'd've somebodyll somebody'll
+somebodys somebody's someoned someone'd someoned've someone'd've someone'dve someone'd've
+someonell someone'll someones someone's somethingd something'd somethingd've something'd've
+something'dve something'd've somethingll something'll thats that's thered there'd
+thered've there'd've there'dve there'd've therere there're theres there's theyd they'd
+theyd've they'd've they'dve they'd've theyll they'll theyre they're theyve they've twas 'twas
+wasnt wasn't wed've we'd've we'dve we'd've weve we've werent weren't whatll what'll whatre what're
+whats what's whatve what've whens when's whered where'd wheres where's whereve where've whod who'd
+whod've who'd've who'dve who'd've wholl who'll whos who's whove who've whyll why'll whyre why're
+whys why's wont won't wouldve would've wouldnt wouldn't wouldnt've wouldn't've wouldn'tve wouldn't've
+yall y'all yall'll y'all'll y'allll y'all'll yall'd've y'all'd've y'alld've y'all'd've
+y'all'dve y'all'd've youd you'd youd've you'd've you'dve you'd've youll you'll youre you're
+youve you've
+"""
+_CONTRACTIONS = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True))
+
+
+@cache
+def normalise(answer: str) -> str:
+    """An answer as the official scorer compares it, every quirk kept.
+
+    As in mmf ``mmf/utils/m4c_evaluators.py`` at b0ffc7f, which LLaVA's ``llava/eval/m4c_evaluator.py`` at
+    c121f04 repeats. The quirks: commas and question marks vanish without leaving a blank; any other mark that
+    touches a blank somewhere is deleted everywhere, else becomes a blank; a full stop stays before a digit;
+    and only the first 32 full stops go, because the official call passes a flag of that value as the count.
+    """
+    text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    text = text.replace("\n", " ").replace("\t", " ").strip()
+    stripped = text
+    for mark in _PUNCTUATION:
+        touches_blank = f"{mark} " in text or f" {mark}" in text
+        stripped = stripped.replace(mark, "" if touches_blank else " ")
+    stripped = re.sub(r"\.(?!\d)", "", stripped, count=32)
+    words = [_DIGITS.get(word, word) for word in stripped.split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in ("a", "an", "the"))
+
+
+def load(directory: Path) -> list[Item]:
+    """Questions of the validation set; a reference is the tuple of the ten annotators' answers.
+
+    Raises:
+        DataError: the file is missing or malformed, a question has other than ten answers, an id comes twice.
+    """
+    path = directory / "textvqa" / "TextVQA_0.5.1_val.json"
+    items = []
+    for index, row in enumerate(field(read_json(path), "data", list, str(path))):
+        where = f"{path}, row {index} of 'data'"
+        number = str(field(row, "question_id", (int, str), where))
+        where += f" (question_id {number})"
+        answers = strings(row, "answers", where)
+        if len(answers) != ANNOTATORS:
+            raise DataError(
+                f"{where}: {len(answers)} answers; expected exactly {ANNOTATORS}: correct the row"
+            )
+        folder = directory / "textvqa" / "train_images"
+        image = inside(folder, field(row, "image_id", str, where) + ".png", where)
+        if not image.exists():
+            image = image.with_name(image.name.removesuffix(".png") + ".jpg")
+        question = field(row, "question", str, where)
+        # Not str.capitalize(), which lower-cases the rest.
+        question = question[:1].upper() + question[1:] + SHORT_ANSWER
+        items.append(Item(number, image, question, answers))
+    return checked(items, path)
+
+
+def score(item: Item, answer: str) -> dict[str, Part]:
+    """Part of the soft accuracy: 0, .3, .6, .9 or 1 for 0, 1, 2, 3, or more annotators who agree.
+
+    The official mean over annotators, each left out in turn, of min(1, agreeing others / 3).
+    """
+    agree = [normalise(given) for given in item.reference].count(normalise(answer))
+    return {"accuracy": (min(3 * agree, ANNOTATORS) / ANNOTATORS, 1.0)}
+
+
+TEXTVQA = Benchmark(
+    name="textvqa",
+    title="TextVQA",
+    metrics=(Metric("accuracy"),),
+    max_new_tokens=128,
+    load=load,
+    score=score,
+)

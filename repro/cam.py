@@ -1,0 +1,112 @@
+"""LLaVA-CAM of every decoder layer from one backward pass (Eqs. 1-5, Figs. 3-4 and 7-8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.models.lvlm import Lvlm, Prompt
+
+
+@contextmanager
+def _activations(lvlm: Lvlm) -> Iterator[list[Tensor]]:
+    """Outputs of every ``post_attention_layernorm`` of the next pass (Sec. A.1), as points to differentiate at."""
+    found: list[Tensor] = []
+
+    def keep(module, inputs, output):
+        # Frozen weights: without a graph so far this is a leaf and has to ask for its gradient itself.
+        output = output if output.requires_grad else output.requires_grad_()
+        found.append(output)
+        return output
+
+    handles = [layer.post_attention_layernorm.register_forward_hook(keep) for layer in lvlm.decoder.layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _at(lvlm: Lvlm, values: Tensor, length: int, image: Tensor) -> Tensor:
+    """Values [B, T', width] of a layer at the image positions, float32; zero where truncation dropped them."""
+    if values.shape[1] != length:
+        whole = values.new_zeros(len(values), length, values.shape[-1])
+        values = whole.scatter(1, lvlm.truncation.stay[..., None].expand_as(values), values)
+    return values[:, image].float()
+
+
+def llava_cam(
+    lvlm: Lvlm,
+    prompt: Prompt,
+    answer: Sequence[int],
+    samples: int = 1,
+    noise: float = 0.1,
+    seed: int = 0,
+    batch_size: int = 8,
+    relu_gradients: bool = False,
+    threshold: float | None = None,
+) -> np.ndarray:
+    """Heat of every image token for an answer, at every layer.
+
+    z is the sum of the logits of the answer tokens at the rows that predict them (Eq. 1); G its gradient
+    at the activations A behind the post-attention norm (Eq. 2); alpha the mean of G over image positions;
+    heat = ReLU(sum_k alpha_k A_k) (Eq. 3); the mean over noisy images (Eqs. 4-5) is divided by its maximum,
+    once. Nothing mixes tokens after the last layer's norm, so the map of layer N is exactly zero.
+
+    Args:
+        answer: ids of the answer, at least one.
+        samples: noisy copies of the image; 1 copy with ``noise=0`` is the plain CAM of Eq. 3.
+        noise: standard deviation of the Gaussian on pixels in [0, 1]. (Eq. 4 prints it as a variance, the
+            text under it calls it a standard deviation, and the released code uses it as one.)
+        seed: of the noise, drawn on the CPU so that every device sees the same.
+        batch_size: copies run at once; changes memory and speed only.
+        relu_gradients: as the released demo, only positive gradients enter alpha. Not in the paper.
+        threshold: as the released demo (0.5), normalised heat below it is set to zero. Not in the paper.
+
+    Returns:
+        float32 [N, rows, columns] in [0, 1]; a layer's maximum is 1 unless the layer is zero everywhere.
+
+    Raises:
+        ValueError: an empty answer, fewer than one sample, or heat that is not finite.
+    """
+    if len(answer) == 0:
+        raise ValueError("LLaVA-CAM needs at least one answer token to differentiate")
+    if samples < 1 or batch_size < 1:
+        raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
+    shape = next(iter(prompt.image_inputs.values())).shape
+    draw = torch.Generator().manual_seed(seed)
+    drawn = noise * torch.randn(samples, *shape[1:], generator=draw)
+    target = torch.tensor(list(answer), device=lvlm.device)
+    ids = lvlm.sequence(prompt, answer[:-1])
+    image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
+    total = torch.zeros(lvlm.n_layers, len(image), device=lvlm.device)
+
+    for part in drawn.split(batch_size):
+        with torch.no_grad():
+            embedded = lvlm.embed(ids.expand(len(part), -1), lvlm.with_noise(prompt, part))
+        with torch.enable_grad(), _activations(lvlm) as activations:
+            hidden = lvlm.hidden_states(embedded)[:, -len(target) :]
+            logits = lvlm.head(hidden)
+            z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()
+            gradients = torch.autograd.grad(z, activations)
+        for layer, (activation, gradient) in enumerate(zip(activations, gradients, strict=True)):
+            gradient = _at(lvlm, gradient, ids.shape[1], image)
+            if relu_gradients:
+                gradient = gradient.relu()
+            alpha = gradient.mean(dim=1, keepdim=True)
+            feature = _at(lvlm, activation.detach(), ids.shape[1], image)
+            total[layer] += (alpha * feature).sum(-1).relu().sum(0)
+
+    if not torch.isfinite(total).all():
+        layer = int((~torch.isfinite(total)).any(dim=1).nonzero()[0]) + 1
+        raise ValueError(f"heat of layer {layer} is not finite: weights, image or activations are NaN or infinite")
+    heat = total / samples
+    peak = heat.amax(dim=1, keepdim=True)
+    heat = torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), heat)
+    if threshold is not None:
+        heat = heat.masked_fill(heat < threshold, 0.0)
+    return heat.view(-1, *prompt.grid).cpu().numpy()

@@ -1,0 +1,317 @@
+"""The cliff layer: from which layer on the image no longer matters (arXiv 2406.06579, Sec. 4.2).
+
+All functions read the *parts* of one metric [items, N + 1, 2], the numerator and denominator each item adds
+when the image is visible to L = 0...N layers (L = N is the baseline), and the *strata* [items]. The score is
+the mean over strata of the ratio of sums, ``repro.benchmarks.benchmark.aggregate``.
+
+**Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), one
+drawn sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the
+difference, as in a paired test. Intervals are percentile intervals: they need no formula per metric, stay
+within its range, and allow for skew. Items must be independent; where several questions share an image the
+intervals come out too narrow.
+
+**Undefined scores.** A ratio without a denominator (CHAIR_i when no caption mentions an object) is NaN. It
+shows nothing, so it counts as inferior; in a resample it could be anything, so it pushes both ends of an
+interval outwards, to -inf and inf once more such resamples come than a tail holds.
+
+**A limit.** Where no item's parts differ between L and N, every resample has the difference 0 and the
+interval shrinks to the point 0, however few the items. For accuracy it then only shows that fewer than about
+3.7 / items of the answers change (97.5 %, one-sided): below 3.7 / margin items (123 for a margin of 0.03)
+"nothing changed" is no evidence of non-inferiority yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from repro.benchmarks.benchmark import aggregate
+
+#: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Scores at every truncation layer, and what truncation costs. All arrays are [N + 1], index = L.
+
+    Attributes:
+        score: the metric; NaN where undefined.
+        score_low, score_high: its bootstrap interval.
+        difference: score(L) - score(N), its sign turned where lower is better, so positive = better.
+        low, high: its paired bootstrap interval; 0 at L = N.
+        level: two-sided level of both intervals.
+    """
+
+    score: np.ndarray
+    score_low: np.ndarray
+    score_high: np.ndarray
+    difference: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    level: float
+
+
+@dataclass(frozen=True, eq=False)
+class Cliff:
+    """The cliff layer with its interval; see ``cliff_layer``. Arrays are [N + 1], index = L.
+
+    Attributes:
+        layer: smallest L such that every L' >= L is non-inferior.
+        interval: (low, high) layers; high is ``layer``, low the earliest the data do not exclude.
+        non_inferior: the decision for each L on its own.
+        difference, low, high: as in ``Comparison``.
+        margin: largest loss, in units of the score, that still counts as no loss.
+        level: two-sided level of all intervals.
+    """
+
+    layer: int
+    interval: tuple[int, int]
+    non_inferior: np.ndarray
+    difference: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    margin: float
+    level: float
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The cliff layer chosen on one half of the items, its score taken on the other.
+
+    Attributes:
+        cliff: the choice, from the choosing half.
+        chosen_on, reported_on: items in the choosing and in the reporting half.
+        baseline, score: the metric at L = N and at ``cliff.layer``, reporting half.
+        difference, low, high: score - baseline, positive = better, and its paired interval at the level
+            of ``cliff``, reporting half.
+    """
+
+    cliff: Cliff
+    chosen_on: int
+    reported_on: int
+    baseline: float
+    score: float
+    difference: float
+    low: float
+    high: float
+
+
+def compare(
+    parts: np.ndarray,
+    strata: Sequence[str] | np.ndarray,
+    higher_is_better: bool = True,
+    level: float = 0.95,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """The score at every truncation layer and its paired difference to the baseline.
+
+    Args:
+        parts: [items, N + 1, 2], finite, denominators >= 0.
+        strata: [items], any labels; at least two items in each.
+        higher_is_better: False for an error rate such as CHAIR_i.
+        level: two-sided level of the intervals.
+        replicates: resamples; at least one must fall into each tail.
+        seed: of the resampling. The result does not depend on the order of the items.
+
+    Raises:
+        ValueError: arguments other than described, or an undefined score of the baseline.
+    """
+    scores, draws = _resample(parts, strata, level, replicates, seed)
+    score_low, score_high = _ends(draws, level)
+    low, high = _ends(_difference(draws, higher_is_better), level)
+    return Comparison(scores, score_low, score_high, _difference(scores, higher_is_better), low, high, level)
+
+
+def cliff_layer(
+    parts: np.ndarray,
+    strata: Sequence[str] | np.ndarray,
+    higher_is_better: bool = True,
+    margin: float = 0.03,
+    level: float = 0.95,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Cliff:
+    """The smallest L from which on no truncation does worse than the baseline by ``margin`` or more.
+
+    L is non-inferior where the lower end of the two-sided interval of score(L) - score(N) is above -margin:
+    a one-sided test at (1 - level) / 2, i.e. 2.5 %, the custom of non-inferiority trials. Walking down from
+    L = N to the first failure needs no correction for many layers: to stop below the true cliff (the layer
+    an unlimited supply of items would give), the truly inferior layer just before it must pass.
+
+    So ``layer`` is itself an upper confidence bound of the true cliff, and the upper end of ``interval``. The
+    lower end is the layer after the last one proven inferior, the upper end of its difference being at most
+    -margin. There every layer is a chance to err, so these upper ends hold for all layers at once: each is
+    the draw of the same rank, the smallest with which no layer is exceeded but in (1 - level) / 2 of the
+    resamples (balanced simultaneous limits, Beran 1988, JASA 83). Both ends come from the same resamples,
+    hence low <= layer <= high, and cover the true cliff with a probability of about ``level`` or more. The
+    spread of the layers that single resamples would give does not: the lowest of many noisy layers falls
+    short in nearly every resample, which drives all of them above the true cliff.
+
+    Args:
+        parts, strata, higher_is_better, level, replicates, seed: as in ``compare``.
+        margin: largest loss, in units of the score, that still counts as no loss; > 0.
+
+    Raises:
+        ValueError: as in ``compare``, or a margin that is not positive.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin must be positive, not {margin}")
+    scores, draws = _resample(parts, strata, level, replicates, seed)
+    drawn = _difference(draws, higher_is_better)
+    low, high = _ends(drawn, level)
+    non_inferior = _above(low, margin)
+    layer = int(_first_lasting(non_inferior))
+    earliest = int(_first_lasting(_above(_joint_upper(drawn, level), margin)))
+    difference = _difference(scores, higher_is_better)
+    return Cliff(layer, (earliest, layer), non_inferior, difference, low, high, margin, level)
+
+
+def held_out(
+    parts: np.ndarray,
+    strata: Sequence[str] | np.ndarray,
+    ids: Sequence[str],
+    higher_is_better: bool = True,
+    margin: float = 0.03,
+    level: float = 0.95,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> HeldOut:
+    """Choose the cliff layer on one half of the items and report its score on the other.
+
+    A layer chosen because it looked good looks too good on the items that chose it; on items that had no
+    say its score is unbiased.
+
+    ``ids`` [items] decide the halves; arguments and errors are those of ``cliff_layer`` and ``halves``.
+    """
+    parts, strata = _checked(parts, strata)
+    choosing = halves(strata, ids)
+    cliff = cliff_layer(parts[choosing], strata[choosing], higher_is_better, margin, level, replicates, seed)
+    report = compare(parts[~choosing], strata[~choosing], higher_is_better, level, replicates, seed)
+    at = cliff.layer
+    return HeldOut(
+        cliff=cliff,
+        chosen_on=int(choosing.sum()),
+        reported_on=int((~choosing).sum()),
+        baseline=float(report.score[-1]),
+        score=float(report.score[at]),
+        difference=float(report.difference[at]),
+        low=float(report.low[at]),
+        high=float(report.high[at]),
+    )
+
+
+def halves(strata: Sequence[str] | np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    """Which items choose (bool [items]): in each stratum the first half, rounded down, by SHA-256 of the id.
+
+    The others report. The order of the items does not matter, and a few added items move few others.
+
+    Raises:
+        ValueError: lengths that differ, an id that occurs twice, or a stratum of fewer than four items.
+    """
+    strata = np.asarray(strata)
+    if len(ids) != len(strata):
+        raise ValueError(f"{len(ids)} ids for {len(strata)} items")
+    if len(set(ids)) != len(ids):
+        raise ValueError("ids must be unique: they decide which half an item belongs to")
+    digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in ids])
+    choosing = np.zeros(len(strata), dtype=bool)
+    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
+        if count < 4:
+            raise ValueError(f"stratum {str(stratum)!r} has {count} items; two halves need at least 4")
+        members = np.flatnonzero(strata == stratum)
+        choosing[members[np.argsort(digests[members])[: count // 2]]] = True
+    return choosing
+
+
+def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Parts as float64 and strata as an array, or a ValueError that says what is wrong with them."""
+    parts, strata = np.asarray(parts, dtype=np.float64), np.asarray(strata)
+    if parts.ndim != 3 or parts.shape[2] != 2:
+        raise ValueError(f"parts must have the shape [items, N + 1, 2], not {list(parts.shape)}")
+    if strata.shape != parts.shape[:1]:
+        raise ValueError(f"strata must have the shape [{len(parts)}], not {list(strata.shape)}")
+    if parts.shape[1] < 2:
+        raise ValueError("parts must hold at least two truncation layers: L = 0 and the baseline")
+    if len(parts) < 2:
+        raise ValueError(f"an interval needs at least 2 items, not {len(parts)}")
+    if not np.isfinite(parts).all():
+        raise ValueError("parts must be finite; an item without an answer has to be scored or left out")
+    if (parts[..., 1] < 0).any():
+        raise ValueError("denominators must not be negative")
+    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
+        if count < 2:
+            raise ValueError(f"stratum {str(stratum)!r} has 1 item; resampling needs at least 2")
+    return parts, strata
+
+
+def _resample(
+    parts: np.ndarray, strata: Sequence[str] | np.ndarray, level: float, replicates: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the sample [N + 1] and of its resamples [replicates, N + 1], NaN where undefined."""
+    parts, strata = _checked(parts, strata)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    if _tail(level, replicates) < 1:
+        raise ValueError(f"{replicates} replicates are too few for a level of {level}")
+    # Items with equal parts are interchangeable, so only how often each kind of item is drawn matters.
+    # Few kinds occur in practice, and their sorted order makes the draws independent of the items' order.
+    codes = np.unique(strata, return_inverse=True)[1].astype(np.float64)
+    rows = np.column_stack([codes, parts.reshape(len(parts), -1)])
+    kinds, counts = np.unique(rows, axis=0, return_counts=True)
+    group, kind_parts = kinds[:, 0], kinds[:, 1:].reshape(len(kinds), *parts.shape[1:])
+    weights = np.empty((1 + replicates, len(kinds)))
+    weights[0] = counts
+    generator = np.random.default_rng(seed)
+    for code in np.unique(group):
+        size = counts[group == code]
+        weights[1:, group == code] = generator.multinomial(size.sum(), size / size.sum(), size=replicates)
+    scores = aggregate(kind_parts, group, weights)
+    scores[~np.isfinite(scores)] = np.nan
+    if np.isnan(scores[0, -1]):
+        raise ValueError("the score of the baseline is undefined: the denominators of a stratum sum to 0")
+    return scores[0], scores[1:]
+
+
+def _difference(scores: np.ndarray, higher_is_better: bool) -> np.ndarray:
+    """score(L) - score(N) of [..., N + 1], positive = better; 0 at the baseline, defined or not."""
+    difference = scores - scores[..., -1:] if higher_is_better else scores[..., -1:] - scores
+    difference[..., -1] = 0
+    return difference
+
+
+def _tail(level: float, replicates: int) -> int:
+    """Resamples to leave out at each end of a percentile interval."""
+    return int((1 - level) / 2 * replicates + _ROUNDING)
+
+
+def _ends(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends [N + 1] of the percentile intervals of draws [replicates, N + 1]; NaN counts against both."""
+    skip = _tail(level, len(draws))
+    undefined = np.isnan(draws)
+    low = np.sort(np.where(undefined, -np.inf, draws), axis=0)[skip]
+    high = np.sort(np.where(undefined, np.inf, draws), axis=0)[-1 - skip]
+    return low, high
+
+
+def _joint_upper(draws: np.ndarray, level: float) -> np.ndarray:
+    """Upper limits [N + 1] that all layers keep to together, except in one tail of the draws."""
+    draws = np.where(np.isnan(draws), np.inf, draws)
+    # Ties share the lowest rank: layers that never change must not look like ones that exceed a limit.
+    highest = np.sort(rankdata(draws, method="min", axis=0).max(axis=1))
+    return np.sort(draws, axis=0)[int(highest[-1 - _tail(level, len(draws))]) - 1]
+
+
+def _above(difference: np.ndarray, margin: float) -> np.ndarray:
+    """Where a difference is above -margin; an undefined one is not."""
+    return difference > -margin + _ROUNDING
+
+
+def _first_lasting(passes: np.ndarray) -> np.ndarray:
+    """Smallest L of bool [..., N + 1] from which on all entries are True, the last always being so."""
+    return passes.shape[-1] - np.cumprod(passes[..., ::-1], axis=-1).sum(axis=-1)

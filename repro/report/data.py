@@ -1,0 +1,224 @@
+"""What a report is made of: plain values and arrays, nothing that knows where they came from.
+
+Scores, shares and probabilities are fractions in [0, 1] (NaN where undefined) and become percent only
+when printed. N is the number of decoder layers. Arrays over layers 1...N have length N; arrays over
+truncation layers 0...N, where N is the baseline, have length N + 1. Intervals are (low, high).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Interval = tuple[float, float]
+#: Lower and upper end of an interval of layers, both included.
+LayerInterval = tuple[int, int]
+#: Versions and settings a run depends on, by name.
+Environment = dict[str, str]
+#: A table to print as it is: title, header, rows of cells (anything ``str`` accepts).
+RecordedTable = tuple[str, Sequence[str], Sequence[Sequence[object]]]
+
+
+def _check(owner: str, expected: dict[str, tuple[np.ndarray, tuple[int, ...]]]) -> None:
+    """Raise ``ValueError`` naming the first array whose shape differs from the expected one."""
+    for name, (array, shape) in expected.items():
+        if np.shape(array) != shape:
+            found = np.shape(array)
+            raise ValueError(f"{owner}: {name} has shape {list(found)}, expected {list(shape)}")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of Table 1.
+
+    Attributes:
+        model, benchmark, metric: names as printed.
+        higher_is_better: direction of the metric, printed as an arrow.
+        n: items the baseline was measured on.
+        baseline, baseline_interval: score with the image seen by every layer.
+        cliff, cliff_interval: the cliff layer, 0...N; None where there is none.
+        at_cliff: score with the image truncated after the cliff layer.
+        difference, difference_interval: paired difference, truncated at the cliff minus baseline.
+        n_layers: N.
+        n_held_out: items behind ``at_cliff`` and ``difference`` that had no part in choosing the cliff
+            layer; 0 where none were held out.
+    """
+
+    model: str
+    benchmark: str
+    metric: str
+    higher_is_better: bool
+    n: int
+    baseline: float
+    baseline_interval: Interval
+    cliff: int | None
+    cliff_interval: LayerInterval | None
+    at_cliff: float
+    difference: float
+    difference_interval: Interval
+    n_layers: int
+    n_held_out: int
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Score against truncation layer: one panel of Figure 5.
+
+    Attributes:
+        benchmark, metric: names as printed.
+        score, low, high: [N + 1], mean and its interval.
+        cliff, cliff_interval: the cliff layer, 0...N; None where there is none.
+        non_inferior: bool [N + 1], whether the answers at L are non-inferior to the baseline.
+        chance: score of guessing, None where it has no meaning.
+        probability: [N + 1], mean probability the truncated model gives the baseline answer, or None.
+        limit: the worst score the margin allows (baseline minus margin; plus, where lower is better).
+        n: items behind the curve.
+
+    Raises ``ValueError`` where the arrays differ in length.
+    """
+
+    benchmark: str
+    metric: str
+    score: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    cliff: int | None
+    cliff_interval: LayerInterval | None
+    non_inferior: np.ndarray
+    chance: float | None
+    probability: np.ndarray | None
+    limit: float | None = None
+    n: int | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.score),)
+        expected: dict[str, tuple[np.ndarray, tuple[int, ...]]] = {
+            "low": (self.low, shape),
+            "high": (self.high, shape),
+            "non_inferior": (self.non_inferior, shape),
+        }
+        if self.probability is not None:
+            expected["probability"] = (self.probability, shape)
+        _check(f"curve of {self.benchmark!r}", expected)
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Attention of the answer on system, image and user tokens: one panel of Figure 2.
+
+    Attributes:
+        benchmark: name as printed.
+        mean, low, high: [N, 3], shares of system, image, user after Eq. 7 (they sum to 1).
+        raw: [N, 4], shares of system, image, user, answer before Eq. 7 (they sum to 1).
+        n: items behind the means.
+
+    Raises ``ValueError`` where a shape differs.
+    """
+
+    benchmark: str
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    raw: np.ndarray
+    n: int | None = None
+
+    def __post_init__(self) -> None:
+        layers = len(self.mean)
+        shape = (layers, 3)
+        _check(
+            f"shares of {self.benchmark!r}",
+            {
+                "mean": (self.mean, shape),
+                "low": (self.low, shape),
+                "high": (self.high, shape),
+                "raw": (self.raw, (layers, 4)),
+            },
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class HeatRow:
+    """LLaVA-CAM of one item at every layer: one task of Figures 3-4.
+
+    Attributes:
+        benchmark: name as printed.
+        question, answer: texts as asked and answered; untrusted.
+        image: uint8 [H, W, 3], the picture the token grid covers edge to edge.
+        heat: [N, h, w] in [0, 1], each layer scaled by its own maximum; layer N is zero.
+        box: x, y, w, h in pixels of ``image`` of the object asked about, or None.
+
+    Raises ``ValueError`` where a shape or the image's type differs.
+    """
+
+    benchmark: str
+    question: str
+    answer: str
+    image: np.ndarray
+    heat: np.ndarray
+    box: tuple[float, float, float, float] | None
+
+    def __post_init__(self) -> None:
+        image = np.asarray(self.image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"heat of {self.benchmark!r}: image is {image.dtype} {list(image.shape)}, "
+                "expected uint8 [H, W, 3]"
+            )
+        if np.ndim(self.heat) != 3 or not np.size(self.heat):
+            raise ValueError(
+                f"heat of {self.benchmark!r}: heat has shape {list(np.shape(self.heat))}, expected [N, h, w]"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Pointing:
+    """How much of the CAM falls into the box of the object asked about, per layer.
+
+    Attributes:
+        benchmark: name as printed.
+        energy, low, high: [N], share of the heat inside the box; NaN where a map is all zero.
+        area_share: share of the picture's area the boxes take: what an even map would score.
+        n: items behind the means.
+
+    Raises ``ValueError`` where the arrays differ in length.
+    """
+
+    benchmark: str
+    energy: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    area_share: float
+    n: int
+
+    def __post_init__(self) -> None:
+        shape = (len(self.energy),)
+        _check(f"pointing of {self.benchmark!r}", {"low": (self.low, shape), "high": (self.high, shape)})
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything the page shows; a section whose list is empty is left out.
+
+    Attributes:
+        title: heading of the page.
+        command: the command line that produced it.
+        created: ISO 8601 date and time, printed as given.
+        environment: versions and settings.
+        table, curves, shares, heats, pointing: the sections, in the order given.
+        notes: sentences on what was measured on what, shown first.
+        recorded: further tables.
+    """
+
+    title: str
+    command: str
+    created: str
+    environment: Environment = field(default_factory=dict)
+    table: Sequence[TableRow] = ()
+    curves: Sequence[Curve] = ()
+    shares: Sequence[Shares] = ()
+    heats: Sequence[HeatRow] = ()
+    pointing: Sequence[Pointing] = ()
+    notes: Sequence[str] = ()
+    recorded: Sequence[RecordedTable] = ()

@@ -1,0 +1,78 @@
+"""Numbers and untrusted strings as people should see them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+MISSING = "n/a"
+
+#: Control, format (bidirectional and zero-width), surrogate, private, unassigned, line and paragraph
+#: separators: characters that are invisible, reorder their neighbours, or cannot be encoded.
+_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def _shown(character: str) -> str:
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)  # the control pictures, in the order of ASCII
+    if unicodedata.category(character) in _UNSAFE:
+        return f"⟨U+{code:04X}⟩"
+    return character
+
+
+def visible(text: object, limit: int) -> str:
+    """``text`` with every invisible or reordering character spelled out, at most ``limit`` characters.
+
+    What is cut off is replaced by an ellipsis, which counts. A spelled-out character is never halved.
+    The result still needs escaping for the place it goes to.
+    """
+    source = str(text)
+    pieces = [_shown(character) for character in source[: limit + 1]]
+    length = sum(map(len, pieces))
+    if length <= limit:
+        return "".join(pieces)
+    while length > limit - 1:
+        length -= len(pieces.pop())
+    return "".join(pieces) + "…"
+
+
+def _signed(value: float | None, spec: str) -> str:
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    printed = format(100 * value, spec)
+    if float(printed) == 0:
+        return "0.0"
+    return printed.replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with one decimal, without the sign; ``n/a`` where undefined."""
+    return _signed(value, ".1f")
+
+
+def points(value: float | None) -> str:
+    """A difference of fractions in percentage points, always with its sign unless it prints as zero."""
+    return _signed(value, "+.1f")
+
+
+def percent_interval(interval: tuple[float, float] | None) -> str:
+    """``[low, high]`` in percent."""
+    return f"[{percent(interval[0])}, {percent(interval[1])}]" if interval else f"[{MISSING}]"
+
+
+def points_interval(interval: tuple[float, float] | None) -> str:
+    """``[low, high]`` in percentage points."""
+    return f"[{points(interval[0])}, {points(interval[1])}]" if interval else f"[{MISSING}]"
+
+
+def layer(value: int | None) -> str:
+    """A layer number; ``n/a`` where there is none."""
+    return MISSING if value is None else f"{int(value)}"
+
+
+def layer_interval(interval: tuple[int, int] | None) -> str:
+    """``[low, high]`` of layers."""
+    return f"[{layer(interval[0])}, {layer(interval[1])}]" if interval else f"[{MISSING}]"

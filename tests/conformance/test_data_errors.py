@@ -1,0 +1,173 @@
+"""A data file that cannot be used is refused with what is wrong, where, and what was expected."""
+
+import json
+
+import pytest
+
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import DataError
+
+pytestmark = pytest.mark.conformance
+
+POPE = "pope/coco_pope_popular.json"
+PROBLEMS, SPLITS = "scienceqa/problems.json", "scienceqa/pid_splits.json"
+TEXT = "textvqa/TextVQA_0.5.1_val.json"
+INSTANCES, CAPTIONS = "coco/annotations/instances_val2014.json", "coco/annotations/captions_val2014.json"
+SAMPLE = "chair/image_ids.txt"
+QUESTION = {"question_id": 1, "image": "a.jpg", "text": "Is there a cat in the image?", "label": "yes"}
+PROBLEM = {"question": "Which?", "choices": ["x", "y"], "answer": 1, "hint": "", "image": "image.png"}
+TEXT_ROW = {"image_id": "a", "question_id": 1, "question": "who?", "answers": ["x"] * 10}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The smallest valid data directory."""
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+
+    for category in ("random", "popular", "adversarial"):
+        write(f"pope/coco_pope_{category}.json", QUESTION)
+    write(PROBLEMS, {"11": PROBLEM})
+    write(SPLITS, {"test": ["11"]})
+    write(TEXT, {"data": [TEXT_ROW]})
+    write(SAMPLE, "7\n")
+    write(
+        INSTANCES,
+        {
+            "images": [{"id": 7, "file_name": "7.jpg"}],
+            "categories": [{"id": 17, "name": "cat"}],
+            "annotations": [{"image_id": 7, "category_id": 17}],
+        },
+    )
+    write(CAPTIONS, {"annotations": [{"image_id": 7, "caption": "A cat."}]})
+    return tmp_path, write
+
+
+def without(row, key):
+    return {k: v for k, v in row.items() if k != key}
+
+
+def coco(**changed):
+    value = {
+        "images": [{"id": 7, "file_name": "7.jpg"}],
+        "categories": [{"id": 17, "name": "cat"}],
+        "annotations": [],
+    }
+    return value | changed
+
+
+def test_the_valid_directory_is_read(data):
+    directory, _ = data
+    assert {name: len(one.load(directory)) for name, one in BENCHMARKS.items()} == {
+        "pope": 3,
+        "scienceqa": 1,
+        "textvqa": 1,
+        "chair": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("which", "name"),
+    [("pope", POPE), ("scienceqa", PROBLEMS), ("scienceqa", SPLITS), ("textvqa", TEXT)]
+    + [("chair", name) for name in (INSTANCES, CAPTIONS, SAMPLE)],
+)
+def test_a_missing_or_garbled_file_is_named(data, which, name):
+    directory, _ = data
+    path = directory / name
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not UTF-8") as error:
+        BENCHMARKS[which].load(directory)
+    assert str(path) in str(error.value)
+    path.unlink()
+    with pytest.raises(DataError, match="missing file") as error:
+        BENCHMARKS[which].load(directory)
+    assert str(path) in str(error.value)
+    path.mkdir()
+    with pytest.raises(DataError, match="cannot read") as error:
+        BENCHMARKS[which].load(directory)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "content", "said"),
+    [
+        # not JSON, or not the JSON expected
+        ("pope", POPE, json.dumps(QUESTION) + "\n{", ["line 2", "not JSON"]),
+        ("pope", POPE, "[1]", ["line 1", "list", "JSON object"]),
+        ("scienceqa", PROBLEMS, '{\n"11": }', ["line 2, column 7", "not JSON"]),
+        ("scienceqa", SPLITS, "[]", ["list", "JSON object"]),
+        ("textvqa", TEXT, '{"data": [', ["not JSON"]),
+        ("chair", CAPTIONS, "", ["line 1", "not JSON"]),
+        # a missing key
+        ("pope", POPE, without(QUESTION, "label"), ["line 1", "no 'label'"]),
+        ("scienceqa", PROBLEMS, {"11": without(PROBLEM, "hint")}, ["problem 11", "no 'hint'"]),
+        ("scienceqa", PROBLEMS, {"11": 3}, ["problem 11", "holds a int"]),
+        ("scienceqa", SPLITS, {"train": ["11"]}, ["no 'test'"]),
+        ("textvqa", TEXT, {"rows": []}, ["no 'data'", "'rows'"]),
+        ("textvqa", TEXT, {"data": [without(TEXT_ROW, "image_id")]}, ["row 0", "no 'image_id'"]),
+        ("chair", INSTANCES, without(coco(), "categories"), ["no 'categories'"]),
+        ("chair", INSTANCES, coco(annotations=[{"image_id": 7}]), ["annotation 0", "no 'category_id'"]),
+        ("chair", CAPTIONS, {"annotations": [{"image_id": 7}]}, ["annotation 0", "no 'caption'"]),
+        # nothing to ask
+        ("pope", POPE, "\n\n", ["no rows"]),
+        ("scienceqa", SPLITS, {"test": []}, ["no rows"]),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"image": None}}, ["no rows", "image question"]),
+        ("textvqa", TEXT, {"data": []}, ["no rows"]),
+        ("chair", SAMPLE, "\n", ["no rows"]),
+        # values out of range
+        ("pope", POPE, QUESTION | {"label": "Yes"}, ["line 1", "'Yes'", "expected 'yes' or 'no'"]),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"answer": 2}}, ["problem 11", "answer is 2", "0 to 1"]),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"answer": -1}}, ["problem 11", "answer is -1"]),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"answer": "B"}}, ["problem 11", "'B'", "expected int"]),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"answer": True}}, ["problem 11", "True", "expected int"]),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"choices": ["x"]}}, ["problem 11", "1 choices"]),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"choices": ["x", 2]}}, ["problem 11", "strings only"]),
+        ("scienceqa", SPLITS, {"test": ["11", "12"]}, ["no problem 12"]),
+        ("textvqa", TEXT, {"data": [TEXT_ROW | {"answers": ["x"] * 9}]}, ["question_id 1", "9 answers"]),
+        ("textvqa", TEXT, {"data": [TEXT_ROW | {"answers": ["x"] * 9 + [1]}]}, ["question_id 1", "strings"]),
+        ("chair", SAMPLE, "7\nCOCO_7\n", ["line 2", "COCO_7"]),
+        ("chair", SAMPLE, "7\n8\n", ["no image 8"]),
+        ("chair", INSTANCES, coco(annotations=[{"image_id": 7, "category_id": 1}]), ["no category 1"]),
+        ("chair", INSTANCES, coco(categories=[{"id": 1, "name": "moon"}]), ["category 0", "'moon'"]),
+        # an id that comes twice
+        ("pope", POPE, f"{json.dumps(QUESTION)}\n{json.dumps(QUESTION)}", ["id popular-1 comes twice"]),
+        ("scienceqa", SPLITS, {"test": ["11", "11"]}, ["id 11 comes twice"]),
+        ("textvqa", TEXT, {"data": [TEXT_ROW, TEXT_ROW]}, ["id 1 comes twice"]),
+        ("chair", SAMPLE, "7\n7\n", ["id 7 comes twice"]),
+        # a name that leads out of the image folder
+        *[
+            ("pope", POPE, QUESTION | {"image": name}, ["line 1", "leads outside"])
+            for name in ("/etc/passwd", "../a.jpg", "x/../../a.jpg", "..\\a.jpg", "C:a.jpg", "")
+        ],
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"image": "../x.png"}}, ["problem 11", "leads outside"]),
+        ("textvqa", TEXT, {"data": [TEXT_ROW | {"image_id": "../a"}]}, ["question_id 1", "leads outside"]),
+        ("chair", INSTANCES, coco(images=[{"id": 7, "file_name": "/7.jpg"}]), ["image 0", "leads outside"]),
+    ],
+)
+def test_bad_content_is_refused(data, which, name, content, said):
+    directory, write = data
+    write(name, content)
+    with pytest.raises(DataError) as error:
+        BENCHMARKS[which].load(directory)
+    message = str(error.value)
+    place = {SAMPLE: SAMPLE, SPLITS: "scienceqa/"}.get(name, name)
+    for part in (str(directory / place), *said):
+        assert part.rstrip("/") in message
+
+
+def test_an_image_name_cannot_hold_a_null_character(data):
+    directory, write = data
+    write(POPE, QUESTION | {"image": "a\0.jpg"})
+    with pytest.raises(DataError, match="leads outside"):
+        BENCHMARKS["pope"].load(directory)
+
+
+def test_a_problem_id_cannot_lead_out_of_the_image_folder(data):
+    directory, write = data
+    write(PROBLEMS, {"../../11": PROBLEM})
+    write(SPLITS, {"test": ["../../11"]})
+    with pytest.raises(DataError, match="leads outside"):
+        BENCHMARKS["scienceqa"].load(directory)

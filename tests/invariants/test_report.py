@@ -1,0 +1,525 @@
+"""The report prints what it was given, for everyone, and nothing it was given can take it over."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import io
+import math
+import os
+import subprocess
+import sys
+import unicodedata
+import warnings
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from repro.report import page as page_module
+from repro.report import text
+from repro.report.cam_figure import figures3_4, overlay
+from repro.report.data import Curve, HeatRow, Pointing, Report, Shares, TableRow
+from repro.report.figures import WIDTH, benchmark_colours, figure2, figure5, figure_pointing, png
+from repro.report.page import FILES, ReportError, check_writable, write_report
+
+pytestmark = pytest.mark.invariant
+
+PHONE = 358  # CSS pixels that a 390-pixel phone leaves for a figure
+HOSTILE = (
+    "\"><script>alert(1)</script>'><img src=x onerror=alert(1)></title></style>{{ 7*7 }}&lt;"
+    "\x00\x07\x1b[31m\x7f\x9b\u202egnp.exe\u2066\u200b\u2028 $x^2$ $\\frac{ \ud800 日本語 🎉"
+)
+
+
+def curve(n_layers: int = 10, **changes) -> Curve:
+    score = np.linspace(0.5123, 0.8471, n_layers + 1)
+    given = {
+        "benchmark": "POPE", "metric": "Acc", "score": score, "low": score - 0.021, "high": score + 0.019,
+        "cliff": n_layers - 2, "cliff_interval": (n_layers - 3, n_layers - 1),
+        "non_inferior": np.arange(n_layers + 1) >= n_layers - 2, "chance": 0.5,
+        "probability": np.linspace(0.1234, 0.9, n_layers + 1), "limit": score[-1] - 0.03, "n": 612,
+    }  # fmt: skip
+    return Curve(**(given | changes))
+
+
+def shares(n_layers: int = 10) -> Shares:
+    image = np.linspace(0.5432, 0.0321, n_layers)
+    mean = np.stack([0.9 - image, image, np.full(n_layers, 0.1)], axis=1)
+    raw = np.concatenate([0.95 * mean, np.full((n_layers, 1), 0.05)], axis=1)
+    return Shares("POPE", mean, mean - 0.011, mean + 0.012, raw, n=77)
+
+
+def heats(n_layers: int = 10, size: tuple[int, int] = (48, 48), **changes) -> HeatRow:
+    rng = np.random.default_rng(0)
+    heat = rng.random((n_layers, 6, 6), dtype=np.float32)
+    heat[-1] = 0
+    image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+    row = HeatRow("POPE", "Is there a donut in the image?", "Yes", image, heat, (12, 6, 24, 18))
+    return replace(row, **changes)
+
+
+def pointing(n_layers: int = 10) -> Pointing:
+    energy = np.linspace(0.6543, 0.1, n_layers)
+    energy[-1] = np.nan
+    return Pointing("POPE", energy, energy - 0.031, energy + 0.032, 0.0987, 41)
+
+
+def row(**changes) -> TableRow:
+    given = TableRow(
+        "llava-mini", "POPE", "Acc", True, 612, 0.8471, (0.8212, 0.8734), 6, (5, 7), 0.8551, 0.0080,
+        (-0.0021, 0.0178), 10, 306,
+    )  # fmt: skip
+    return replace(given, **changes)
+
+
+def full_report(n_layers: int = 10) -> Report:
+    return Report(
+        title="Where information flows",
+        command="pytest -m table1 --report out",
+        created="2024-06-10T08:00:00+00:00",
+        environment={"torch": "2.9.0"},
+        table=[row(), row(metric="CHAIR_s", higher_is_better=False, difference=-0.0123)],
+        curves=[curve(n_layers)],
+        shares=[shares(n_layers)],
+        heats=[heats(n_layers)],
+        pointing=[pointing(n_layers)],
+        notes=["llava-mini is a miniature on rendered scenes."],
+        recorded=[("Claims", ("claim", "verdict"), [("image share falls", "holds")])],
+    )
+
+
+class Page(HTMLParser):
+    """Tags in order, attributes, and the text outside of the style sheet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.shown: list[str] = []
+        self.css = ""
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] == "style" and ":root" in data:
+            self.css = data
+        else:
+            self.shown.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.shown).split())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    return write_report(full_report(), tmp_path_factory.mktemp("report"))
+
+
+def texts(figure: Figure) -> list[str]:
+    return [item.get_text() for axes in figure.axes for item in axes.findobj(matplotlib.text.Text)]
+
+
+# The page
+
+
+def test_page_needs_nothing_but_itself(written):
+    page = Page(written)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), f"<{tag}> carries the event handler {name}"
+        assert name != "style"
+        if name == "src":
+            assert value.startswith("data:image/png;base64,")
+        if name in ("href", "srcset", "action", "poster", "background"):
+            assert value.startswith("#"), f"<{tag} {name}> leaves the page: {value[:60]}"
+    assert ":root" in page.css
+    assert "url(" not in page.css and "@import" not in page.css
+    policy = next(v for tag, name, v in page.attributes if name == "content" and "default-src" in v)
+    assert [part.strip() for part in policy.split(";")][:3] == [
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+    ]
+    assert ("meta", "content", "width=device-width, initial-scale=1") in page.attributes
+    assert "prefers-color-scheme: dark" in page.css
+
+
+def test_internal_links_lead_somewhere(written):
+    page = Page(written)
+    anchors = {value for _, name, value in page.attributes if name == "id"}
+    links = {value[1:] for _, name, value in page.attributes if name == "href"}
+    assert links == anchors and len(links) == 7
+
+
+def test_what_was_measured_comes_first_then_table_figures_and_reproduction(written):
+    page = Page(written).text
+    order = [
+        "Measured: llava-mini on POPE", "llava-mini is a miniature on rendered scenes.",
+        "Table 1: baseline", "Figure 5: score", "Figure 2: what", "Figures 3–4:", "the object? Share of",
+        "Recorded results Claims", "How to reproduce pytest -m table1 --report out torch 2.9.0",
+    ]  # fmt: skip
+    # The navigation repeats the headings, hence the last occurrence.
+    places = [page.rfind(part) for part in order]
+    assert -1 not in places, order[places.index(-1)]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["84.7 [82.1, 87.3]", "6 of 10 [5, 7]", "85.5", "+0.8 [−0.2, +1.8]", "n = 612 306 held out",
+     "CHAIR_s ↓", "Acc ↑", "−1.2 ["],
+)  # fmt: skip
+def test_table_prints_every_number_with_its_interval(written, number):
+    assert number in Page(written).text.replace("\xa0", " ")
+
+
+def test_figures_come_with_their_numbers(written):
+    page = Page(written).text
+    given = full_report()
+    for part, shown in (
+        (given.curves[0], given.curves[0].score),
+        (given.pointing[0], given.pointing[0].energy),
+    ):
+        for value, low, high in zip(shown, part.low, part.high, strict=True):
+            assert f"{text.percent(value)} {text.percent_interval((low, high))}" in page
+    for layer in range(10):
+        for value, low, high in zip(*(getattr(given.shares[0], k)[layer] for k in ("mean", "low", "high")),
+                                    strict=True):  # fmt: skip
+            assert f"{text.percent(value)} {text.percent_interval((low, high))}" in page
+        assert " / ".join(text.percent(value) for value in given.shares[0].raw[layer]) in page
+    for value in given.curves[0].probability:
+        assert f" {text.percent(value)} " in page
+    assert page.count("●") == 3 + 1 and page.count("○") == 8 + 1  # once each in the heading of the table
+    for part in ("n = 77", "n = 41", "box 9.9 % of the area", "Is there a donut in the image?"):
+        assert part in page
+
+
+def test_every_figure_has_alternative_text_and_equations(written):
+    page = Page(written)
+    alternatives = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert len(alternatives) == 4 and all(len(value) > 30 for value in alternatives)
+    assert "baseline 84.7 %, cliff layer 8 [7, 9]" in alternatives[0]
+    for equations in ("Eqs. 9–13", "Eqs. 7–8", "Eqs. 1–5"):
+        assert equations in page.text
+
+
+def test_hostile_text_never_becomes_markup(tmp_path):
+    def told(words: str) -> Page:
+        report = full_report()
+        hostile = replace(
+            report, title=words, command=words, created=words, environment={words: words}, notes=[words],
+            table=[row(model=words, benchmark=words, metric=words)],
+            curves=[curve(benchmark=words, metric=words)],
+            shares=[replace(shares(), benchmark=words)],
+            heats=[heats(benchmark=words, question=words, answer=words)],
+            pointing=[replace(pointing(), benchmark=words)],
+            recorded=[(words, [words], [[words]])],
+        )  # fmt: skip
+        return Page(write_report(hostile, tmp_path))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hostile, harmless = told(HOSTILE), told("harmless")
+    assert hostile.tags == harmless.tags
+    names = [(tag, name) for tag, name, _ in hostile.attributes]
+    assert names == [(tag, name) for tag, name, _ in harmless.attributes]
+    allowed = {"\n"}
+    invisible = {c for c in hostile.source if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert invisible <= allowed
+    for shown in ("␀", "␇", "␛[31m", "⟨U+202E⟩gnp.exe", "⟨U+D800⟩", "<script>alert(1)</script>", "{{ 7*7 }}",
+                  "日本語 🎉"):  # fmt: skip
+        assert shown in hostile.text
+
+
+def test_long_text_is_cut_for_display(tmp_path):
+    report = Report("t", "c", "now", heats=[heats(question="W" * 5000, answer="")], notes=["N" * 90_000])
+    page = Page(write_report(report, tmp_path))
+    assert "W" * 299 + "…" in page.text and "W" * 300 not in page.source
+    assert "N" * 3999 + "…" in page.text and "N" * 4000 not in page.source
+    assert "(nothing)" in page.text
+
+
+def test_empty_sections_are_left_out(tmp_path):
+    write_report(full_report(), tmp_path)
+    (tmp_path / "own-notes.png").write_bytes(b"kept")
+    page = Page(write_report(Report("Nothing yet", "pytest", "now"), tmp_path))
+    assert "img" not in page.tags and "table" not in page.tags
+    assert page.tags.count("section") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.html", "own-notes.png"]
+
+
+@pytest.mark.parametrize("name", ["curves", "shares", "heats", "pointing", "table", "recorded"])
+def test_every_section_stands_alone(tmp_path, name):
+    report = Report("One", "pytest", "now", **{name: getattr(full_report(), name)})
+    page = Page(write_report(report, tmp_path))
+    assert page.tags.count("section") == 2
+    assert len(list(tmp_path.glob("*.png"))) == page.tags.count("img") == (name not in ("table", "recorded"))
+
+
+def test_undefined_values_are_said_to_be_undefined(tmp_path):
+    nan = math.nan
+    nothing = np.full(11, nan)
+    report = Report(
+        "t", "c", "now",
+        table=[row(baseline=nan, baseline_interval=(nan, nan), cliff=None, cliff_interval=None, at_cliff=nan,
+                   difference=nan, difference_interval=(-math.inf, math.inf), n_held_out=0)],
+        curves=[curve(score=nothing, low=nothing, high=nothing, cliff=None, cliff_interval=None, chance=None,
+                      probability=None, limit=None, n=None),
+                curve(low=np.full(11, -math.inf), high=np.full(11, math.inf))],
+        shares=[Shares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan))],
+        heats=[heats(heat=np.full((10, 6, 6), nan), box=None)],
+        pointing=[Pointing("x", *(np.full(10, nan),) * 3, nan, 0)],
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = Page(write_report(report, tmp_path)).text
+    assert "n/a [n/a, n/a]" in page and "n/a of 10 [n/a]" in page and "n/a [−∞, ∞]" in page
+    assert "nan" not in page.lower().replace("information", "") and "None" not in page
+    assert "none held out" in page
+
+
+# Files
+
+
+def test_figures_lie_beside_the_page_and_inside_it(written):
+    assert {p.name for p in written.parent.iterdir()} == {"index.html", *FILES}
+    page = Page(written)
+    embedded = [v.split(",", 1)[1] for tag, name, v in page.attributes if (tag, name) == ("img", "src")]
+    files = ["figure-5-truncation.png", "figure-2-shares.png", "figures-3-4-cam.png", "pointing.png"]
+    for name, data in zip(files, embedded, strict=True):
+        content = (written.parent / name).read_bytes()
+        assert base64.b64decode(data) == content
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            assert picture.format == "PNG" and picture.width > 300
+            assert not picture.info.keys() & {"Software", "Creation Time", "date"}
+            assert ("img", "width", str(picture.width)) in page.attributes
+
+
+def test_same_report_gives_the_same_bytes_whatever_the_matplotlibrc(written, tmp_path):
+    changed = {"font.size": 20.0, "text.usetex": True, "figure.facecolor": "red", "savefig.dpi": 10}
+    with matplotlib.rc_context(changed):
+        again = write_report(full_report(), tmp_path)
+        assert matplotlib.rcParams["font.size"] == 20.0 and matplotlib.rcParams["text.usetex"]
+    for name in ("index.html", *FILES):
+        assert (again.parent / name).read_bytes() == (written.parent / name).read_bytes(), name
+
+
+def test_pyplot_is_not_imported():
+    code = "import sys, repro.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
+    root = Path(page_module.__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize("write", [check_writable, lambda place: write_report(Report("t", "c", "n"), place)])
+@pytest.mark.parametrize("kind", ["file", "file above", "page is a directory", "name too long", "dangling"])
+def test_an_impossible_place_is_named_with_the_way_out(tmp_path, kind, write):
+    (tmp_path / "taken").write_text("mine")
+    place, reason = {
+        "file": (tmp_path / "taken", "is not a directory"),
+        "file above": (tmp_path / "taken" / "a" / "b", f"{str(tmp_path / 'taken')!r} is not a directory"),
+        "page is a directory": (tmp_path / "report", "index.html in it is a directory"),
+        "name too long": (tmp_path / ("x" * 300), "File name too long"),
+        "dangling": (tmp_path / "link", "is not a directory"),
+    }[kind]  # fmt: skip
+    if kind == "page is a directory":
+        (place / "index.html").mkdir(parents=True)
+    if kind == "dangling":
+        place.symlink_to(tmp_path / "gone" / "far")
+    with pytest.raises(ReportError) as caught:
+        write(place)
+    message = str(caught.value)
+    assert str(place) in message and reason in message and "--report" in message
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_check_makes_the_directory_and_leaves_it_empty(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_old_page(tmp_path, monkeypatch):
+    old = write_report(Report("old", "c", "now"), tmp_path).read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(page_module.os, "replace", full)
+    with pytest.raises(ReportError, match="No space left on device.*--report"):
+        write_report(Report("new", "c", "now"), tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_page_of_32_layers_and_four_tasks_stays_small(tmp_path):
+    """Photographs, modelled as noise, compress worst."""
+    report = replace(
+        full_report(32), curves=[curve(32)] * 6, shares=[shares(32)] * 4,
+        heats=[heats(32, size=(336, 336))] * 4, pointing=[pointing(32)] * 4,
+    )  # fmt: skip
+    assert write_report(report, tmp_path).stat().st_size < 2_000_000
+
+
+# Figures
+
+
+def test_curve_is_drawn_as_given():
+    given = curve()
+    figure = figure5([given])
+    panel, second = figure.axes
+    drawn = [line.get_xydata() for line in panel.lines]
+    full = next(xy for xy in drawn if len(xy) == 11)
+    np.testing.assert_allclose(full, np.stack([np.arange(11), 100 * given.score], axis=1))
+    filled = [xy for xy, line in zip(drawn, panel.lines, strict=True)
+              if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]  # fmt: skip
+    assert [list(xy[:, 0]) for xy in filled] == [[8, 9, 10]]
+    heights = {round(float(xy[0, 1]), 6) for xy in drawn if len(xy) == 2 and xy[0, 1] == xy[1, 1]}
+    assert heights == {84.71, 81.71, 50.0}, "baseline, limit and chance"
+    assert any(len(xy) == 2 and xy[0, 0] == xy[1, 0] == 8 for xy in drawn), "the cliff layer"
+    (span,) = [patch for patch in second.patches if isinstance(patch, Rectangle)]
+    assert span.get_x() < 7 and span.get_x() + span.get_width() > 9
+    np.testing.assert_allclose(second.lines[0].get_ydata(), 100 * given.probability)
+    assert "cliff 8 [7, 9], n = 612" in texts(figure)
+
+
+def test_small_differences_are_not_blown_up():
+    flat = np.full(11, 0.8)
+    panel = figure5([curve(score=flat, low=flat, high=flat, chance=None, limit=None, probability=None)]).axes[
+        0
+    ]
+    low, high = panel.get_ylim()
+    assert high - low >= 10
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 10, 32])
+def test_layers_are_counted_from_one(n_layers):
+    for figure in (figure2([shares(n_layers)]), figure_pointing([pointing(n_layers)])):
+        assert list(figure.axes[0].lines[0].get_xdata()) == list(range(1, n_layers + 1))
+    labels = [name for name in texts(figures3_4([heats(n_layers)])) if name.startswith("layer")]
+    assert labels == [f"layer {i}" for i in range(1, n_layers + 1)]
+
+
+def test_segments_and_benchmarks_keep_their_colours():
+    first, second = figure2([shares(), shares()]).axes
+    colours = [line.get_color() for line in first.lines[:3]]
+    assert colours == [line.get_color() for line in second.lines[:3]] and len(set(colours)) == 3
+    names = benchmark_colours(["POPE", "SQA", "POPE"])
+    assert list(names) == ["POPE", "SQA"] and not set(names.values()) & set(colours)
+    panel = figure5([curve(benchmark="SQA", probability=None)], names).axes[0]
+    assert names["SQA"] in [line.get_color() for line in panel.lines]
+
+
+def test_dollar_signs_and_missing_glyphs_are_drawn_as_text():
+    odd = "$\\frac{ $x$ 日本 🎉"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in (
+            figure5([curve(benchmark=odd)]),
+            figure2([replace(shares(), benchmark=odd)]),
+            figure_pointing([replace(pointing(), benchmark=odd)]),
+            figures3_4([heats(benchmark=odd, question=odd, answer=odd)]),
+        ):
+            png(figure)
+            shown = [part for part in texts(figure) if "$\\frac{ $x$ □□ □" in part]
+            assert shown, texts(figure)
+
+
+def test_last_cam_is_labelled_zero_by_construction():
+    wrong = heats().heat.copy()
+    wrong[-1, 0, 0] = 0.1
+    wrong[3] = 0
+    labels = Counter(texts(figures3_4([heats(), heats(), heats(heat=wrong)])))
+    assert labels["zero by\nconstruction"] == 2
+    assert labels["should be\nzero"] == 1 and labels["zero"] == 1
+
+
+@pytest.mark.parametrize("size", [(48, 48), (480, 640), (30, 300)])
+def test_cells_are_legible_on_a_phone_and_the_box_sits_on_the_object(size):
+    height, width = size
+    box = (width / 4, height / 8, width / 2, height / 4)
+    axes = figures3_4([heats(10, size=size, box=box)]).axes[0]
+    cells = axes.images[1:11]
+    frames = [patch for patch in axes.patches if patch.get_edgecolor()[:3] == (1.0, 1.0, 1.0)][1:11]
+    assert len(cells) == len(frames) == 10
+    for cell, frame in zip(cells, frames, strict=True):
+        left, right, bottom, top = cell.get_extent()
+        assert max(right - left, bottom - top) / WIDTH * PHONE >= 60
+        assert (bottom - top) / (right - left) == pytest.approx(height / width, rel=0.02)
+        assert frame.get_x() - left == pytest.approx((right - left) / 4, rel=0.02)
+        assert frame.get_y() - top == pytest.approx((bottom - top) / 8, rel=0.05)
+        assert frame.get_width() == pytest.approx((right - left) / 2, rel=0.02)
+
+
+def test_overlay_is_grey_where_there_is_no_heat_and_bilinear_between():
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    cold = overlay(image, np.zeros((4, 4)))
+    assert (cold == cold[..., :1]).all()
+    ramp = overlay(np.full((1, 64, 3), 128, dtype=np.uint8), np.array([[0.0, 1.0]]))[0].astype(int)
+    redness = ramp[:, 0] - ramp[:, 2]
+    assert redness[0] == 0 and redness[-1] > 40
+    assert len(np.unique(ramp, axis=0)) > 20, "a step, not a slope"
+
+
+def test_png_shrinks_until_it_fits_and_keeps_white():
+    figure = Figure(figsize=(2, 2))
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    axes.imshow(np.random.default_rng(0).random((300, 300, 3)), interpolation="nearest")
+    free, tight = png(figure, 10**7), png(figure, 60_000)
+    assert len(tight) <= 60_000 < len(free)
+    with Image.open(io.BytesIO(tight)) as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("draw", [figure5, figure2, figures3_4, figure_pointing])
+def test_nothing_to_draw_is_an_error(draw):
+    with pytest.raises(ValueError, match="to draw"):
+        draw([])
+
+
+@pytest.mark.parametrize(
+    "build, named",
+    [
+        (lambda: curve(low=np.zeros(10)), "low has shape [10], expected [11]"),
+        (lambda: curve(probability=np.zeros(3)), "probability has shape [3], expected [11]"),
+        (lambda: replace(shares(), raw=np.zeros((10, 3))), "raw has shape [10, 3], expected [10, 4]"),
+        (lambda: heats(heat=np.zeros((6, 6))), "heat has shape [6, 6]"),
+        (lambda: heats(image=np.zeros((4, 4, 3))), "image is float64 [4, 4, 3]"),
+        (lambda: replace(pointing(), high=np.zeros(4)), "high has shape [4], expected [10]"),
+    ],
+)
+def test_misshapen_arrays_are_named(build, named):
+    with pytest.raises(ValueError) as caught:
+        build()
+    assert named in str(caught.value)
+
+
+# Text
+
+
+def test_visible_spells_out_what_cannot_be_seen():
+    assert text.visible("a\nb\x7f\u202ec\ue000", 100) == "a␊b⟨U+007F⟩⟨U+202E⟩c⟨U+E000⟩"
+    assert text.visible("é ß 日本 🎉", 100) == "é ß 日本 🎉"
+    assert text.visible("abcdef", 6) == "abcdef" and text.visible("abcdefg", 6) == "abcde…"
+    assert text.visible("ab\u202e\u202e", 12) == "ab⟨U+202E⟩…", "a code is never halved"
+
+
+def test_numbers_as_printed():
+    assert [text.percent(v) for v in (0.847, 1, 0, -0.0001, None, math.nan)] == [
+        "84.7", "100.0", "0.0", "0.0", "n/a", "n/a",
+    ]  # fmt: skip
+    assert [text.points(v) for v in (0.0081, -0.0123, 0.0001, -0.0001)] == ["+0.8", "−1.2", "0.0", "0.0"]
+    assert text.layer_interval((0, 3)) == "[0, 3]" and text.layer(None) == "n/a"
