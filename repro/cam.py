@@ -31,12 +31,14 @@ def _activations(lvlm: Lvlm) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _at(lvlm: Lvlm, values: Tensor, length: int, image: Tensor) -> Tensor:
-    """Values [B, T', width] of a layer at the image positions, float32; zero where truncation dropped them."""
-    if values.shape[1] != length:
-        whole = values.new_zeros(len(values), length, values.shape[-1])
-        values = whole.scatter(1, lvlm.truncation.stay[..., None].expand_as(values), values)
-    return values[:, image].float()
+def _at_image(lvlm: Lvlm, layer: int, values: Tensor, length: int, image: Tensor) -> Tensor:
+    """Values [B, T', width] of a layer at the image positions, float32; zero where truncation took them away."""
+    cut = lvlm.truncation
+    if cut is None or layer < cut.after:
+        return values[:, image].float()
+    stay = cut.stay[..., None].expand(-1, -1, values.shape[-1])
+    kept = values if values.shape[1] == stay.shape[1] else values.gather(1, stay)
+    return values.new_zeros(len(values), length, values.shape[-1]).scatter(1, stay, kept)[:, image].float()
 
 
 def llava_cam(
@@ -94,11 +96,11 @@ def llava_cam(
             z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()
             gradients = torch.autograd.grad(z, activations)
         for layer, (activation, gradient) in enumerate(zip(activations, gradients, strict=True)):
-            gradient = _at(lvlm, gradient, ids.shape[1], image)
+            gradient = _at_image(lvlm, layer, gradient, ids.shape[1], image)
             if relu_gradients:
                 gradient = gradient.relu()
             alpha = gradient.mean(dim=1, keepdim=True)
-            feature = _at(lvlm, activation.detach(), ids.shape[1], image)
+            feature = _at_image(lvlm, layer, activation.detach(), ids.shape[1], image)
             total[layer] += (alpha * feature).sum(-1).relu().sum(0)
 
     if not torch.isfinite(total).all():

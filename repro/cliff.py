@@ -7,8 +7,7 @@ the mean over strata of the ratio of sums, ``repro.benchmarks.benchmark.aggregat
 **Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), one
 drawn sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the
 difference, as in a paired test. Intervals are percentile intervals: they need no formula per metric, stay
-within its range, and allow for skew. Items must be independent; where several questions share an image the
-intervals come out too narrow.
+within its range, and allow for skew. Where several questions share an image they come out too narrow.
 
 **Undefined scores.** A ratio without a denominator (CHAIR_i when no caption mentions an object) is NaN. It
 shows nothing, so it counts as inferior; in a resample it could be anything, so it pushes both ends of an
@@ -65,8 +64,7 @@ class Cliff:
         interval: (low, high) layers; high is ``layer``, low the earliest the data do not exclude.
         non_inferior: the decision for each L on its own.
         difference, low, high: as in ``Comparison``.
-        margin: largest loss, in units of the score, that still counts as no loss.
-        level: two-sided level of all intervals.
+        margin, level: what the decision was made with.
     """
 
     layer: int
@@ -85,10 +83,9 @@ class HeldOut:
 
     Attributes:
         cliff: the choice, from the choosing half.
-        chosen_on, reported_on: items in the choosing and in the reporting half.
+        chosen_on, reported_on: items in either half.
         baseline, score: the metric at L = N and at ``cliff.layer``, reporting half.
-        difference, low, high: score - baseline, positive = better, and its paired interval at the level
-            of ``cliff``, reporting half.
+        difference, low, high: score - baseline, positive = better, and its paired interval, same half.
     """
 
     cliff: Cliff
@@ -117,10 +114,9 @@ def compare(
         higher_is_better: False for an error rate such as CHAIR_i.
         level: two-sided level of the intervals.
         replicates: resamples; at least one must fall into each tail.
-        seed: of the resampling. The result does not depend on the order of the items.
+        seed: of the resampling; the order of the items does not matter.
 
-    Raises:
-        ValueError: arguments other than described, or an undefined score of the baseline.
+    Raises ValueError for arguments other than described and for an undefined score of the baseline.
     """
     scores, draws = _resample(parts, strata, level, replicates, seed)
     score_low, score_high = _ends(draws, level)
@@ -145,20 +141,18 @@ def cliff_layer(
     an unlimited supply of items would give), the truly inferior layer just before it must pass.
 
     So ``layer`` is itself an upper confidence bound of the true cliff, and the upper end of ``interval``. The
-    lower end is the layer after the last one proven inferior, the upper end of its difference being at most
-    -margin. There every layer is a chance to err, so these upper ends hold for all layers at once: each is
-    the draw of the same rank, the smallest with which no layer is exceeded but in (1 - level) / 2 of the
-    resamples (balanced simultaneous limits, Beran 1988, JASA 83). Both ends come from the same resamples,
-    hence low <= layer <= high, and cover the true cliff with a probability of about ``level`` or more. The
-    spread of the layers that single resamples would give does not: the lowest of many noisy layers falls
-    short in nearly every resample, which drives all of them above the true cliff.
+    lower end is the layer after the last one proven inferior, by an upper limit of at most -margin. There
+    every layer is a chance to err, so the limits hold for all layers at once: draws of one rank, the lowest
+    that any layer exceeds in at most (1 - level) / 2 of the resamples (balanced simultaneous limits, Beran
+    1988, JASA 83). From the same resamples, both ends satisfy low <= layer <= high and cover the true cliff
+    with a probability of about ``level`` or more. The spread of the layers found in single resamples does
+    not: of many noisy layers one falls short in nearly every resample, and lifts its layer above the truth.
 
     Args:
         parts, strata, higher_is_better, level, replicates, seed: as in ``compare``.
         margin: largest loss, in units of the score, that still counts as no loss; > 0.
 
-    Raises:
-        ValueError: as in ``compare``, or a margin that is not positive.
+    Raises ValueError as ``compare`` does, or for a margin that is not positive.
     """
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
@@ -184,9 +178,7 @@ def held_out(
 ) -> HeldOut:
     """Choose the cliff layer on one half of the items and report its score on the other.
 
-    A layer chosen because it looked good looks too good on the items that chose it; on items that had no
-    say its score is unbiased.
-
+    A layer chosen because it looked good looks too good on the items that chose it, not on the others.
     ``ids`` [items] decide the halves; arguments and errors are those of ``cliff_layer`` and ``halves``.
     """
     parts, strata = _checked(parts, strata)
@@ -194,60 +186,51 @@ def held_out(
     cliff = cliff_layer(parts[choosing], strata[choosing], higher_is_better, margin, level, replicates, seed)
     report = compare(parts[~choosing], strata[~choosing], higher_is_better, level, replicates, seed)
     at = cliff.layer
-    return HeldOut(
-        cliff=cliff,
-        chosen_on=int(choosing.sum()),
-        reported_on=int((~choosing).sum()),
-        baseline=float(report.score[-1]),
-        score=float(report.score[at]),
-        difference=float(report.difference[at]),
-        low=float(report.low[at]),
-        high=float(report.high[at]),
-    )
+    values = (report.score[-1], report.score[at], report.difference[at], report.low[at], report.high[at])
+    return HeldOut(cliff, int(choosing.sum()), int((~choosing).sum()), *map(float, values))
 
 
 def halves(strata: Sequence[str] | np.ndarray, ids: Sequence[str]) -> np.ndarray:
     """Which items choose (bool [items]): in each stratum the first half, rounded down, by SHA-256 of the id.
 
-    The others report. The order of the items does not matter, and a few added items move few others.
-
-    Raises:
-        ValueError: lengths that differ, an id that occurs twice, or a stratum of fewer than four items.
+    The others report. The order of the items does not matter, and a few added items move few others. Raises
+    ValueError for lengths that differ, an id that occurs twice, or a stratum of fewer than four items.
     """
     strata = np.asarray(strata)
     if len(ids) != len(strata):
         raise ValueError(f"{len(ids)} ids for {len(strata)} items")
     if len(set(ids)) != len(ids):
         raise ValueError("ids must be unique: they decide which half an item belongs to")
+    _require(strata, 4, "two halves need")
     digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in ids])
     choosing = np.zeros(len(strata), dtype=bool)
-    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
-        if count < 4:
-            raise ValueError(f"stratum {str(stratum)!r} has {count} items; two halves need at least 4")
+    for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        choosing[members[np.argsort(digests[members])[: count // 2]]] = True
+        choosing[members[np.argsort(digests[members])[: len(members) // 2]]] = True
     return choosing
 
 
 def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parts as float64 and strata as an array, or a ValueError that says what is wrong with them."""
+    """Both as arrays, or a ValueError that says what is wrong with them."""
     parts, strata = np.asarray(parts, dtype=np.float64), np.asarray(strata)
     if parts.ndim != 3 or parts.shape[2] != 2:
         raise ValueError(f"parts must have the shape [items, N + 1, 2], not {list(parts.shape)}")
     if strata.shape != parts.shape[:1]:
         raise ValueError(f"strata must have the shape [{len(parts)}], not {list(strata.shape)}")
-    if parts.shape[1] < 2:
-        raise ValueError("parts must hold at least two truncation layers: L = 0 and the baseline")
-    if len(parts) < 2:
-        raise ValueError(f"an interval needs at least 2 items, not {len(parts)}")
+    if min(parts.shape) < 2:
+        raise ValueError(f"needs at least 2 items and 2 layers (L = 0 and N), not {parts.shape[:2]}")
     if not np.isfinite(parts).all():
         raise ValueError("parts must be finite; an item without an answer has to be scored or left out")
     if (parts[..., 1] < 0).any():
         raise ValueError("denominators must not be negative")
-    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
-        if count < 2:
-            raise ValueError(f"stratum {str(stratum)!r} has 1 item; resampling needs at least 2")
+    _require(strata, 2, "resampling needs")
     return parts, strata
+
+
+def _require(strata: np.ndarray, least: int, purpose: str) -> None:
+    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
+        if count < least:
+            raise ValueError(f"stratum {str(stratum)!r}: {purpose} at least {least} items, not {count}")
 
 
 def _resample(
@@ -259,8 +242,8 @@ def _resample(
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     if _tail(level, replicates) < 1:
         raise ValueError(f"{replicates} replicates are too few for a level of {level}")
-    # Items with equal parts are interchangeable, so only how often each kind of item is drawn matters.
-    # Few kinds occur in practice, and their sorted order makes the draws independent of the items' order.
+    # Items with equal parts are one kind: few kinds make the products small, and their sorted order makes
+    # the draws independent of the order of the items.
     codes = np.unique(strata, return_inverse=True)[1].astype(np.float64)
     rows = np.column_stack([codes, parts.reshape(len(parts), -1)])
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
@@ -293,16 +276,15 @@ def _tail(level: float, replicates: int) -> int:
 def _ends(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends [N + 1] of the percentile intervals of draws [replicates, N + 1]; NaN counts against both."""
     skip = _tail(level, len(draws))
-    undefined = np.isnan(draws)
-    low = np.sort(np.where(undefined, -np.inf, draws), axis=0)[skip]
-    high = np.sort(np.where(undefined, np.inf, draws), axis=0)[-1 - skip]
+    low = np.sort(np.where(np.isnan(draws), -np.inf, draws), axis=0)[skip]
+    high = np.sort(np.where(np.isnan(draws), np.inf, draws), axis=0)[-1 - skip]
     return low, high
 
 
 def _joint_upper(draws: np.ndarray, level: float) -> np.ndarray:
     """Upper limits [N + 1] that all layers keep to together, except in one tail of the draws."""
     draws = np.where(np.isnan(draws), np.inf, draws)
-    # Ties share the lowest rank: layers that never change must not look like ones that exceed a limit.
+    # Ties share the lowest rank: a layer that never changes exceeds no limit.
     highest = np.sort(rankdata(draws, method="min", axis=0).max(axis=1))
     return np.sort(draws, axis=0)[int(highest[-1 - _tail(level, len(draws))]) - 1]
 

@@ -2,7 +2,8 @@
 
 Data directory::
 
-    DIR/coco/annotations/{instances,captions}_val2014.json    as published; train2014 is read too if present
+    DIR/coco/annotations/{instances,captions}_val2014.json    as published; train2014 too, if present, for
+                                                              ids that val2014 lacks
     DIR/coco/{val,train}2014/                                 images, named as the ``images`` entries say
     DIR/chair/image_ids.txt                                   the sample, one COCO image id per line
 
@@ -20,7 +21,7 @@ lemmas in one of two ways, and an item remembers which, so that an answer is rea
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -114,15 +115,13 @@ def require_nltk_data() -> None:
         )
 
 
-def _annotations(directory: Path) -> list[tuple[Path, dict, Path, dict]]:
+def _annotations(directory: Path) -> Iterator[tuple[Path, dict, Path, dict]]:
     """Instances and captions, each with its file, of val2014 and, if present, of train2014."""
-    found = []
     folder = directory / "coco" / "annotations"
     for split in ("val2014", "train2014"):
         instances, captions = folder / f"instances_{split}.json", folder / f"captions_{split}.json"
         if split == "val2014" or instances.exists() or captions.exists():
-            found.append((instances, read_json(instances), captions, read_json(captions)))
-    return found
+            yield instances, read_json(instances), captions, read_json(captions)
 
 
 def _sample(path: Path) -> list[int]:
@@ -184,6 +183,9 @@ def load(directory: Path, mode: Mode) -> list[Item]:
             if number in objects:
                 words = lemmas(field(row, "caption", str, where), mode)
                 objects[number].update(mention.object for mention in mentions(words))
+        if len(images) == len(objects):
+            # All of an image's annotations are in one split; the files of train2014 take gigabytes to read.
+            break
     items = []
     for number in sample:
         if number not in images:

@@ -32,6 +32,14 @@ def test_answers_are_read_as_recorded(case):
     assert ("yes" if says_yes(case["text"]) else "no") == case["expected"]["pope_llava"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "yes"),
+    [("No, sir", False), ("", True), ("NO", True), ("It isn't", True), ("Yes, a bus, not a truck", False)],
+)
+def test_quirks_of_the_official_reading(answer, yes):
+    assert says_yes(answer) is yes
+
+
 @pytest.mark.parametrize("case", VECTORS["metric_cases"], ids=lambda case: case["name"])
 def test_accuracy_and_f1_are_as_recorded(case):
     accuracy, f1 = figures(case["texts"], case["labels"])

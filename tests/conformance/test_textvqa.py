@@ -41,6 +41,7 @@ def test_the_score_is_the_mean_over_annotators_left_out(agree):
     [
         ("a-b - c", "ab c"),  # one hyphen at a blank deletes them all, before "a" could be an article
         ("b-a", "b"),
+        ("x -y z-w", "x y zw"),
         ("An apple, the pear", "apple pear"),
         ("3.5 m.", "3.5 m"),
         (".5", ".5"),

@@ -1,0 +1,256 @@
+"""The answer at every truncation layer, in one pass (Fig. 5).
+
+Truncated after L, a prompt differs from the untouched one only in layers > L, and there only in the
+tokens that follow the first image token: the system tokens before it cannot see the image. So the full
+prompt runs once (the trunk), and after layer L a branch forks off that carries the tokens behind the
+image (and the k image tokens kept). Trunk and branches ride through the model's own layers as one
+packed sequence; only attention splits them. All N + 1 answers are then decoded as one batch.
+
+Cost of the first pass in token-layers: N S + U N (N + 1) / 2, for S prompt tokens of which U follow the
+image, against (N + 1) N S for one run per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from repro.attention import softmax_rows
+from repro.models.lvlm import Answer, Lvlm, Prompt
+from repro.truncation import RankingRow, check_cut, top_image_tokens
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One prompt at every truncation layer L = 0...N (axis 0; L = N is the untouched model).
+
+    Attributes:
+        logits: float32 [N + 1, vocabulary], of the first answer token.
+        answers: N + 1 greedy answers.
+    """
+
+    logits: np.ndarray
+    answers: tuple[Answer, ...]
+
+
+def layout(prompt: Prompt) -> tuple[int, ...]:
+    """Image positions: prompts that agree in them can be swept as one batch."""
+    return tuple(prompt.segments.image.tolist())
+
+
+class _Pass:
+    """The tensors of one sweep. B prompts, T padded prompt length, W branch width, s system tokens.
+
+    Prompts are padded on the right, where causal attention never looks from a real token.
+    """
+
+    def __init__(self, lvlm: Lvlm, prompts: Sequence[Prompt], keep: int, ranking_row: RankingRow):
+        self.lvlm, self.keep = lvlm, keep
+        device = lvlm.device
+        segments = prompts[0].segments
+        self.n_image = len(segments.image)
+        self.system = int(segments.image[0])
+        self.image = torch.from_numpy(segments.image).to(device)
+        self.lengths = torch.tensor([len(p.segments) for p in prompts], device=device)
+        self.total = int(self.lengths.max())
+        users = [p.segments.user for p in prompts]
+        width = max(map(len, users))
+        # Padding takes positions past the prompt, so that it sorts behind every real token.
+        self.user = torch.stack(
+            [torch.from_numpy(np.r_[u, self.total + np.arange(width - len(u))]) for u in users]
+        ).to(device)
+        self.width = width + keep
+        self.widths = torch.tensor([len(u) + keep for u in users], device=device)
+        self.rank_rows = self.lengths - 1 if ranking_row == "last_prompt" else self.image[-1:].expand(len(prompts))
+        self.scores: Tensor | None = None
+        self.keys: list[Tensor] = []  # per layer [B, H, T, D]
+        self.values: list[Tensor] = []
+        self.own_keys: list[Tensor] = []  # per layer [B, H, branches, W, D]
+        self.own_values: list[Tensor] = []
+        self.new_keys: list[Tensor] = []  # per layer [B, H, N + 1, max_new_tokens, D]
+        self.new_values: list[Tensor] = []
+        self.step = 0
+
+    def fork(self) -> Tensor:
+        """Positions [B, W] of the tokens that go on when the image is cut here (Eq. 13)."""
+        kept = top_image_tokens(self.scores, self.n_image, self.keep).to(self.user.device)
+        kept = self.image[kept].expand(len(self.user), -1)
+        return torch.cat([kept, self.user], dim=1).sort(dim=1).values
+
+    def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.lvlm.decoder.rotary_emb(hidden, positions)
+
+    def run_layer(self, index: int, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        return self.lvlm.decoder.layers[index](hidden, attention_mask=None, position_embeddings=rotary)
+
+    def prefill(self, embedded: Tensor) -> Tensor:
+        """Logits [B, N + 1, vocabulary] of the last prompt row, from embeddings [B, T, width]."""
+        batch = len(embedded)
+        trunk_at = torch.arange(self.total, device=embedded.device).expand(batch, -1)
+        hidden, at = embedded, trunk_at
+        with self.lvlm.attention_replaced(self.attend):
+            for index in range(self.lvlm.n_layers):
+                branch = self.fork()
+                source = branch.clamp(max=self.total - 1)[..., None].expand(-1, -1, hidden.shape[-1])
+                hidden = torch.cat([hidden, hidden[:, : self.total].gather(1, source)], dim=1)
+                at = torch.cat([at, branch], dim=1)
+                hidden = self.run_layer(index, hidden, self.rotary(hidden, at))
+        branches = hidden[:, self.total :].view(batch, -1, self.width, hidden.shape[-1])
+        rows = torch.arange(batch, device=hidden.device)
+        last = torch.cat([branches[rows, :, self.widths - 1], hidden[rows, self.lengths - 1][:, None]], dim=1)
+        return self.lvlm.head(self.lvlm.decoder.norm(last))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of trunk and branches in the first pass; q [B, H, T + branches W, D]."""
+        if self.keep:
+            rows, own = self.rank_rows.unique(return_inverse=True)
+            trunk = slice(None, self.total)
+            shares = softmax_rows(query[:, :, trunk], key[:, :, trunk], None, scaling, rows)
+            self.scores = shares[torch.arange(len(shares), device=own.device), own][:, self.image]
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        total, system, width = self.total, self.system, self.width
+        trunk_k, trunk_v = key[:, :, :total], value[:, :, :total]
+        trunk_q, branch_q = query[:, :, :total], query[:, :, total:]
+        out = F.scaled_dot_product_attention(trunk_q, trunk_k, trunk_v, is_causal=True, scale=scaling)
+
+        split = (*query.shape[:2], -1, width, query.shape[-1])
+        own_k, own_v = key[:, :, total:].reshape(split), value[:, :, total:].reshape(split)
+        above = torch.ones(width, width, dtype=torch.bool, device=query.device).triu(1)
+        own = (branch_q.reshape(split) @ own_k.mT).masked_fill(above, float("-inf"))
+        before = (branch_q @ trunk_k[:, :, :system].mT).view(*own.shape[:-1], system)
+        share = (torch.cat([before, own], dim=-1).float() * scaling).softmax(dim=-1).to(value.dtype)
+        mixed = (share[..., system:] @ own_v).flatten(2, 3)
+        mixed = mixed + share[..., :system].flatten(2, 3) @ trunk_v[:, :, :system]
+
+        self.keys.append(trunk_k)
+        self.values.append(trunk_v)
+        self.own_keys.append(own_k)
+        self.own_values.append(own_v)
+        return torch.cat([out, mixed], dim=2)
+
+    def reserve(self, max_new_tokens: int) -> None:
+        """Room for keys and values of the answers."""
+        for key in self.keys:
+            shape = (*key.shape[:2], self.lvlm.n_layers + 1, max_new_tokens, key.shape[-1])
+            self.new_keys.append(key.new_empty(shape))
+            self.new_values.append(key.new_empty(shape))
+        columns = torch.arange(self.total, device=self.lengths.device)
+        self.padded = (columns >= self.lengths[:, None])[:, None, None]
+        columns = torch.arange(self.width, device=self.lengths.device)
+        self.own_padded = (columns >= self.widths[:, None])[:, None, None]
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """Logits [B, N + 1, vocabulary] after one more token [B, N + 1] of each answer."""
+        hidden = self.lvlm.model.get_input_embeddings()(ids)
+        rotary = self.rotary(hidden, (self.lengths + self.step)[:, None].expand(-1, ids.shape[1]))
+        with self.lvlm.attention_replaced(self.attend_step):
+            for index in range(self.lvlm.n_layers):
+                hidden = self.run_layer(index, hidden, rotary)
+        self.step += 1
+        return self.lvlm.head(self.lvlm.decoder.norm(hidden))
+
+    def attend_step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one token per branch; q [B, H, N + 1, D], row L truncated after L."""
+        groups = query.shape[1] // key.shape[1]
+        keys, values = self.new_keys[layer], self.new_values[layer]
+        keys[:, :, :, self.step] = key.repeat_interleave(groups, dim=1)
+        values[:, :, :, self.step] = value.repeat_interleave(groups, dim=1)
+        keys, values = keys[:, :, :, : self.step + 1], values[:, :, :, : self.step + 1]
+        recent = (query[:, :, :, None] @ keys.mT).squeeze(3)
+        blind = layer + 1  # branches 0...layer no longer see the image here
+        prompt_k, prompt_v = self.keys[layer], self.values[layer]
+        own_k, own_v = self.own_keys[layer], self.own_values[layer]
+
+        def mix(scores: list[Tensor]) -> list[Tensor]:
+            share = (torch.cat(scores, dim=-1).float() * scaling).softmax(dim=-1).to(value.dtype)
+            return list(share.split([s.shape[-1] for s in scores], dim=-1))
+
+        q = query[:, :, :blind]
+        own = (q[:, :, :, None] @ own_k.mT).squeeze(3).masked_fill(self.own_padded, float("-inf"))
+        system = q @ prompt_k[:, :, : self.system].mT
+        to_system, to_own, to_recent = mix([system, own, recent[:, :, :blind]])
+        cut = to_system @ prompt_v[:, :, : self.system]
+        cut = cut + (to_own[:, :, :, None] @ own_v + to_recent[:, :, :, None] @ values[:, :, :blind]).squeeze(3)
+
+        q = query[:, :, blind:]
+        prompt = (q @ prompt_k.mT).masked_fill(self.padded, float("-inf"))
+        to_prompt, to_recent = mix([prompt, recent[:, :, blind:]])
+        whole = to_prompt @ prompt_v + (to_recent[:, :, :, None] @ values[:, :, blind:]).squeeze(3)
+        return torch.cat([cut, whole], dim=2)
+
+
+def sweep(
+    lvlm: Lvlm,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    keep: int = 0,
+    ranking_row: RankingRow = "last_prompt",
+) -> list[Sweep]:
+    """The greedy answer of each prompt at every truncation layer L = 0...N.
+
+    Equal to one ``generate`` under ``truncated(lvlm, after=L, keep=keep)`` per prompt and layer, up to
+    rounding.
+
+    Args:
+        prompts: one or more whose image tokens stand at the same positions (see ``layout``).
+        max_new_tokens: longest answer, at least 1.
+        keep, ranking_row: as for ``truncated``.
+
+    Raises:
+        ValueError: no prompt, prompts that differ in their image positions, ``keep`` out of range,
+            ``max_new_tokens`` < 1, or logits that are not finite.
+    """
+    if not prompts:
+        raise ValueError("sweep needs at least one prompt")
+    if len({layout(p) for p in prompts}) > 1:
+        raise ValueError("prompts of one sweep must have their image tokens at the same positions")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    check_cut(lvlm.n_layers, 0, keep, len(prompts[0].segments.image))
+    if lvlm.truncation is not None:
+        raise RuntimeError("the model is truncated already; a sweep truncates by itself")
+
+    with torch.inference_mode():
+        run = _Pass(lvlm, prompts, keep, ranking_row)
+        ids = torch.zeros(len(prompts), run.total, dtype=torch.int64, device=lvlm.device)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt.segments)] = prompt.input_ids[0]
+        images = {k: torch.cat([p.image_inputs[k] for p in prompts]) for k in prompts[0].image_inputs}
+        logits = first = run.prefill(lvlm.embed(ids, images))
+        run.reserve(max_new_tokens)
+        stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
+        chosen: list[Tensor] = []
+        done = torch.zeros(logits.shape[:2], dtype=torch.bool, device=lvlm.device)
+        while True:
+            if not torch.isfinite(logits).all():
+                item, layer = (~torch.isfinite(logits)).any(-1).nonzero()[0].tolist()
+                raise ValueError(
+                    f"logits of prompt {item}, truncated after {layer}, are not finite at answer token "
+                    f"{len(chosen) + 1}: weights, image or activations are NaN or infinite"
+                )
+            chosen.append(logits.argmax(dim=-1))
+            done |= torch.isin(chosen[-1], stop)
+            if done.all() or len(chosen) == max_new_tokens:
+                break
+            logits = run.decode(chosen[-1])
+
+    tokens = torch.stack(chosen, dim=-1).cpu().tolist()
+    first = first.float().cpu().numpy()
+    return [
+        Sweep(first[b], tuple(lvlm.decode(_until(row, lvlm.stop_ids)) for row in tokens[b]))
+        for b in range(len(prompts))
+    ]
+
+
+def _until(ids: list[int], stop: frozenset[int]) -> list[int]:
+    """Ids up to and with the first that ends the answer."""
+    for index, token in enumerate(ids):
+        if token in stop:
+            return ids[: index + 1]
+    return ids

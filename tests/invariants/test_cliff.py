@@ -1,0 +1,327 @@
+"""Is the cliff layer what its definition says, and do its interval and its held-out score keep their word?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repro.cliff import Cliff, cliff_layer, compare, halves, held_out
+
+pytestmark = pytest.mark.invariant
+
+ONE_SIDED = 0.025
+
+
+def accuracy_parts(right: np.ndarray) -> np.ndarray:
+    """Parts [items, N + 1, 2] of an accuracy from 0/1 answers [items, N + 1]."""
+    return np.stack([right, np.ones_like(right)], axis=-1).astype(float)
+
+
+def one_stratum(parts: np.ndarray) -> np.ndarray:
+    return np.zeros(len(parts), dtype=int)
+
+
+def answers(
+    generator: np.random.Generator, items: int, effects: list[float], shared: bool = False
+) -> np.ndarray:
+    """0/1 answers [items, N + 1]: baseline accuracy 0.8, accuracy at L differs by exactly effects[L].
+
+    Truncation turns 10 % of the wrong answers right and as many right ones wrong as the effect asks;
+    ``shared`` lets the same items flip first at every layer.
+    """
+    gain, base = 0.1, 0.8
+    lose = (gain * (1 - base) - np.array(effects)) / base
+    right = generator.random((items, 1)) < base
+    luck = generator.random((items, 1 if shared else len(effects)))
+    return np.concatenate([np.where(right, luck >= lose, luck < gain), right], axis=1)
+
+
+def first_lasting(passes: list[bool]) -> int:
+    return min(L for L in range(len(passes)) if all(passes[L:]))
+
+
+def ratio_of_sums(parts: np.ndarray, groups: list[list[int]], layer: int) -> float:
+    """The score in plain Python; NaN where a denominator is 0."""
+    values = []
+    for group in groups:
+        denominator = sum(parts[i, layer, 1] for i in group)
+        values.append(sum(parts[i, layer, 0] for i in group) / denominator if denominator else math.nan)
+    return sum(values) / len(values)
+
+
+@st.composite
+def small_samples(draw):
+    """Five items in two strata, four layers, small counts; only the baseline is sure to be defined."""
+    cell = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    cells = draw(st.lists(cell, min_size=20, max_size=20))
+    parts = np.array(cells, dtype=float).reshape(5, 4, 2)
+    parts[:, -1, 1] += 1
+    parts[..., 0] = np.minimum(parts[..., 0], parts[..., 1])
+    return parts
+
+
+def assert_ends(values: list[float], low: float, high: float, replicates: int) -> None:
+    """low and high are the 2.5 % quantiles of all resamples, undefined ones lying beyond either end.
+
+    The share of draws below a true quantile scatters by its binomial standard error; four are allowed.
+    """
+    noise = 4 * math.sqrt(ONE_SIDED * (1 - ONE_SIDED) / replicates)
+    for end, sign in ((low, 1), (high, -1)):
+        ordered = np.array([-math.inf if math.isnan(value) else sign * value for value in values])
+        assert (ordered < sign * end - 1e-9).mean() <= ONE_SIDED + noise
+        assert (ordered <= sign * end + 1e-9).mean() >= ONE_SIDED - noise
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(small_samples(), st.booleans(), st.sampled_from([0.05, 0.25, 0.5]))
+def test_small_samples_agree_with_enumeration(parts, higher_is_better, margin):
+    """All 2^2 * 3^3 resamples of five items, one by one, against the drawn ones."""
+    strata, replicates = np.array(["a", "a", "b", "b", "b"]), 4000
+    sign = 1 if higher_is_better else -1
+    cliff = cliff_layer(parts, strata, higher_is_better, margin, replicates=replicates)
+    seen = compare(parts, strata, higher_is_better, replicates=replicates)
+    samples = itertools.product(itertools.product([0, 1], repeat=2), itertools.product([2, 3, 4], repeat=3))
+    table = [[ratio_of_sums(parts, list(groups), L) for L in range(4)] for groups in samples]
+    scores = [ratio_of_sums(parts, [[0, 1], [2, 3, 4]], L) for L in range(4)]
+    np.testing.assert_allclose(seen.score, scores, rtol=1e-12)
+    np.testing.assert_allclose(seen.difference, [sign * (s - scores[3]) for s in scores], atol=1e-12)
+
+    for L in range(4):
+        assert_ends([row[L] for row in table], seen.score_low[L], seen.score_high[L], replicates)
+    for L in range(3):
+        assert_ends([sign * (row[L] - row[3]) for row in table], seen.low[L], seen.high[L], replicates)
+    assert seen.low[3] == seen.high[3] == 0
+
+    decision = [bool(low > -margin + 1e-9) for low in seen.low]
+    assert cliff.non_inferior.tolist() == decision
+    assert cliff.layer == cliff.interval[1] == first_lasting(decision)
+    assert cliff.interval[0] <= first_lasting([bool(high > -margin + 1e-9) for high in seen.high])
+    np.testing.assert_array_equal(cliff.low, seen.low)
+    np.testing.assert_array_equal(cliff.high, seen.high)
+    np.testing.assert_array_equal(cliff.difference, seen.difference)
+
+
+def same(a: Cliff, b: Cliff) -> bool:
+    arrays = [(a.low, b.low), (a.high, b.high), (a.difference, b.difference)]
+    return (a.layer, a.interval) == (b.layer, b.interval) and all(np.array_equal(x, y) for x, y in arrays)
+
+
+def captions(generator: np.random.Generator, items: int = 80, layers: int = 6) -> np.ndarray:
+    """Parts of a CHAIR_i: mentions and hallucinated ones among them, fewer hallucinated late."""
+    mentions = generator.poisson(3, (items, layers))
+    rate = np.linspace(0.5, 0.2, layers)
+    return np.stack([generator.binomial(mentions, rate), mentions], axis=-1).astype(float)
+
+
+def test_order_of_items_does_not_matter():
+    generator = np.random.default_rng(1)
+    parts, strata = captions(generator), np.repeat(["a", "b"], [30, 50])
+    ids = [f"item {i}" for i in range(80)]
+    order = generator.permutation(80)
+    assert same(cliff_layer(parts, strata, False), cliff_layer(parts[order], strata[order], False))
+    one = held_out(parts, strata, ids, False)
+    other = held_out(parts[order], strata[order], [ids[i] for i in order], False)
+    assert same(one.cliff, other.cliff)
+    assert (one.score, one.difference, one.low) == (other.score, other.difference, other.low)
+
+
+def test_an_error_rate_is_its_complement():
+    parts, strata = captions(np.random.default_rng(2)), np.repeat([0, 1], 40)
+    complement = np.stack([parts[..., 1] - parts[..., 0], parts[..., 1]], axis=-1)
+    errors, successes = compare(parts, strata, False), compare(complement, strata, True)
+    np.testing.assert_allclose(errors.difference, successes.difference, atol=1e-12)
+    assert errors.difference[0] < -0.1, "a higher error rate must come out as worse"
+    assert cliff_layer(parts, strata, False).layer > 0
+    assert cliff_layer(parts, strata, True).layer == 0
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000), st.floats(0.001, 0.4), st.floats(0.001, 0.4))
+def test_a_wider_margin_never_moves_the_cliff_later(seed, one, other):
+    parts = accuracy_parts(answers(np.random.default_rng(seed), 60, [-0.4, -0.2, -0.2, -0.05, 0.0]))
+    narrow, wide = (
+        cliff_layer(parts, one_stratum(parts), margin=m, replicates=200) for m in sorted((one, other))
+    )
+    assert wide.layer <= narrow.layer
+    assert wide.interval[0] <= narrow.interval[0]
+    assert narrow.non_inferior[-1] and wide.non_inferior[-1], "the baseline is never worse than itself"
+    assert (wide.non_inferior >= narrow.non_inferior).all()
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, 7])
+def test_a_step_is_found_exactly(step):
+    parts = accuracy_parts(np.tile(np.arange(8) >= step, (50, 1)))
+    cliff = cliff_layer(parts, one_stratum(parts))
+    assert (cliff.layer, cliff.interval) == (step, (step, step))
+    assert cliff.non_inferior.tolist() == [step <= L for L in range(8)]
+
+
+def test_a_late_dip_moves_the_cliff_behind_it():
+    parts = accuracy_parts(np.tile([1, 1, 0, 1, 1], (50, 1)))
+    cliff = cliff_layer(parts, one_stratum(parts))
+    assert (cliff.layer, cliff.interval) == (3, (3, 3))
+    assert cliff.non_inferior.tolist() == [True, True, False, True, True]
+
+
+def test_a_loss_of_exactly_the_margin_fails_whatever_its_rounding():
+    for base in range(3, 101):
+        # Two kinds of items whose numbers cannot vary: every resample has the same two scores.
+        parts = np.tile([[base - 3, 100.0], [base, 100.0]], (5, 1, 1))
+        assert cliff_layer(parts, one_stratum(parts), replicates=40).layer == 1
+
+
+def test_paired_intervals_match_the_normal_formula():
+    """Mean over two strata of ratios of sums, against the linearised standard error; 5 % for 4000 draws."""
+    generator = np.random.default_rng(3)
+    parts, strata = captions(generator, 2000, 4), np.repeat([0, 1], [500, 1500])
+    parts[:, 1] = parts[:, 3]
+    parts[:, 2, 0] = np.maximum(parts[:, 3, 0] - (generator.random(2000) < 0.1), 0)
+    parts[:, 2, 1] = parts[:, 3, 1]
+    seen = compare(parts, strata, replicates=4000)
+    for L in (0, 2):
+        variance = 0.0
+        for stratum in (0, 1):
+            chosen = parts[strata == stratum]
+            ratio = chosen.sum(axis=0)[:, 0] / chosen.sum(axis=0)[:, 1]
+            share = (chosen[..., 0] - ratio * chosen[..., 1]) / chosen.sum(axis=0)[:, 1]
+            variance += ((share[:, L] - share[:, 3]) ** 2).sum() / 4
+        expected = 2 * 1.959964 * math.sqrt(variance)
+        assert seen.high[L] - seen.low[L] == pytest.approx(expected, rel=0.05)
+    assert seen.low[1] == seen.high[1] == 0, "answers that never differ have no paired uncertainty"
+    assert seen.score_low[1] < seen.score[1] < seen.score_high[1]
+
+
+def test_resamples_keep_the_strata():
+    """A stratum of two would be missing from an eighth of the resamples if it were not drawn on its own."""
+    parts = accuracy_parts(answers(np.random.default_rng(4), 60, [-0.2, 0.0]))
+    seen = compare(parts, np.repeat([0, 1], [2, 58]))
+    assert np.isfinite([seen.low, seen.high]).all()
+
+
+def test_an_undefined_score_is_inferior():
+    parts = captions(np.random.default_rng(5), 60, 5)
+    parts[:, 0] = 0
+    parts[:, 1:] = parts[:, 4:]
+    parts[1:, 2] = 0  # one caption alone mentions anything: a third of the resamples are undefined
+    cliff = cliff_layer(parts, one_stratum(parts), False)
+    assert math.isnan(cliff.difference[0]) and math.isfinite(cliff.difference[2])
+    assert np.isneginf(cliff.low[[0, 2]]).all() and np.isposinf(cliff.high[[0, 2]]).all()
+    assert cliff.non_inferior.tolist() == [False, True, False, True, True]
+    assert (cliff.layer, cliff.interval) == (3, (0, 3))
+
+
+# The hard truths: losses just inside the margin at many layers, each a chance to shut out the true cliff;
+# the same with flips shared between layers; and a layer that loses exactly the margin, so that stopping
+# there is wrong as often as the test allows.
+@pytest.mark.parametrize(
+    ("effects", "truth", "shared"),
+    [
+        ([-0.3, -0.1, -0.05] + [-0.02] * 12, 3, False),
+        ([-0.3, -0.1, -0.05, -0.028, -0.028, -0.028, -0.005, 0], 3, True),
+        ([-0.3, -0.1, -0.03, 0.02, 0.02], 3, False),
+    ],
+    ids=["noisy plateau", "shared flips", "exactly the margin"],
+)
+def test_the_interval_covers_the_true_cliff(effects, truth, shared):
+    runs, covered, early = 200, 0, 0
+    for run in range(runs):
+        right = answers(np.random.default_rng(1000 + run), 300, effects, shared)
+        parts = accuracy_parts(right)
+        cliff = cliff_layer(parts, one_stratum(parts), replicates=200, seed=run)
+        covered += cliff.interval[0] <= truth <= cliff.interval[1]
+        early += cliff.layer < truth
+    # Nominal 95 % and 2.5 %, three binomial standard errors of 200 runs: 0.046 and 0.033.
+    assert covered / runs >= 0.95 - 0.046
+    assert early / runs <= ONE_SIDED + 0.033
+
+
+def test_held_out_score_is_not_flattered():
+    """Pure noise: no layer differs from the baseline. The choosing half likes its choice, the other does not.
+
+    A margin of two standard errors of a difference makes about half of the layers pass by luck.
+    """
+    chosen, reported, moved = [], [], 0
+    ids = [f"item {i}" for i in range(400)]
+    for run in range(150):
+        generator = np.random.default_rng(2000 + run)
+        parts = accuracy_parts(generator.random((400, 6)) < 0.6)
+        result = held_out(parts, one_stratum(parts), ids, margin=0.1, replicates=200)
+        chosen.append(result.cliff.difference[result.cliff.layer])
+        reported.append(result.difference)
+        moved += result.cliff.layer < 5
+    assert moved > 50, "the choice must be a choice for this test to mean anything"
+    error = np.std(reported, ddof=1) / math.sqrt(len(reported))
+    assert abs(np.mean(reported)) < 3 * error
+    assert np.mean(chosen) > 5 * error
+
+
+def test_held_out_reports_the_other_half():
+    parts = accuracy_parts(answers(np.random.default_rng(6), 200, [-0.4, -0.02, 0.0]))
+    strata, ids = np.repeat(["a", "b"], [80, 120]), [f"item {i}" for i in range(200)]
+    choosing = halves(strata, ids)
+    result = held_out(parts, strata, ids, margin=0.1, seed=3)
+    assert same(result.cliff, cliff_layer(parts[choosing], strata[choosing], margin=0.1, seed=3))
+    other = compare(parts[~choosing], strata[~choosing], seed=3)
+    at = result.cliff.layer
+    assert 0 < at < 3
+    assert (result.baseline, result.score) == (other.score[3], other.score[at])
+    ends = (other.difference[at], other.low[at], other.high[at])
+    assert (result.difference, result.low, result.high) == ends
+    assert (result.chosen_on, result.reported_on) == (100, 100)
+
+
+def test_halves_are_stable_and_balanced():
+    strata = np.repeat(["a", "b", "c"], [5, 40, 155])
+    ids = [f"item {i}" for i in range(200)]
+    choosing = halves(strata, ids)
+    assert [int(choosing[strata == name].sum()) for name in "abc"] == [2, 20, 77]
+    order = np.random.default_rng(7).permutation(200)
+    np.testing.assert_array_equal(halves(strata[order], [ids[i] for i in order]), choosing[order])
+    assert int((halves(strata[:-4], ids[:-4]) != choosing[:-4]).sum()) <= 4, "four items move at most four"
+    # Written down once: another platform or version must split the same items the same way.
+    assert "".join(map(str, halves(np.zeros(16), ids[:16]).astype(int))) == "0010100111101100"
+
+
+GOOD = accuracy_parts(np.ones((8, 3)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"parts": GOOD[..., 0]}, "shape"),
+        ({"parts": np.ones((8, 3, 3))}, "shape"),
+        ({"parts": GOOD[:1], "strata": [0]}, "at least 2 items"),
+        ({"parts": GOOD[:, :1]}, "2 layers"),
+        ({"parts": GOOD * np.nan}, "finite"),
+        ({"parts": -GOOD}, "negative"),
+        ({"parts": GOOD * [1, 0]}, "baseline is undefined"),
+        ({"strata": np.zeros(7)}, r"shape \[8\]"),
+        ({"strata": [0] * 7 + [1]}, "stratum '1'"),
+        ({"margin": 0.0}, "margin"),
+        ({"margin": math.nan}, "margin"),
+        ({"level": 0.0}, "level"),
+        ({"level": 1.0}, "level"),
+        ({"replicates": 39}, "replicates"),
+    ],
+)
+def test_unusable_arguments_are_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        cliff_layer(**({"parts": GOOD, "strata": np.zeros(8)} | change))
+
+
+@pytest.mark.parametrize(
+    ("strata", "ids", "words"),
+    [
+        ([0] * 8, "abcdefg", "7 ids"),
+        ([0] * 8, "aacdefgh", "unique"),
+        ([0] * 5 + [1] * 3, "abcdefgh", "at least 4"),
+    ],
+)
+def test_unusable_halves_are_named(strata, ids, words):
+    with pytest.raises(ValueError, match=words):
+        held_out(GOOD, strata, list(ids))
