@@ -94,5 +94,7 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
     raw = torch.stack(shares).cpu().numpy()
     if not np.isfinite(raw).all():
         layer = int(np.argwhere(~np.isfinite(raw))[0][0]) + 1
-        raise ValueError(f"attention of layer {layer} is not finite: weights or activations are NaN or infinite")
+        raise ValueError(
+            f"attention of layer {layer} is not finite: weights or activations are NaN or infinite"
+        )
     return Shares(raw)

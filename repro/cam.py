@@ -105,7 +105,9 @@ def llava_cam(
 
     if not torch.isfinite(total).all():
         layer = int((~torch.isfinite(total)).any(dim=1).nonzero()[0]) + 1
-        raise ValueError(f"heat of layer {layer} is not finite: weights, image or activations are NaN or infinite")
+        raise ValueError(
+            f"heat of layer {layer} is not finite: weights, image or activations are NaN or infinite"
+        )
     heat = total / samples
     peak = heat.amax(dim=1, keepdim=True)
     heat = torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), heat)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark, DataError
-from repro.models import CheckpointError, find_card, load_model
+from repro.benchmarks.benchmark import Benchmark
+from repro.models import find_card, load_model
 from repro.models.card import FIXTURES, REGISTRY
+from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
+from repro.report.build import build, table_lines
 from repro.report.page import ReportError, check_writable, write_report
+from repro.report.sections import load
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
@@ -46,8 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help=f"only this benchmark; may be repeated ({', '.join(BENCHMARKS)})",
     )
-    group.addoption("--limit", type=int, metavar="N", help="only the first N items of each benchmark and stratum")
-    group.addoption("--report", type=Path, default=Path("report"), metavar="DIR", help="where the report goes")
+    group.addoption(
+        "--limit", type=int, metavar="N", help="only the first N items of each benchmark and stratum"
+    )
+    group.addoption(
+        "--report", type=Path, default=Path("report"), metavar="DIR", help="where the report goes"
+    )
     group.addoption(
         "--data",
         type=Path,
@@ -87,7 +93,25 @@ def pytest_configure(config: pytest.Config) -> None:
     models_of(config), benchmarks_of(config)
     limit = config.getoption("--limit")
     if limit is not None and limit < 8:
-        raise pytest.UsageError(f"--limit {limit}: at least 8 items are needed to form two halves with intervals")
+        raise pytest.UsageError(
+            f"--limit {limit}: at least 8 items are needed to form two halves with intervals"
+        )
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse a report directory that cannot be written before anything long starts."""
+    config = session.config
+    expression = config.getoption("-m") or "table1"
+    if _is_worker(config) or config.getoption("--collect-only") or "table1" not in expression:
+        return
+    try:
+        check_writable(config.getoption("--report"))
+    except ReportError as error:
+        raise pytest.UsageError(f"--report: {error}") from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -97,13 +121,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("model_name", list(REGISTRY), scope="session")
     if "benchmark_name" in metafunc.fixturenames:
         metafunc.parametrize("benchmark_name", list(BENCHMARKS), scope="session")
+    if "device_name" in metafunc.fixturenames:
+        on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
+        metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted = {"model_name": set(models_of(config)), "benchmark_name": set(benchmarks_of(config))}
     expression = config.getoption("-m") or ""
-    kept, left = [], []
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
@@ -115,20 +143,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """CUDA under ``-m gpu``, where it must be there; otherwise the CPU."""
-    if "gpu" not in (request.config.getoption("-m") or ""):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> Lvlm:
+    """The model, loaded once per worker; on CUDA under ``-m gpu``, where it must be there."""
+    if device_name == "cuda" and not torch.cuda.is_available():
         pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
-    return torch.device("cuda")
-
-
-@pytest.fixture(scope="session")
-def lvlm(request: pytest.FixtureRequest, model_name: str, device: torch.device) -> Lvlm:
-    """The model, loaded once per worker."""
     try:
-        return load_model(model_name, models_of(request.config)[model_name], device=device)
+        return load_model(model_name, models_of(request.config)[model_name], device=device_name)
     except CheckpointError as error:
         pytest.fail(f"--model {model_name}: {error}", pytrace=False)
 
@@ -143,3 +163,47 @@ def data(request: pytest.FixtureRequest) -> Path:
 def benchmark_set(benchmark_name: str) -> Benchmark:
     """The benchmark by its name."""
     return BENCHMARKS[benchmark_name]
+
+
+@pytest.fixture
+def progress(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Progress bars reach the terminal although pytest captures output."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else _nothing():
+        yield
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for name, value in report.user_properties:
+        if name == "measured" and report.when == "teardown":
+            _measured.append(Path(str(value)))
+
+
+_measured: list[Path] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Table 1 in the terminal, and the report, from what this session measured."""
+    if not _measured:
+        return
+    parts = [load(path) for path in sorted(_measured, key=_table_order)]
+    terminalreporter.section("Table 1", sep="=")
+    for line in table_lines(parts):
+        terminalreporter.write_line(line)
+    command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+    try:
+        page = write_report(build(parts, command), config.getoption("--report"))
+    except ReportError as error:
+        terminalreporter.write_line(f"report not written: {error}", red=True)
+        return
+    terminalreporter.write_line(f"report: {page}")
+
+
+def _table_order(path: Path) -> tuple[int, int]:
+    model, _, benchmark = path.stem.rpartition("-")
+    return list(REGISTRY).index(model), list(BENCHMARKS).index(benchmark)

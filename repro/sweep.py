@@ -66,7 +66,9 @@ class _Pass:
         ).to(device)
         self.width = width + keep
         self.widths = torch.tensor([len(u) + keep for u in users], device=device)
-        self.rank_rows = self.lengths - 1 if ranking_row == "last_prompt" else self.image[-1:].expand(len(prompts))
+        self.rank_rows = (
+            self.lengths - 1 if ranking_row == "last_prompt" else self.image[-1:].expand(len(prompts))
+        )
         self.scores: Tensor | None = None
         self.keys: list[Tensor] = []  # per layer [B, H, T, D]
         self.values: list[Tensor] = []
@@ -176,7 +178,9 @@ class _Pass:
         system = q @ prompt_k[:, :, : self.system].mT
         to_system, to_own, to_recent = mix([system, own, recent[:, :, :blind]])
         cut = to_system @ prompt_v[:, :, : self.system]
-        cut = cut + (to_own[:, :, :, None] @ own_v + to_recent[:, :, :, None] @ values[:, :, :blind]).squeeze(3)
+        cut = cut + (to_own[:, :, :, None] @ own_v + to_recent[:, :, :, None] @ values[:, :, :blind]).squeeze(
+            3
+        )
 
         q = query[:, :, blind:]
         prompt = (q @ prompt_k.mT).masked_fill(self.padded, float("-inf"))
@@ -241,9 +245,9 @@ def sweep(
             logits = run.decode(chosen[-1])
 
     tokens = torch.stack(chosen, dim=-1).cpu().tolist()
-    first = first.float().cpu().numpy()
+    opening = first.float().cpu().numpy()
     return [
-        Sweep(first[b], tuple(lvlm.decode(_until(row, lvlm.stop_ids)) for row in tokens[b]))
+        Sweep(opening[b], tuple(lvlm.decode(_until(row, lvlm.stop_ids)) for row in tokens[b]))
         for b in range(len(prompts))
     ]
 

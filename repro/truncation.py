@@ -19,7 +19,9 @@ RankingRow = Literal["last_prompt", "last_image"]
 def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) -> None:
     """ValueError unless 0 <= after <= n_layers and 0 <= keep <= n_image (where that is known)."""
     if not 0 <= after <= n_layers:
-        raise ValueError(f"after must be a layer from 0 (none sees the image) to {n_layers} (all do), not {after}")
+        raise ValueError(
+            f"after must be a layer from 0 (none sees the image) to {n_layers} (all do), not {after}"
+        )
     if keep < 0 or (n_image is not None and keep > n_image):
         most = "the number of image tokens" if n_image is None else f"the prompt's {n_image} image tokens"
         raise ValueError(f"keep must be from 0 to {most}, not {keep}")
@@ -69,7 +71,9 @@ class Cut:
             return
         counts = is_image.sum(dim=1)
         if (counts != counts[0]).any():
-            raise ValueError(f"prompts of one batch must hold equally many image tokens, not {counts.tolist()}")
+            raise ValueError(
+                f"prompts of one batch must hold equally many image tokens, not {counts.tolist()}"
+            )
         check_cut(self.lvlm.n_layers, self.after, self.keep, int(counts[0]))
         self.image = is_image.nonzero()[:, 1].view(len(args[0]), -1)
         self.stay = self.scores = self.visible = None
@@ -83,12 +87,18 @@ class Cut:
             kwargs["position_ids"] = torch.arange(stop - new, stop, device=self.lvlm.device)[None]
         return args, kwargs
 
-    def on_attention(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def on_attention(
+        self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float
+    ) -> None:
         """After layer ``after`` has attended: the scores that decide which image tokens stay (Eqs. 9-10)."""
         if layer != self.after - 1 or not self.prefill:
             return
         assert self.image is not None
-        last = self.image[:, -1] if self.ranking_row == "last_image" else self.image.new_tensor([self.length - 1])
+        last = (
+            self.image[:, -1]
+            if self.ranking_row == "last_image"
+            else self.image.new_tensor([self.length - 1])
+        )
         rows, own = last.unique(return_inverse=True)
         shares = softmax_rows(query, key, mask, scaling, rows)
         self.scores = shares[torch.arange(len(shares)), own.expand(len(shares))].gather(1, self.image)
@@ -109,11 +119,16 @@ class Cut:
             seen = mask if mask.dtype == torch.bool else mask == 0
         seen = seen.expand(batch, -1, -1, -1)
         if self.mode == "mask":
-            gone = torch.ones(batch, self.length, dtype=torch.bool, device=stay.device).scatter(1, stay, False)
+            gone = torch.ones(batch, self.length, dtype=torch.bool, device=stay.device).scatter(
+                1, stay, False
+            )
             self.visible = seen[:, :, -1:] & ~gone[:, None, None]
             # Nothing reads a removed token's row; it keeps its own key, so that no softmax is empty.
             own = torch.eye(self.length, dtype=torch.bool, device=stay.device)
-            return args, {**kwargs, "attention_mask": _like(mask, hidden, seen & (~gone[:, None, None] | own))}
+            return args, {
+                **kwargs,
+                "attention_mask": _like(mask, hidden, seen & (~gone[:, None, None] | own)),
+            }
 
         if hidden.shape[1] == self.length and kept < self.length:
             args = (hidden.gather(1, stay[..., None].expand(-1, -1, hidden.shape[-1])), *args[1:])
@@ -149,10 +164,16 @@ class Cut:
             if new == 1:
                 return None
             assert self.stay is not None
-            self.visible = torch.ones(len(hidden), 1, 1, self.stay.shape[1], dtype=torch.bool, device=hidden.device)
-        since = torch.ones(new, self.followed, dtype=torch.bool, device=hidden.device).tril(self.followed - new)
+            self.visible = torch.ones(
+                len(hidden), 1, 1, self.stay.shape[1], dtype=torch.bool, device=hidden.device
+            )
+        since = torch.ones(new, self.followed, dtype=torch.bool, device=hidden.device).tril(
+            self.followed - new
+        )
         shape = (len(hidden), self.visible.shape[1], new, -1)
-        return _like(mask, hidden, torch.cat([self.visible.expand(shape), since.expand(*shape[:3], -1)], dim=-1))
+        return _like(
+            mask, hidden, torch.cat([self.visible.expand(shape), since.expand(*shape[:3], -1)], dim=-1)
+        )
 
 
 def _like(given: Tensor | None, hidden: Tensor, seen: Tensor) -> Tensor:

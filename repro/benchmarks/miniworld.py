@@ -12,12 +12,16 @@ training, the second for evaluation, so no writer of a scored number was seen in
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from sklearn.datasets import load_digits
+
+from repro.benchmarks.benchmark import Item
 
 SIZE = 48  # pixels per side of a scene
 CELL = 16  # pixels per side of a grid cell
@@ -112,9 +116,7 @@ def _stencil(name: str, scale: float) -> np.ndarray:
         "bowl": (np.hypot(x, y + 0.35) < 0.98) & (y > -0.25),
         "frisbee": np.hypot(x, y * 1.25) < 0.95,
         "book": (np.abs(x) < 0.82) & (np.abs(y) < 0.82),
-        "scissors": (np.minimum(np.abs(x - y), np.abs(x + y)) < 0.3)
-        & (np.abs(x) < 0.9)
-        & (np.abs(y) < 0.9),
+        "scissors": (np.minimum(np.abs(x - y), np.abs(x + y)) < 0.3) & (np.abs(x) < 0.9) & (np.abs(y) < 0.9),
         "umbrella": ((np.hypot(x, y - 0.05) < 0.95) & (y < -0.05))
         | ((np.abs(x) < 0.14) & (y > -0.1) & (y < 0.92)),
         "bottle": ((np.abs(x) < 0.36) & (y > -0.25) & (y < 0.95))
@@ -271,3 +273,32 @@ def science_question(rng: np.random.Generator, scene: Scene, kind: str) -> Scien
     choices = [str(c) for c in rng.permutation([right, *distractors])]
     subject = None if kind == "count" else thing.name
     return ScienceQuestion(kind, hint, question, tuple(choices), choices.index(right), subject)
+
+
+def asked_boxes(item: Item, directory: Path) -> list[Box]:
+    """Boxes of what an item of the miniature data sets asks about: ground truth for heat maps.
+
+    The number for TextVQA; every object for a caption; otherwise the objects named in the question, or in
+    the right choice where the question names none. Empty where nothing asked about is in the picture.
+
+    Args:
+        item: from a miniature data set.
+        directory: that holds it, with ``boxes.json``.
+    """
+    boxes = _boxes(directory)[item.image.relative_to(directory).as_posix()]
+    asked, _, choices = item.question.partition("\nA. ")
+    if "number" in asked:
+        names = ["number"]
+    elif asked.startswith("Please describe"):
+        names = [name for name in boxes if name != "number"]
+    else:
+        names = [name for name in SHAPES if name in asked]
+        if not names and isinstance(item.reference, str):
+            right = next((line for line in f"A. {choices}".split("\n") if line[:1] == item.reference), "")
+            names = [name for name in SHAPES if name in right]
+    return [boxes[name] for name in names if name in boxes]
+
+
+@cache
+def _boxes(directory: Path) -> dict[str, dict[str, Box]]:
+    return json.loads((directory / "boxes.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import torch
 
 from repro.models.card import REGISTRY, ModelCard
 from repro.models.llava import Llava
-from repro.models.loading import CheckpointError, check_directory
+from repro.models.loading import check_directory
 from repro.models.lvlm import Lvlm
 
 FAMILIES: dict[str, type[Lvlm]] = {"llava": Llava}
@@ -32,7 +32,7 @@ def load_model(
     Args:
         name: a name in the registry.
         path: checkpoint directory in the published layout; default: the miniature shipped with the suite.
-        dtype: of the weights in memory; default: float32 on a CPU, the card's elsewhere.
+        dtype: of the weights in memory; default: float32 on a CPU and for a miniature, else the card's.
         device: where to put the weights.
 
     Raises:
@@ -43,7 +43,8 @@ def load_model(
     path = card.miniature if path is None else Path(path)
     device = torch.device(device)
     if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else getattr(torch, card.dtype)
+        small = device.type == "cpu" or path == card.miniature
+        dtype = torch.float32 if small else getattr(torch, card.dtype)
     family = FAMILIES[card.family]
     check_directory(path, family.model_type)
     return family.load(card, path, dtype, device)

@@ -32,7 +32,6 @@ class Llava(Lvlm):
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Llava:
-        """Read a checkpoint directory; see ``repro.models.load_model`` for the errors."""
         model = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
         settings = read_json(path / "processor_config.json")
         processor = LlavaProcessor(
@@ -66,8 +65,8 @@ class Llava(Lvlm):
                 f"the template brings the one it needs, so the question must hold none: {question!r}"
             )
         preparation = self.processor.image_processor
-        mean = tuple(int(255 * m) for m in preparation.image_mean)
-        picture = pad_to_square(read_image(image), mean)
+        red, green, blue = (int(255 * m) for m in preparation.image_mean)
+        picture = pad_to_square(read_image(image), (red, green, blue))
         inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
         ids = inputs["input_ids"]
         is_image = ids[0] == self.image_token_id

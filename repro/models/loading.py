@@ -19,7 +19,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: a checkpoint directory in the published layout has it") from None
+        raise CheckpointError(
+            f"{path} is missing: a checkpoint directory in the published layout has it"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
@@ -48,7 +50,7 @@ def check_directory(path: Path, model_type: str) -> None:
 
 
 def load_checkpoint(
-    architecture: type[PreTrainedModel], path: Path, dtype: torch.dtype, device: torch.device
+    architecture: Any, path: Path, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
     """Read a model; every tensor of the model must be in the checkpoint, in its shape, and no other.
 
@@ -73,7 +75,8 @@ def load_checkpoint(
             raise CheckpointError(f"a weight file in {path} is damaged: {error}") from error
         raise
     problems = [
-        f"{what}: {', '.join(sorted(map(str, names))[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        f"{what}: {', '.join(sorted(map(str, names))[:5])}"
+        + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         for what, names in (
             ("missing", found["missing_keys"]),
             ("surplus", found["unexpected_keys"]),
@@ -82,5 +85,7 @@ def load_checkpoint(
         if names
     ]
     if problems:
-        raise CheckpointError(f"the tensors in {path} do not match {architecture.__name__}; " + "; ".join(problems))
+        raise CheckpointError(
+            f"the tensors in {path} do not match {architecture.__name__}; " + "; ".join(problems)
+        )
     return model.to(device)

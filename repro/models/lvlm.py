@@ -102,12 +102,18 @@ class Lvlm:
     model_type: ClassVar[str]
 
     def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
-        self.card, self.model, self.processor, self.path = card, model.eval().requires_grad_(False), processor, path
+        self.card, self.processor, self.path = card, processor, path
+        self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = processor.tokenizer
         #: The truncation in force, a ``repro.truncation.Cut``, or None.
         self.truncation: Any = None
 
     # What a family says of itself.
+
+    @classmethod
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Lvlm:
+        """Read a checkpoint directory; see ``repro.models.load_model`` for the errors."""
+        raise NotImplementedError
 
     @property
     def decoder(self) -> Any:
@@ -115,7 +121,7 @@ class Lvlm:
         raise NotImplementedError
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Callable[[Tensor], Tensor]:
         """Hidden states [..., width] to logits [..., vocabulary]."""
         raise NotImplementedError
 

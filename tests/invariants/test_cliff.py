@@ -168,6 +168,15 @@ def test_a_late_dip_moves_the_cliff_behind_it():
     assert cliff.non_inferior.tolist() == [True, True, False, True, True]
 
 
+def test_layers_that_agree_cost_the_interval_nothing():
+    """Three layers that lose alike, and three that lose nothing, are one chance to err, not six."""
+    right = answers(np.random.default_rng(8), 300, [-0.2, 0.0])
+    parts = accuracy_parts(right[:, [0, 0, 0, 1, 1, 1]])
+    high = compare(parts, one_stratum(parts)).high[0]
+    for margin, low in ((-high, 3), (-high + 1e-6, 0)):
+        assert cliff_layer(parts, one_stratum(parts), margin=margin).interval == (low, 3)
+
+
 def test_a_loss_of_exactly_the_margin_fails_whatever_its_rounding():
     for base in range(3, 101):
         # Two kinds of items whose numbers cannot vary: every resample has the same two scores.
@@ -221,7 +230,7 @@ def test_an_undefined_score_is_inferior():
 @pytest.mark.parametrize(
     ("effects", "truth", "shared"),
     [
-        ([-0.3, -0.1, -0.05] + [-0.02] * 12, 3, False),
+        ([-0.3, -0.1, -0.05] + [-0.028] * 12, 3, False),
         ([-0.3, -0.1, -0.05, -0.028, -0.028, -0.028, -0.005, 0], 3, True),
         ([-0.3, -0.1, -0.03, 0.02, 0.02], 3, False),
     ],
@@ -285,6 +294,11 @@ def test_halves_are_stable_and_balanced():
     assert int((halves(strata[:-4], ids[:-4]) != choosing[:-4]).sum()) <= 4, "four items move at most four"
     # Written down once: another platform or version must split the same items the same way.
     assert "".join(map(str, halves(np.zeros(16), ids[:16]).astype(int))) == "0010100111101100"
+
+
+def test_one_resample_in_each_tail_is_enough():
+    # (1 - 0.9) / 2 * 20 comes out just below 1.
+    assert cliff_layer(accuracy_parts(np.ones((8, 3))), np.zeros(8), level=0.9, replicates=20).layer == 0
 
 
 GOOD = accuracy_parts(np.ones((8, 3)))

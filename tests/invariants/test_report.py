@@ -402,7 +402,7 @@ def test_small_differences_are_not_blown_up():
         0
     ]
     low, high = panel.get_ylim()
-    assert high - low >= 10
+    assert low <= 75 and high >= 85
 
 
 @pytest.mark.parametrize("n_layers", [1, 2, 10, 32])
@@ -424,7 +424,7 @@ def test_segments_and_benchmarks_keep_their_colours():
 
 
 def test_dollar_signs_and_missing_glyphs_are_drawn_as_text():
-    odd = "$\\frac{ $x$ 日本 🎉"
+    odd = "$\\frac{$ 日本 🎉"  # two dollar signs: a formula, and a broken one
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for figure in (
@@ -434,7 +434,7 @@ def test_dollar_signs_and_missing_glyphs_are_drawn_as_text():
             figures3_4([heats(benchmark=odd, question=odd, answer=odd)]),
         ):
             png(figure)
-            shown = [part for part in texts(figure) if "$\\frac{ $x$ □□ □" in part]
+            shown = [part for part in texts(figure) if "$\\frac{$ □□ □" in part]
             assert shown, texts(figure)
 
 

@@ -1,0 +1,73 @@
+"""The instruments over many items: attention shares, and where the heat of LLaVA-CAM falls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from repro.attention import attention_shares
+from repro.cam import llava_cam
+from repro.evaluation.run import Evaluation, make_prompt
+from repro.models.lvlm import Lvlm
+
+Box = tuple[int, int, int, int]
+
+
+def spread(indices: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the indices, evenly spaced over them."""
+    if len(indices) <= count:
+        return list(indices)
+    return [indices[i] for i in np.linspace(0, len(indices) - 1, count).round().astype(int)]
+
+
+def mean_shares(lvlm: Lvlm, evaluation: Evaluation, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of ``count`` items with the baseline answer, averaged over the rows that predict its tokens.
+
+    Returns:
+        raw [n, N, 4] over system, image, user, answer, and Eq. 7's [n, N, 3].
+    """
+    raw, paper = [], []
+    for i in spread(range(len(evaluation.items)), count):
+        ids = evaluation.answers[i].ids
+        # The row of the last token predicts nothing that was given.
+        shares = attention_shares(lvlm, make_prompt(lvlm, evaluation.items[i]), ids[:-1])
+        raw.append(shares.raw.mean(axis=1))
+        paper.append(shares.paper.mean(axis=1))
+    return np.stack(raw), np.stack(paper)
+
+
+def coverage(boxes: Sequence[Box], size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+    """How much of each grid cell the boxes cover: float64 [rows, columns] in [0, 1].
+
+    Args:
+        boxes: x, y, width, height in pixels of a picture of ``size`` (width, height).
+        grid: rows and columns of the image tokens, which span the picture.
+    """
+    inside = np.zeros((size[1], size[0]))
+    for x, y, width, height in boxes:
+        inside[y : y + height, x : x + width] = 1.0
+    rows = (np.arange(size[1]) * grid[0]) // size[1]
+    columns = (np.arange(size[0]) * grid[1]) // size[0]
+    summed, count = np.zeros(grid), np.zeros(grid)
+    np.add.at(summed, (rows[:, None], columns[None]), inside)
+    np.add.at(count, (rows[:, None], columns[None]), 1.0)
+    return summed / count
+
+
+def energy_inside(heat: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Share of the heat [N, rows, columns] that falls on covered cells: [N]; NaN where a layer has no heat."""
+    with np.errstate(invalid="ignore"):
+        return (heat * covered).sum(axis=(1, 2)) / heat.sum(axis=(1, 2))
+
+
+def heat_maps(
+    lvlm: Lvlm, evaluation: Evaluation, indices: Sequence[int], samples: int = 4
+) -> list[np.ndarray]:
+    """LLaVA-CAM [N, rows, columns] of the baseline answer of each item, the closing token left out."""
+    maps = []
+    for i in indices:
+        ids = evaluation.answers[i].ids
+        answer = ids[:-1] if len(ids) > 1 and ids[-1] in lvlm.stop_ids else ids
+        maps.append(llava_cam(lvlm, make_prompt(lvlm, evaluation.items[i]), answer, samples=samples))
+    return maps

@@ -1,0 +1,53 @@
+"""Table 1 of a miniature as recorded: every item's score at every layer, compared item by item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from repro.evaluation.run import Evaluation
+
+RECORDS = Path(__file__).resolve().parents[2] / "golden" / "table1"
+#: Largest share of answers (items x layers) that may score differently than recorded.
+CHANGED = 0.002
+
+
+def record_path(evaluation: Evaluation) -> Path:
+    """Where the record of a model on a benchmark lies."""
+    return RECORDS / f"{evaluation.model}-{evaluation.benchmark.name}.npz"
+
+
+def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
+    """AssertionError unless the answers score as recorded; items are matched by id.
+
+    A run of some of the items is compared on those. With ``update`` the record is written instead.
+
+    Raises:
+        AssertionError: no record, items the record does not know, or more than ``CHANGED`` of the answers
+            score differently; the message says how many, at which layers, and what that does to the score.
+    """
+    path = record_path(evaluation)
+    metric = evaluation.benchmark.metrics[0].name
+    measured, ids = evaluation.parts[metric], [item.id for item in evaluation.items]
+    if update:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(file, ids=np.array(ids), parts=measured.astype(np.float32))
+        return
+    assert path.is_file(), f"no record at {path}; write it with --snapshot-update"
+    with np.load(path, allow_pickle=False) as record:
+        row = {str(name): i for i, name in enumerate(record["ids"])}
+        unknown = [name for name in ids if name not in row]
+        assert not unknown, f"{path} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
+        recorded = record["parts"][[row[name] for name in ids]]
+    changed = np.abs(measured - recorded).max(axis=-1) > 1e-6
+    allowed = CHANGED * changed.size
+    layers = {layer: int(n) for layer, n in enumerate(changed.sum(axis=0)) if n}
+    moved = (measured[..., 0].sum(axis=0) - recorded[..., 0].sum(axis=0)) / len(ids)
+    assert changed.sum() <= allowed, (
+        f"{evaluation.model} on {evaluation.benchmark.name}: {int(changed.sum())} of {changed.size} answers score "
+        f"differently than recorded (allowed {allowed:.1f}, {100 * CHANGED:.1f} %). Changed by layer L: {layers}; "
+        f"mean {metric} moved by {100 * moved[-1]:+.2f} points at the baseline and by up to "
+        f"{100 * np.abs(moved).max():.2f} elsewhere. If the change is wanted, record anew with --snapshot-update"
+    )

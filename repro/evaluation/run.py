@@ -1,0 +1,146 @@
+"""A model over a benchmark, at every truncation layer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from repro.benchmarks.benchmark import Benchmark, Item
+from repro.models.lvlm import Answer, Lvlm, Prompt
+from repro.sweep import layout, sweep
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Answers and scores of n items at L = 0...N.
+
+    Attributes:
+        model: name of the model.
+        benchmark: what was asked.
+        items: the n items.
+        answers: n baseline answers (L = N).
+        parts: by metric name, float64 [n, N + 1, 2]: numerators and denominators.
+        probability: float64 [n, N + 1], what the model truncated after L gives to the first token of the
+            baseline answer.
+    """
+
+    model: str
+    benchmark: Benchmark
+    items: list[Item]
+    answers: list[Answer]
+    parts: dict[str, np.ndarray]
+    probability: np.ndarray
+
+    def by_image(self, metric: str) -> tuple[np.ndarray, list[str]]:
+        """Parts summed over the questions of one image: [images, strata, N + 1, 2], and the images' names.
+
+        Questions about one image succeed or fail together, so the image is what statistics may resample.
+        """
+        images = sorted({str(item.image) for item in self.items})
+        strata = sorted({item.stratum for item in self.items})
+        row, column = {name: i for i, name in enumerate(images)}, {name: i for i, name in enumerate(strata)}
+        summed = np.zeros((len(images), len(strata), *self.parts[metric].shape[1:]))
+        for item, part in zip(self.items, self.parts[metric], strict=True):
+            summed[row[str(item.image)], column[item.stratum]] += part
+        return summed, images
+
+
+def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """The first ``limit`` items of each stratum and kind, all of them for None."""
+    if limit is None:
+        return list(items)
+    seen: dict[tuple[str, str], int] = {}
+    kept = []
+    for item in items:
+        key = (item.stratum, item.kind)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= limit:
+            kept.append(item)
+    return kept
+
+
+def make_prompt(lvlm: Lvlm, item: Item) -> Prompt:
+    """The prompt of an item; errors name the item."""
+    try:
+        return lvlm.prompt(item.image, item.question)
+    except (OSError, ValueError) as error:
+        raise type(error)(f"item {item.id}: {error}") from error
+
+
+def batches(lvlm: Lvlm, items: Sequence[Item], size: int) -> Iterator[list[tuple[int, Prompt]]]:
+    """Prompts with the index of their item, at most ``size`` at a time, alike in image positions and length."""
+    order = sorted(range(len(items)), key=lambda i: (len(items[i].question), i))
+    for start in range(0, len(order), size):
+        made = [(i, make_prompt(lvlm, items[i])) for i in order[start : start + size]]
+        made.sort(key=lambda pair: layout(pair[1]))
+        for _, group in itertools.groupby(made, key=lambda pair: layout(pair[1])):
+            yield list(group)
+
+
+def evaluate(
+    lvlm: Lvlm,
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    log: Path | None = None,
+    batch_size: int = 24,
+    progress: bool = True,
+) -> Evaluation:
+    """Sweep every item and score every answer.
+
+    Args:
+        log: a JSON-lines file that gets one row per item and layer as soon as it is known: item, layer,
+            answer, and by metric the numerator and denominator it adds.
+        batch_size: prompts swept at once.
+        progress: show items/s and the time left on stderr.
+
+    Raises:
+        OSError, ValueError: an image that cannot be read, a prompt that cannot be made, or answers that are
+            not finite; the message starts with the items concerned.
+    """
+    shape = (len(items), lvlm.n_layers + 1)
+    parts = {metric.name: np.zeros((*shape, 2)) for metric in benchmark.metrics}
+    probability = np.zeros(shape)
+    baseline: list[Answer | None] = [None] * len(items)
+    out = log.open("w", encoding="utf-8") if log else None
+    bar = tqdm(total=len(items), desc=f"{lvlm.card.name} {benchmark.name}", unit="item", disable=not progress)
+    try:
+        for batch in batches(lvlm, items, batch_size):
+            indices, prompts = [i for i, _ in batch], [p for _, p in batch]
+            room = lvlm.decoder.config.max_position_embeddings - max(len(p.segments) for p in prompts)
+            try:
+                swept = sweep(lvlm, prompts, min(benchmark.max_new_tokens, room))
+            except ValueError as error:
+                names = ", ".join(items[i].id for i in indices)
+                raise ValueError(f"{benchmark.name} items {names}: {error}") from error
+            for i, result in zip(indices, swept, strict=True):
+                baseline[i] = result.answers[-1]
+                probability[i] = _probability(result.logits, result.answers[-1].ids[0])
+                for layer, answer in enumerate(result.answers):
+                    scored = benchmark.score(items[i], answer.text)
+                    for name, part in scored.items():
+                        parts[name][i, layer] = part
+                    if out:
+                        row = {"item": items[i].id, "layer": layer, "answer": answer.text, **scored}
+                        out.write(json.dumps(row, ensure_ascii=True) + "\n")
+            if out:
+                out.flush()
+            bar.update(len(batch))
+    finally:
+        bar.close()
+        if out:
+            out.close()
+    answers = [answer for answer in baseline if answer is not None]
+    return Evaluation(lvlm.card.name, benchmark, list(items), answers, parts, probability)
+
+
+def _probability(logits: np.ndarray, token: int) -> np.ndarray:
+    """Softmax of one token along the last axis of logits [N + 1, vocabulary]."""
+    logits = logits.astype(np.float64)
+    peak = logits.max(axis=-1)
+    return np.exp(logits[:, token] - peak) / np.exp(logits - peak[:, None]).sum(axis=-1)

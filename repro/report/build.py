@@ -1,0 +1,86 @@
+"""The whole report, and Table 1 as lines of a terminal, from measured parts."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+
+from repro.models.card import REGISTRY
+from repro.report.data import RecordedTable, Report
+from repro.report.sections import MARGIN, Measured
+from repro.report.text import layer_interval, percent, percent_interval, points, points_interval
+
+_NOTES = (
+    "Measured on miniatures: small models of the real architectures, trained from scratch on rendered scenes. "
+    "They exercise the method and the code; they are not the published models, and their numbers say nothing "
+    "about those.",
+    "L is the number of decoder layers that see the image tokens: L = 0 none, L = N all. The cliff layer is the "
+    f"smallest L from which on the score is non-inferior to L = N by a margin of {100 * MARGIN:.0f} points "
+    "(lower end of the paired 95 % bootstrap interval). It is chosen on half of the images; the scores beside it "
+    "come from the other half.",
+)
+
+
+def build(parts: Sequence[Measured], command: str) -> Report:
+    """The report of everything measured in one session."""
+    models = dict.fromkeys(row.model for part in parts for row in part.table)
+    return Report(
+        title="Where information flows: Table 1 and its figures",
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment={
+            **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
+            "python": platform.python_version(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "CPU capability": torch.backends.cpu.get_cpu_capability(),
+        },
+        table=[row for part in parts for row in part.table],
+        curves=[curve for part in parts for curve in part.curves],
+        shares=[share for part in parts for share in part.shares],
+        heats=[heat for part in parts for heat in part.heats],
+        pointing=[point for part in parts for point in part.pointing],
+        notes=_NOTES,
+        recorded=[
+            *(table for part in parts for table in part.recorded),
+            *(table for model in models for table in recorded_tables(model)),
+        ],
+    )
+
+
+def recorded_tables(model: str) -> list[RecordedTable]:
+    """What was recorded when the miniature was trained: truncation curves of every seed."""
+    path = REGISTRY[model].miniature / "seeds.json"
+    if not path.is_file():
+        return []
+    seeds = json.loads(path.read_text(encoding="utf-8"))
+    return [(f"{model}: {table['title']}", table["header"], table["rows"]) for table in seeds]
+
+
+def table_lines(parts: Sequence[Measured]) -> list[str]:
+    """Table 1 for a terminal, columns aligned."""
+    header = ["model", "benchmark", "metric", "n", "baseline", "cliff layer", "at the cliff", "difference"]
+    rows = [header]
+    for row in (row for part in parts for row in part.table):
+        arrow = "↑" if row.higher_is_better else "↓"
+        rows.append(
+            [
+                row.model,
+                row.benchmark,
+                f"{row.metric} {arrow}",
+                str(row.n),
+                f"{percent(row.baseline)} {percent_interval(row.baseline_interval)}",
+                f"{row.cliff} of {row.n_layers} {layer_interval(row.cliff_interval)}",
+                percent(row.at_cliff),
+                f"{points(row.difference)} {points_interval(row.difference_interval)}",
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return [*lines, "", *_NOTES]

@@ -1,0 +1,216 @@
+"""From an evaluation to the sections of the report, and to and from a file, so that workers can hand them over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repro.cliff import HeldOut, compare, halves, held_out
+from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
+from repro.evaluation.run import Evaluation, make_prompt
+from repro.models.lvlm import Lvlm
+from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Shares, TableRow
+from repro.report.text import percent
+
+#: Items behind Figure 2 and behind the pointing figures: enough for intervals of a few points.
+FLOW_ITEMS = 100
+#: Largest loss that still counts as no loss, in units of the score (3 points).
+MARGIN = 0.03
+#: Items boxes are known for -> boxes in pixels of the picture the model sees.
+Boxes = Callable[[Any], Sequence[Box]]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All that one model on one benchmark adds to the report."""
+
+    table: list[TableRow]
+    curves: list[Curve]
+    shares: list[Shares]
+    heats: list[HeatRow]
+    pointing: list[Pointing]
+    recorded: list[RecordedTable]
+
+
+def cliff_of(evaluation: Evaluation, margin: float = MARGIN) -> HeldOut:
+    """The cliff layer by the benchmark's first metric, chosen on half of the images, reported on the other."""
+    metric = evaluation.benchmark.metrics[0]
+    parts, images = evaluation.by_image(metric.name)
+    return held_out(parts, images, metric.higher_is_better, margin)
+
+
+def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
+    """One row per metric; every figure of a row is from the images that had no part in choosing the layer."""
+    rows = []
+    for metric in evaluation.benchmark.metrics:
+        parts, images = evaluation.by_image(metric.name)
+        reporting = ~halves(images)
+        chosen = {name for name, used in zip(images, reporting, strict=True) if used}
+        count = sum(str(item.image) in chosen for item in evaluation.items)
+        seen = compare(parts[reporting], metric.higher_is_better)
+        at, sign = held.cliff.layer, 1 if metric.higher_is_better else -1
+        interval = sorted((sign * float(seen.low[at]), sign * float(seen.high[at])))
+        rows.append(
+            TableRow(
+                model=evaluation.model,
+                benchmark=evaluation.benchmark.title,
+                metric=metric.name,
+                higher_is_better=metric.higher_is_better,
+                n=count,
+                baseline=float(seen.score[-1]),
+                baseline_interval=(float(seen.score_low[-1]), float(seen.score_high[-1])),
+                cliff=at,
+                cliff_interval=held.cliff.interval,
+                at_cliff=float(seen.score[at]),
+                difference=float(seen.score[at] - seen.score[-1]),
+                difference_interval=(interval[0], interval[1]),
+                n_layers=len(seen.score) - 1,
+                n_held_out=count,
+            )
+        )
+    return rows
+
+
+def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
+    """Figure 5, one curve per metric, all items; the cliff layer is the first metric's."""
+    drawn = []
+    for metric in evaluation.benchmark.metrics:
+        seen = compare(evaluation.by_image(metric.name)[0], metric.higher_is_better)
+        sign = 1 if metric.higher_is_better else -1
+        decides = metric is evaluation.benchmark.metrics[0]
+        drawn.append(
+            Curve(
+                benchmark=evaluation.benchmark.title,
+                metric=metric.name,
+                score=seen.score,
+                low=seen.score_low,
+                high=seen.score_high,
+                cliff=held.cliff.layer,
+                cliff_interval=held.cliff.interval,
+                non_inferior=held.cliff.non_inferior if decides else seen.low > -held.cliff.margin,
+                chance=None,
+                probability=evaluation.probability.mean(axis=0) if decides else None,
+                limit=float(seen.score[-1] - sign * held.cliff.margin),
+                n=len(evaluation.items),
+            )
+        )
+    return drawn
+
+
+def by_kind(evaluation: Evaluation) -> list[RecordedTable]:
+    """The first metric at every L for each kind of question by itself, where there are kinds."""
+    kinds = sorted({item.kind for item in evaluation.items})
+    if len(kinds) < 2:
+        return []
+    name = evaluation.benchmark.metrics[0].name
+    parts, kind = evaluation.parts[name], np.array([item.kind for item in evaluation.items])
+    header = ["kind", "n", *(f"L = {layer}" for layer in range(parts.shape[1]))]
+    rows = []
+    for one in kinds:
+        total = parts[kind == one].sum(axis=0)
+        rows.append([one, int((kind == one).sum()), *map(percent, total[:, 0] / total[:, 1])])
+    return [
+        (f"{evaluation.benchmark.title}: {name} (%) by kind of question, truncated after L", header, rows)
+    ]
+
+
+def mean_shares_of(lvlm: Lvlm, evaluation: Evaluation) -> Shares:
+    """Figure 2 of one benchmark."""
+    raw, paper = mean_shares(lvlm, evaluation, FLOW_ITEMS)
+    half = 1.96 * paper.std(axis=0, ddof=1) / np.sqrt(len(paper))
+    mean = paper.mean(axis=0)
+    return Shares(evaluation.benchmark.title, mean, mean - half, mean + half, raw.mean(axis=0), n=len(paper))
+
+
+def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[list[HeatRow], list[Pointing]]:
+    """Figures 3-4 for the first item with boxes answered as wanted, and the pointing of up to FLOW_ITEMS.
+
+    Items whose baseline answer scores nothing are left out: their heat explains a mistake.
+    """
+    metric = evaluation.benchmark.metrics[0]
+    part = evaluation.parts[metric.name][:, -1, 0]
+    right = part > 0 if metric.higher_is_better else part == 0
+    known = [i for i, item in enumerate(evaluation.items) if right[i] and boxes(item)]
+    chosen = spread(known, FLOW_ITEMS)
+    if not chosen:
+        return [], []
+    maps = heat_maps(lvlm, evaluation, chosen)
+    energy, area = [], []
+    for i, heat in zip(chosen, maps, strict=True):
+        size = make_prompt(lvlm, evaluation.items[i]).image.size
+        covered = coverage(boxes(evaluation.items[i]), size, heat.shape[1:])
+        energy.append(energy_inside(heat, covered))
+        area.append(covered.mean())
+    points = np.stack(energy)
+    known_at = np.isfinite(points).sum(axis=0)
+    mean, half = np.full(points.shape[1], np.nan), np.full(points.shape[1], np.nan)
+    for layer in np.flatnonzero(known_at > 1):
+        values = points[np.isfinite(points[:, layer]), layer]
+        mean[layer], half[layer] = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    first = evaluation.items[chosen[0]]
+    prompt = make_prompt(lvlm, first)
+    row = HeatRow(
+        benchmark=evaluation.benchmark.title,
+        question=first.question,
+        answer=evaluation.answers[chosen[0]].text,
+        image=np.asarray(prompt.image),
+        heat=maps[0],
+        box=boxes(first)[0],
+    )
+    title = evaluation.benchmark.title
+    return [row], [Pointing(title, mean, mean - half, mean + half, float(np.mean(area)), len(chosen))]
+
+
+def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | None) -> Measured:
+    """Everything the report shows of one model on one benchmark; ``boxes=None`` leaves the pointing out."""
+    heats, pointing = heat_sections(lvlm, evaluation, boxes) if boxes else ([], [])
+    return Measured(
+        table=table_rows(evaluation, held),
+        curves=curves(evaluation, held),
+        shares=[mean_shares_of(lvlm, evaluation)],
+        heats=heats,
+        pointing=pointing,
+        recorded=by_kind(evaluation),
+    )
+
+
+def save(measured: Measured, path: Path) -> None:
+    """Write to an npz file: arrays as they are, everything else as one JSON text; nothing is pickled."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            arrays[f"a{len(arrays)}"] = value
+            return {"array": f"a{len(arrays) - 1}"}
+        if isinstance(value, np.generic):
+            return value.item()
+        if hasattr(value, "__dataclass_fields__"):
+            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    text = json.dumps(plain(measured))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, text=np.array(text), **arrays)
+
+
+def load(path: Path) -> Measured:
+    """Read what ``save`` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+
+        def restored(value: Any) -> Any:
+            if isinstance(value, dict) and list(value) == ["array"]:
+                return arrays[value["array"]]
+            if isinstance(value, dict):
+                return {key: restored(v) for key, v in value.items()}
+            return [restored(v) for v in value] if isinstance(value, list) else value
+
+        content = restored(json.loads(str(arrays["text"])))
+    kinds = {"table": TableRow, "curves": Curve, "shares": Shares, "heats": HeatRow, "pointing": Pointing}
+    made = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
+    return Measured(**made, recorded=[tuple(table) for table in content["recorded"]])
