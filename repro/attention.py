@@ -87,7 +87,11 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
     shares: list[Tensor] = []
 
     def record(layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-        shares.append(softmax_rows(query, key, mask, scaling, rows)[0] @ segment)
+        seen, at = segment, rows
+        gone = len(labels) - key.shape[2]
+        if gone:  # truncation dropped tokens, all of them before the rows
+            seen, at = segment[lvlm.truncation.stay[0]], rows - gone
+        shares.append(softmax_rows(query, key, mask, scaling, at)[0] @ seen)
 
     with torch.inference_mode(), lvlm.observed(record):
         lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))

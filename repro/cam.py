@@ -41,6 +41,7 @@ def _at_image(lvlm: Lvlm, layer: int, values: Tensor, length: int, image: Tensor
     return values.new_zeros(len(values), length, values.shape[-1]).scatter(1, stay, kept)[:, image].float()
 
 
+@torch.inference_mode(False)  # a caller's inference mode would leave nothing to differentiate
 def llava_cam(
     lvlm: Lvlm,
     prompt: Prompt,

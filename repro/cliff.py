@@ -2,12 +2,15 @@
 
 All functions read the *parts* of one metric [items, N + 1, 2], the numerator and denominator each item adds
 when the image is visible to L = 0...N layers (L = N is the baseline), and the *strata* [items]. The score is
-the mean over strata of the ratio of sums, ``repro.benchmarks.benchmark.aggregate``.
+the mean over strata of the ratio of sums, as ``repro.benchmarks.benchmark.aggregate`` forms it.
 
 **Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), one
 drawn sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the
 difference, as in a paired test. Intervals are percentile intervals: they need no formula per metric, stay
-within its range, and allow for skew. Where several questions share an image they come out too narrow.
+within its range, and allow for skew.
+
+**Clusters.** Questions about one image succeed or fail together. Where *clusters* [items] name the images, whole
+images are drawn, with all their questions in whatever strata, and whole images go to either half.
 
 **Undefined scores.** A ratio without a denominator (CHAIR_i when no caption mentions an object) is NaN. It
 shows nothing, so it counts as inferior; in a resample it could be anything, so it pushes both ends of an
@@ -27,8 +30,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
-
-from repro.benchmarks.benchmark import aggregate
 
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
@@ -105,6 +106,7 @@ def compare(
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> Comparison:
     """The score at every truncation layer and its paired difference to the baseline.
 
@@ -115,10 +117,11 @@ def compare(
         level: two-sided level of the intervals.
         replicates: resamples; at least one must fall into each tail.
         seed: of the resampling; the order of the items does not matter.
+        clusters: [items], what each item is drawn together with; None: every item by itself.
 
     Raises ValueError for arguments other than described and for an undefined score of the baseline.
     """
-    scores, draws = _resample(parts, strata, level, replicates, seed)
+    scores, draws = _resample(parts, strata, clusters, level, replicates, seed)
     score_low, score_high = _ends(draws, level)
     low, high = _ends(_difference(draws, higher_is_better), level)
     return Comparison(scores, score_low, score_high, _difference(scores, higher_is_better), low, high, level)
@@ -132,6 +135,7 @@ def cliff_layer(
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> Cliff:
     """The smallest L from which on no truncation does worse than the baseline by ``margin`` or more.
 
@@ -149,14 +153,14 @@ def cliff_layer(
     not: of many noisy layers one falls short in nearly every resample, and lifts its layer above the truth.
 
     Args:
-        parts, strata, higher_is_better, level, replicates, seed: as in ``compare``.
+        parts, strata, higher_is_better, level, replicates, seed, clusters: as in ``compare``.
         margin: largest loss, in units of the score, that still counts as no loss; > 0.
 
     Raises ValueError as ``compare`` does, or for a margin that is not positive.
     """
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
-    scores, draws = _resample(parts, strata, level, replicates, seed)
+    scores, draws = _resample(parts, strata, clusters, level, replicates, seed)
     drawn = _difference(draws, higher_is_better)
     low, high = _ends(drawn, level)
     non_inferior = _above(low, margin)
@@ -169,7 +173,7 @@ def cliff_layer(
 def held_out(
     parts: np.ndarray,
     strata: Sequence[str] | np.ndarray,
-    ids: Sequence[str],
+    clusters: Sequence[str],
     higher_is_better: bool = True,
     margin: float = 0.03,
     level: float = 0.95,
@@ -179,35 +183,44 @@ def held_out(
     """Choose the cliff layer on one half of the items and report its score on the other.
 
     A layer chosen because it looked good looks too good on the items that chose it, not on the others.
-    ``ids`` [items] decide the halves; arguments and errors are those of ``cliff_layer`` and ``halves``.
+    ``clusters`` [items] decide the halves; arguments and errors are those of ``cliff_layer`` and ``halves``.
     """
     parts, strata = _checked(parts, strata)
-    choosing = halves(strata, ids)
-    cliff = cliff_layer(parts[choosing], strata[choosing], higher_is_better, margin, level, replicates, seed)
-    report = compare(parts[~choosing], strata[~choosing], higher_is_better, level, replicates, seed)
+    choosing, names = halves(strata, clusters), np.asarray(clusters)
+    one, other = choosing, ~choosing
+    cliff = cliff_layer(
+        parts[one], strata[one], higher_is_better, margin, level, replicates, seed, names[one].tolist()
+    )
+    report = compare(
+        parts[other], strata[other], higher_is_better, level, replicates, seed, names[other].tolist()
+    )
     at = cliff.layer
     values = (report.score[-1], report.score[at], report.difference[at], report.low[at], report.high[at])
     return HeldOut(cliff, int(choosing.sum()), int((~choosing).sum()), *map(float, values))
 
 
-def halves(strata: Sequence[str] | np.ndarray, ids: Sequence[str]) -> np.ndarray:
-    """Which items choose (bool [items]): in each stratum the first half, rounded down, by SHA-256 of the id.
+def halves(strata: Sequence[str] | np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """Which items choose (bool [items]): the first half of the clusters, rounded down, by SHA-256 of the name.
 
-    The others report. The order of the items does not matter, and a few added items move few others. Raises
-    ValueError for lengths that differ, an id that occurs twice, or a stratum of fewer than four items.
+    The others report. Clusters found in the same strata are halved together, so that each half has its share of
+    every stratum. The order of the items does not matter, and a few added items move few others. Raises
+    ValueError for lengths that differ, or fewer than four clusters of one kind.
     """
     strata = np.asarray(strata)
-    if len(ids) != len(strata):
-        raise ValueError(f"{len(ids)} ids for {len(strata)} items")
-    if len(set(ids)) != len(ids):
-        raise ValueError("ids must be unique: they decide which half an item belongs to")
-    _require(strata, 4, "two halves need")
-    digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in ids])
-    choosing = np.zeros(len(strata), dtype=bool)
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        choosing[members[np.argsort(digests[members])[: len(members) // 2]]] = True
-    return choosing
+    if len(clusters) != len(strata):
+        raise ValueError(f"{len(clusters)} cluster names for {len(strata)} items")
+    found: dict[str, set[str]] = {}
+    for name, stratum in zip(clusters, strata, strict=True):
+        found.setdefault(str(name), set()).add(str(stratum))
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for name, where in found.items():
+        kinds.setdefault(tuple(sorted(where)), []).append(name)
+    choosing: set[str] = set()
+    for kind, names in kinds.items():
+        _require(" and ".join(map(repr, kind)), len(names), 4, "two halves need")
+        names.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        choosing.update(names[: len(names) // 2])
+    return np.array([str(name) in choosing for name in clusters])
 
 
 def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -223,18 +236,23 @@ def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.
         raise ValueError("parts must be finite; an item without an answer has to be scored or left out")
     if (parts[..., 1] < 0).any():
         raise ValueError("denominators must not be negative")
-    _require(strata, 2, "resampling needs")
+    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
+        _require(repr(str(stratum)), count, 2, "resampling needs")
     return parts, strata
 
 
-def _require(strata: np.ndarray, least: int, purpose: str) -> None:
-    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
-        if count < least:
-            raise ValueError(f"stratum {str(stratum)!r}: {purpose} at least {least} items, not {count}")
+def _require(stratum: str, count: int, least: int, purpose: str) -> None:
+    if count < least:
+        raise ValueError(f"stratum {stratum}: {purpose} at least {least} items, not {count}")
 
 
 def _resample(
-    parts: np.ndarray, strata: Sequence[str] | np.ndarray, level: float, replicates: int, seed: int
+    parts: np.ndarray,
+    strata: Sequence[str] | np.ndarray,
+    clusters: Sequence[str] | None,
+    level: float,
+    replicates: int,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the sample [N + 1] and of its resamples [replicates, N + 1], NaN where undefined."""
     parts, strata = _checked(parts, strata)
@@ -242,23 +260,45 @@ def _resample(
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     if _tail(level, replicates) < 1:
         raise ValueError(f"{replicates} replicates are too few for a level of {level}")
-    # Items with equal parts are one kind: few kinds make the products small, and their sorted order makes
+    units, drawn_within = _units(parts, strata, clusters)
+    # Units with equal parts are one kind: few kinds make the products small, and their sorted order makes
     # the draws independent of the order of the items.
-    codes = np.unique(strata, return_inverse=True)[1].astype(np.float64)
-    rows = np.column_stack([codes, parts.reshape(len(parts), -1)])
+    rows = np.column_stack([drawn_within, units.reshape(len(units), -1)])
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    group, kind_parts = kinds[:, 0], kinds[:, 1:].reshape(len(kinds), *parts.shape[1:])
+    group, kind_parts = kinds[:, 0], kinds[:, 1:].reshape(len(kinds), *units.shape[1:])
     weights = np.empty((1 + replicates, len(kinds)))
     weights[0] = counts
     generator = np.random.default_rng(seed)
     for code in np.unique(group):
         size = counts[group == code]
         weights[1:, group == code] = generator.multinomial(size.sum(), size / size.sum(), size=replicates)
-    scores = aggregate(kind_parts, group, weights)
+    total = np.tensordot(weights, kind_parts, axes=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = (total[..., 0] / total[..., 1]).mean(axis=1)
     scores[~np.isfinite(scores)] = np.nan
     if np.isnan(scores[0, -1]):
         raise ValueError("the score of the baseline is undefined: the denominators of a stratum sum to 0")
     return scores[0], scores[1:]
+
+
+def _units(
+    parts: np.ndarray, strata: np.ndarray, clusters: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn as a whole: parts by stratum [units, strata, N + 1, 2], and the group each is drawn within.
+
+    Items by themselves are drawn within their stratum, clusters, which may span strata, among all clusters.
+    """
+    codes = np.unique(strata, return_inverse=True)[1]
+    if clusters is None:
+        unit, within = np.arange(len(parts)), codes
+    else:
+        if len(clusters) != len(parts):
+            raise ValueError(f"{len(clusters)} cluster names for {len(parts)} items")
+        unit = np.unique(np.asarray(clusters), return_inverse=True)[1]
+        within = np.zeros(unit.max() + 1, dtype=int)
+    units = np.zeros((unit.max() + 1, codes.max() + 1, *parts.shape[1:]))
+    np.add.at(units, (unit, codes), parts)
+    return units, within
 
 
 def _difference(scores: np.ndarray, higher_is_better: bool) -> np.ndarray:

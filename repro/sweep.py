@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from repro.attention import softmax_rows
 from repro.models.lvlm import Answer, Lvlm, Prompt
-from repro.truncation import RankingRow, check_cut, top_image_tokens
+from repro.truncation import RankingRow, check_cut, check_ranking_row, top_image_tokens
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,8 @@ def sweep(
 
     Raises:
         ValueError: no prompt, prompts that differ in their image positions, ``keep`` out of range,
-            ``max_new_tokens`` < 1, or logits that are not finite.
+            ``max_new_tokens`` < 1, an unknown ranking row, or logits that are not finite.
+        RuntimeError: the model is truncated already.
     """
     if not prompts:
         raise ValueError("sweep needs at least one prompt")
@@ -217,6 +218,7 @@ def sweep(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
     check_cut(lvlm.n_layers, 0, keep, len(prompts[0].segments.image))
+    check_ranking_row(ranking_row)
     if lvlm.truncation is not None:
         raise RuntimeError("the model is truncated already; a sweep truncates by itself")
 

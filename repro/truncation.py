@@ -27,6 +27,12 @@ def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) 
         raise ValueError(f"keep must be from 0 to {most}, not {keep}")
 
 
+def check_ranking_row(ranking_row: str) -> None:
+    """ValueError unless it is one of the two rows that can rank image tokens."""
+    if ranking_row not in ("last_prompt", "last_image"):
+        raise ValueError(f"ranking_row must be 'last_prompt' or 'last_image', not {ranking_row!r}")
+
+
 def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
     """Which image tokens stay: the argtop of Eq. 12.
 
@@ -213,8 +219,7 @@ def truncated(
     check_cut(lvlm.n_layers, after, keep)
     if mode not in ("drop", "mask"):
         raise ValueError(f"mode must be 'drop' or 'mask', not {mode!r}")
-    if ranking_row not in ("last_prompt", "last_image"):
-        raise ValueError(f"ranking_row must be 'last_prompt' or 'last_image', not {ranking_row!r}")
+    check_ranking_row(ranking_row)
     if lvlm.truncation is not None:
         raise RuntimeError("the model is truncated already; leave that context first")
     cut = Cut(lvlm, after, keep, mode, ranking_row)

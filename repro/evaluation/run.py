@@ -37,18 +37,15 @@ class Evaluation:
     parts: dict[str, np.ndarray]
     probability: np.ndarray
 
-    def by_image(self, metric: str) -> tuple[np.ndarray, list[str]]:
-        """Parts summed over the questions of one image: [images, strata, N + 1, 2], and the images' names.
+    @property
+    def strata(self) -> list[str]:
+        """Stratum of each item."""
+        return [item.stratum for item in self.items]
 
-        Questions about one image succeed or fail together, so the image is what statistics may resample.
-        """
-        images = sorted({str(item.image) for item in self.items})
-        strata = sorted({item.stratum for item in self.items})
-        row, column = {name: i for i, name in enumerate(images)}, {name: i for i, name in enumerate(strata)}
-        summed = np.zeros((len(images), len(strata), *self.parts[metric].shape[1:]))
-        for item, part in zip(self.items, self.parts[metric], strict=True):
-            summed[row[str(item.image)], column[item.stratum]] += part
-        return summed, images
+    @property
+    def images(self) -> list[str]:
+        """Image of each item: questions about one image succeed or fail together."""
+        return [str(item.image) for item in self.items]
 
 
 def limited(items: Sequence[Item], limit: int | None) -> list[Item]:

@@ -40,19 +40,22 @@ class Measured:
 def cliff_of(evaluation: Evaluation, margin: float = MARGIN) -> HeldOut:
     """The cliff layer by the benchmark's first metric, chosen on half of the images, reported on the other."""
     metric = evaluation.benchmark.metrics[0]
-    parts, images = evaluation.by_image(metric.name)
-    return held_out(parts, images, metric.higher_is_better, margin)
+    parts = evaluation.parts[metric.name]
+    return held_out(parts, evaluation.strata, evaluation.images, metric.higher_is_better, margin)
 
 
 def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
     """One row per metric; every figure of a row is from the images that had no part in choosing the layer."""
     rows = []
+    strata, images = np.array(evaluation.strata), np.array(evaluation.images)
+    reporting = ~halves(strata, evaluation.images)
     for metric in evaluation.benchmark.metrics:
-        parts, images = evaluation.by_image(metric.name)
-        reporting = ~halves(images)
-        chosen = {name for name, used in zip(images, reporting, strict=True) if used}
-        count = sum(str(item.image) in chosen for item in evaluation.items)
-        seen = compare(parts[reporting], metric.higher_is_better)
+        seen = compare(
+            evaluation.parts[metric.name][reporting],
+            strata[reporting],
+            metric.higher_is_better,
+            clusters=images[reporting].tolist(),
+        )
         at, sign = held.cliff.layer, 1 if metric.higher_is_better else -1
         interval = sorted((sign * float(seen.low[at]), sign * float(seen.high[at])))
         rows.append(
@@ -61,7 +64,7 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 benchmark=evaluation.benchmark.title,
                 metric=metric.name,
                 higher_is_better=metric.higher_is_better,
-                n=count,
+                n=held.reported_on,
                 baseline=float(seen.score[-1]),
                 baseline_interval=(float(seen.score_low[-1]), float(seen.score_high[-1])),
                 cliff=at,
@@ -70,7 +73,7 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 difference=float(seen.score[at] - seen.score[-1]),
                 difference_interval=(interval[0], interval[1]),
                 n_layers=len(seen.score) - 1,
-                n_held_out=count,
+                n_held_out=held.reported_on,
             )
         )
     return rows
@@ -80,7 +83,12 @@ def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
     """Figure 5, one curve per metric, all items; the cliff layer is the first metric's."""
     drawn = []
     for metric in evaluation.benchmark.metrics:
-        seen = compare(evaluation.by_image(metric.name)[0], metric.higher_is_better)
+        seen = compare(
+            evaluation.parts[metric.name],
+            evaluation.strata,
+            metric.higher_is_better,
+            clusters=evaluation.images,
+        )
         sign = 1 if metric.higher_is_better else -1
         decides = metric is evaluation.benchmark.metrics[0]
         drawn.append(

@@ -274,8 +274,12 @@ def test_held_out_reports_the_other_half():
     strata, ids = np.repeat(["a", "b"], [80, 120]), [f"item {i}" for i in range(200)]
     choosing = halves(strata, ids)
     result = held_out(parts, strata, ids, margin=0.1, seed=3)
-    assert same(result.cliff, cliff_layer(parts[choosing], strata[choosing], margin=0.1, seed=3))
-    other = compare(parts[~choosing], strata[~choosing], seed=3)
+    names = np.array(ids)
+    chosen = cliff_layer(
+        parts[choosing], strata[choosing], margin=0.1, seed=3, clusters=names[choosing].tolist()
+    )
+    assert same(result.cliff, chosen)
+    other = compare(parts[~choosing], strata[~choosing], seed=3, clusters=names[~choosing].tolist())
     at = result.cliff.layer
     assert 0 < at < 3
     assert (result.baseline, result.score) == (other.score[3], other.score[at])
@@ -294,6 +298,32 @@ def test_halves_are_stable_and_balanced():
     assert int((halves(strata[:-4], ids[:-4]) != choosing[:-4]).sum()) <= 4, "four items move at most four"
     # Written down once: another platform or version must split the same items the same way.
     assert "".join(map(str, halves(np.zeros(16), ids[:16]).astype(int))) == "0010100111101100"
+
+
+def test_one_cluster_per_item_changes_nothing():
+    parts = accuracy_parts(answers(np.random.default_rng(8), 60, [-0.3, 0.0]))
+    names = [f"image {i}" for i in range(60)]
+    assert same(compare(parts, np.zeros(60)), compare(parts, np.zeros(60), clusters=names))
+
+
+def test_repeated_questions_do_not_narrow_the_interval_of_their_image():
+    """Every item asked four times, in two strata: as clusters they weigh as one, by themselves as four."""
+    parts = accuracy_parts(answers(np.random.default_rng(9), 100, [-0.2, 0.0]))
+    names = [f"image {i}" for i in range(100)]
+    once = compare(parts, np.zeros(100), clusters=names)
+    four, strata = np.concatenate([parts] * 4), np.repeat(["a", "b"], 200)
+    together, apart = compare(four, strata, clusters=names * 4), compare(four, strata)
+    np.testing.assert_allclose(together.low, once.low, atol=1e-12)
+    np.testing.assert_allclose(together.high, once.high, atol=1e-12)
+    assert (apart.high - apart.low)[0] < 0.6 * (once.high - once.low)[0]
+
+
+def test_an_image_is_never_split_between_the_halves():
+    strata, names = np.tile(["a", "b"], 40), np.repeat([f"image {i}" for i in range(20)], 4)
+    choosing = halves(strata, names.tolist())
+    assert choosing.sum() == 40
+    for name in set(names):
+        assert len(set(choosing[names == name])) == 1
 
 
 def test_one_resample_in_each_tail_is_enough():
@@ -331,8 +361,8 @@ def test_unusable_arguments_are_named(change, words):
 @pytest.mark.parametrize(
     ("strata", "ids", "words"),
     [
-        ([0] * 8, "abcdefg", "7 ids"),
-        ([0] * 8, "aacdefgh", "unique"),
+        ([0] * 8, "abcdefg", "7 cluster names"),
+        ([0] * 8, "aabbccaa", "at least 4"),
         ([0] * 5 + [1] * 3, "abcdefgh", "at least 4"),
     ],
 )

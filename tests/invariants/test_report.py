@@ -447,7 +447,7 @@ def test_last_cam_is_labelled_zero_by_construction():
     assert labels["should be\nzero"] == 1 and labels["zero"] == 1
 
 
-@pytest.mark.parametrize("size", [(48, 48), (480, 640), (30, 300)])
+@pytest.mark.parametrize("size", [(48, 48), (480, 640), (640, 480), (30, 300)])
 def test_cells_are_legible_on_a_phone_and_the_box_sits_on_the_object(size):
     height, width = size
     box = (width / 4, height / 8, width / 2, height / 4)

@@ -1,0 +1,95 @@
+"""Prompts from rendered scenes, and what the invariant tests of the instruments share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from repro.benchmarks.miniworld import sample_scene
+from repro.models.lvlm import Lvlm, Prompt
+
+#: Of different lengths, as the questions of a benchmark are.
+QUESTIONS = (
+    "Is there a donut in the image?\nAnswer the question using a single word or phrase.",
+    "What is the number?",
+    "Where is the kite?\nA. left\nB. right\nAnswer with the option's letter from the given choices directly.",
+)
+ANSWER = "The image shows a red donut and a blue kite."
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """Three different scenes."""
+    rng = np.random.default_rng(7)
+    return [Image.fromarray(sample_scene(rng).pixels) for _ in QUESTIONS]
+
+
+@pytest.fixture(scope="session")
+def prompts(lvlm: Lvlm, pictures: list[Image.Image]) -> list[Prompt]:
+    """Three prompts of different pictures and lengths."""
+    made = [lvlm.prompt(picture, text) for picture, text in zip(pictures, QUESTIONS, strict=True)]
+    assert len({len(prompt.segments) for prompt in made}) == len(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def prompt(prompts: list[Prompt]) -> Prompt:
+    """The shortest of them."""
+    return min(prompts, key=lambda one: len(one.segments))
+
+
+@pytest.fixture(scope="session")
+def answer(lvlm: Lvlm) -> list[int]:
+    """Ids to force on the model, whatever it would say itself."""
+    ids = lvlm.tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
+    assert len(ids) > 4 and lvlm.image_token_id not in ids
+    return ids
+
+
+@pytest.fixture(scope="session")
+def generate() -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], np.ndarray]]:
+    """The model's own greedy ``generate``: ids, and the logits [steps, vocabulary] of every step."""
+
+    def run(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> tuple[tuple[int, ...], np.ndarray]:
+        with torch.inference_mode():
+            out = lvlm.model.generate(
+                input_ids=prompt.input_ids,
+                attention_mask=torch.ones_like(prompt.input_ids),
+                **prompt.image_inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        ids = out.sequences[0, prompt.input_ids.shape[1] :]
+        return tuple(ids.tolist()), torch.cat(out.logits).float().cpu().numpy()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def eager_attention(lvlm: Lvlm) -> Callable[[Prompt, list[int]], np.ndarray]:
+    """Attention probabilities [N, T, T] by transformers' own eager code, mean over heads."""
+    model = copy.deepcopy(lvlm.model)
+    model.set_attn_implementation("eager")
+
+    def run(prompt: Prompt, answer: list[int]) -> np.ndarray:
+        with torch.inference_mode():
+            ids = lvlm.sequence(prompt, answer)
+            out = model(input_ids=ids, **prompt.image_inputs, output_attentions=True, use_cache=False)
+        return torch.cat(out.attentions).float().mean(dim=1).cpu().numpy()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def broken(lvlm: Lvlm) -> Lvlm:
+    """A copy of the model with one weight that is not a number, in the queries of layer 4."""
+    copied = type(lvlm)(lvlm.card, copy.deepcopy(lvlm.model), lvlm.processor, lvlm.path)
+    next(copied.decoder.layers[3].self_attn.parameters()).view(-1)[0] = torch.nan
+    return copied

@@ -1,0 +1,365 @@
+"""Do dropping, masking and the sweep truncate alike, and does nothing of the image get past the cut?"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repro.segments import Segments
+from repro.sweep import sweep
+from repro.truncation import top_image_tokens, truncated
+
+pytestmark = pytest.mark.invariant
+
+#: Of logits, relative to the largest; measured 3e-7 between ways to sum in float32, here times 30.
+LOGIT_TOLERANCE = 1e-5
+#: Of hidden states, relative to the largest: measured 1e-6, times 10.
+HIDDEN_TOLERANCE = 1e-5
+NEW_TOKENS = 4
+SOME = 5
+#: Image tokens kept (-1: all) and the row that ranks them.
+CUTS = [(0, "last_prompt"), (SOME, "last_prompt"), (SOME, "last_image"), (-1, "last_prompt")]
+
+
+def assert_close(found, expected, tolerance=LOGIT_TOLERANCE):
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * abs(expected).max())
+
+
+def sweep_with_logits(lvlm, prompts, **settings):
+    """A sweep, and the logits [steps, B, N + 1, vocabulary] it chose its tokens by."""
+    steps = []
+    handle = lvlm.head.register_forward_hook(lambda module, inputs, output: steps.append(output.float()))
+    try:
+        return sweep(lvlm, prompts, NEW_TOKENS, **settings), torch.stack(steps).cpu().numpy()
+    finally:
+        handle.remove()
+
+
+def assert_three_ways_agree(lvlm, prompt, generate, keep, ranking_row):
+    """``generate`` under both modes against the sweep: every answer and every step's logits, at every L."""
+    (swept,), logits = sweep_with_logits(lvlm, [prompt], keep=keep, ranking_row=ranking_row)
+    for after in range(lvlm.n_layers + 1):
+        for mode in ("drop", "mask"):
+            with truncated(lvlm, after, keep=keep, mode=mode, ranking_row=ranking_row):
+                ids, expected = generate(lvlm, prompt, NEW_TOKENS)
+            assert_close(swept.logits[after], expected[0])
+            assert_close(logits[: len(ids), 0, after], expected)
+            assert swept.answers[after].ids == ids
+
+
+@pytest.mark.parametrize(("keep", "ranking_row"), CUTS)
+def test_dropping_masking_and_the_sweep_agree(lvlm, prompt, generate, keep, ranking_row):
+    keep = len(prompt.segments.image) if keep == -1 else keep
+
+    assert_three_ways_agree(lvlm, prompt, generate, keep, ranking_row)
+
+
+@pytest.fixture(scope="module")
+def rearranged(prompt):
+    """The same tokens in other orders: no system before the image; the image in two spans."""
+    system, image, user = prompt.segments.system, prompt.segments.image, prompt.segments.user
+    half = len(image) // 2
+    orders = [image, system, user], [system, image[:half], user[:2], image[half:], user[2:]]
+    made = []
+    for order in orders:
+        order = np.concatenate(order)
+        segments = Segments.from_image_mask(np.isin(order, image))
+        made.append(replace(prompt, input_ids=prompt.input_ids[:, order], segments=segments))
+    return made
+
+
+@pytest.mark.parametrize("keep", [0, SOME])
+def test_the_three_ways_agree_wherever_the_image_stands(lvlm, rearranged, generate, keep):
+    for one in rearranged:
+        assert_three_ways_agree(lvlm, one, generate, keep, "last_image")
+
+
+@pytest.fixture(scope="module")
+def grouped(lvlm):
+    """The architecture with two query heads per key head, and random weights."""
+    config = copy.deepcopy(lvlm.model.config)
+    heads = config.text_config.num_attention_heads
+    config.text_config.num_key_value_heads = heads // 2
+    # Wide enough that attention is far from uniform.
+    config.text_config.initializer_range = 0.2
+    torch.manual_seed(0)
+    model = type(lvlm.model)(config).to(lvlm.device, lvlm.model.dtype)
+    model.generation_config = lvlm.model.generation_config
+    return type(lvlm)(lvlm.card, model, lvlm.processor, lvlm.path)
+
+
+def test_the_three_ways_agree_under_grouped_query_attention(grouped, prompt, generate):
+    assert_three_ways_agree(grouped, prompt, generate, SOME, "last_prompt")
+
+
+@pytest.mark.parametrize("mode", ["drop", "mask"])
+def test_the_last_layer_or_every_token_kept_is_the_untouched_model(lvlm, prompt, mode):
+    plain = lvlm.logits(prompt)
+    with truncated(lvlm, lvlm.n_layers, mode=mode):
+        assert torch.equal(lvlm.logits(prompt), plain)
+    for after in range(lvlm.n_layers):
+        with truncated(lvlm, after, keep=len(prompt.segments.image), mode=mode):
+            assert_close(lvlm.logits(prompt), plain)
+
+
+@pytest.mark.parametrize("mode", ["drop", "mask"])
+def test_truncated_before_the_first_layer_no_image_matters(lvlm, prompt, pictures, mode):
+    blind, seeing = [], []
+    for picture in pictures:
+        other = replace(prompt, image_inputs=lvlm.prompt(picture, "What is the number?").image_inputs)
+        seeing.append(lvlm.logits(other)[-1])
+        with truncated(lvlm, 0, mode=mode):
+            blind.append(lvlm.logits(other)[-1])
+
+    assert all(torch.equal(one, blind[0]) for one in blind[1:])
+    assert not any(torch.equal(one, seeing[0]) for one in seeing[1:])
+
+
+@contextmanager
+def layers_watched(lvlm):
+    """What every decoder layer gets (hidden, mask, rotary), and the keys it attends to, call by call.
+
+    Hooks run in the order of their registration, so inside ``truncated`` these see what it left.
+    """
+    calls = []
+
+    def got(index):
+        def hook(module, args, kwargs):
+            calls.append([index, args[0], kwargs.get("attention_mask"), kwargs["position_embeddings"]])
+
+        return hook
+
+    def attended(layer, query, key, mask, scaling):
+        assert calls[-1][0] == layer
+        calls[-1].append(key)
+
+    layers = lvlm.decoder.layers
+    handles = [layer.register_forward_pre_hook(got(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    try:
+        with lvlm.observed(attended):
+            yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("keep", [0, SOME])
+def test_nothing_of_the_image_is_left_after_the_cut(lvlm, prompt, generate, keep):
+    total, n_image = len(prompt.segments), len(prompt.segments.image)
+    width = lvlm.decoder.config.hidden_size
+    every = torch.arange(total + NEW_TOKENS, device=lvlm.device)[None]
+    rotary = lvlm.decoder.rotary_emb(torch.zeros(1, 1, width, device=lvlm.device), every)
+    for after in range(lvlm.n_layers + 1):
+        with truncated(lvlm, after, keep=keep) as cut, layers_watched(lvlm) as calls:
+            generate(lvlm, prompt, NEW_TOKENS)
+        assert len(calls) % lvlm.n_layers == 0 and len(calls) > 0
+        for number, (index, hidden, mask, position, key) in enumerate(calls):
+            step = number // lvlm.n_layers
+            seen = every[0, :total] if index < after else cut.stay[0]
+            if index >= after:
+                kept = np.intersect1d(seen.cpu().numpy(), prompt.segments.image)
+                assert len(seen) == total - n_image + keep and len(kept) == keep
+            at = seen if step == 0 else every[0, total + step - 1 : total + step]
+
+            assert hidden.shape[1] == len(at)
+            assert key.shape[2] == len(seen) + step
+            assert mask is None or mask.shape[-2:] == (len(at), len(seen) + step)
+            for found, full in zip(position, rotary, strict=True):
+                assert torch.equal(found[0], full[0, at])
+
+
+@pytest.mark.parametrize("keep", [0, SOME])
+def test_the_key_value_cache_holds_no_removed_token(lvlm, prompt, keep):
+    total, n_image = len(prompt.segments), len(prompt.segments.image)
+    for after in range(lvlm.n_layers + 1):
+        with truncated(lvlm, after, keep=keep), torch.inference_mode():
+            out = lvlm.model.generate(
+                input_ids=prompt.input_ids,
+                attention_mask=torch.ones_like(prompt.input_ids),
+                **prompt.image_inputs,
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                return_dict_in_generate=True,
+            )
+        new = out.sequences.shape[1] - total - 1  # the last token is never fed back
+        lengths = [out.past_key_values.get_seq_length(layer) for layer in range(lvlm.n_layers)]
+
+        assert lengths == [
+            total + new if layer < after else total - n_image + keep + new for layer in range(lvlm.n_layers)
+        ]
+
+
+def test_masking_hides_every_image_key_after_the_cut(lvlm, prompt, generate):
+    image = torch.from_numpy(prompt.segments.image)
+    others = torch.from_numpy(np.concatenate([prompt.segments.system, prompt.segments.user]))
+    for after in range(lvlm.n_layers):
+        with truncated(lvlm, after, mode="mask"), layers_watched(lvlm) as calls:
+            generate(lvlm, prompt, NEW_TOKENS)
+        for number, (index, hidden, mask, _, key) in enumerate(calls):
+            if index < after:
+                continue
+            step = number // lvlm.n_layers
+            rows = others if step == 0 else torch.tensor([0])
+            hidden_keys = mask[0, 0][rows][:, image]
+
+            assert hidden.shape[1] == (1 if step else len(prompt.segments))
+            assert key.shape[2] == mask.shape[-1] == len(prompt.segments) + step
+            assert not (hidden_keys if mask.dtype == torch.bool else hidden_keys == 0).any()
+
+
+def test_system_tokens_do_not_depend_on_the_cut(lvlm, prompt):
+    system = torch.from_numpy(prompt.segments.system)
+
+    def system_states():
+        with layers_watched(lvlm) as calls:
+            lvlm.logits(prompt)
+        return torch.stack([call[1][0][system] for call in calls]).cpu().numpy()
+
+    plain = system_states()
+    for after in range(lvlm.n_layers):
+        for mode in ("drop", "mask"):
+            with truncated(lvlm, after, keep=SOME, mode=mode):
+                assert_close(system_states(), plain, HIDDEN_TOLERANCE)
+
+
+@pytest.mark.parametrize("mode", ["drop", "mask"])
+@pytest.mark.parametrize("keep", [0, SOME])
+def test_a_left_padded_batch_answers_as_its_prompts_alone(lvlm, prompts, generate, mode, keep):
+    pair = prompts[:2]
+    width = max(len(one.segments) for one in pair)
+    ids = torch.full((2, width), lvlm.tokenizer.pad_token_id, device=lvlm.device)
+    mask = torch.zeros_like(ids)
+    for row, one in enumerate(pair):
+        ids[row, width - len(one.segments) :] = one.input_ids[0]
+        mask[row, width - len(one.segments) :] = 1
+    images = {name: torch.cat([one.image_inputs[name] for one in pair]) for name in pair[0].image_inputs}
+    for after in range(0, lvlm.n_layers + 1, 2):
+        with truncated(lvlm, after, keep=keep, mode=mode):
+            out = lvlm.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                **images,
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        for row, one in enumerate(pair):
+            with truncated(lvlm, after, keep=keep, mode=mode):
+                alone, logits = generate(lvlm, one, NEW_TOKENS)
+            together = torch.stack(out.logits)[: len(alone), row].cpu().numpy()
+            assert_close(together, logits)
+            assert tuple(out.sequences[row, width:].tolist()[: len(alone)]) == alone
+
+
+@pytest.mark.parametrize("mode", ["drop", "mask"])
+def test_decoding_by_hand_equals_generate(lvlm, prompt, generate, mode):
+    for after in (0, 1, lvlm.n_layers):
+        with truncated(lvlm, after, mode=mode), torch.inference_mode():
+            ids, expected = generate(lvlm, prompt, NEW_TOKENS)
+            out = lvlm.model(input_ids=prompt.input_ids, **prompt.image_inputs, use_cache=True)
+            steps = [out.logits[0, -1]]
+            for token in ids[:-1]:
+                token = torch.tensor([[token]], device=lvlm.device)
+                out = lvlm.model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
+                steps.append(out.logits[0, -1])
+
+        assert_close(torch.stack(steps).cpu(), expected)
+
+
+@pytest.mark.parametrize("mode", ["drop", "mask"])
+def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, answer, mode):
+    rest = torch.tensor([answer], device=lvlm.device)
+    for after in range(lvlm.n_layers + 1):
+        with truncated(lvlm, after, mode=mode), torch.inference_mode():
+            cache = lvlm.model(
+                input_ids=prompt.input_ids, **prompt.image_inputs, use_cache=True
+            ).past_key_values
+            in_two = lvlm.model(input_ids=rest, past_key_values=cache, use_cache=True).logits[0]
+            in_one = lvlm.logits(prompt, answer)[-len(answer) :]
+
+        assert_close(in_two.cpu(), in_one.cpu())
+
+
+@pytest.mark.parametrize("ranking_row", ["last_prompt", "last_image"])
+def test_the_tokens_kept_are_those_the_ranking_row_attends_to_most(
+    lvlm, prompt, eager_attention, ranking_row
+):
+    image = prompt.segments.image
+    row = image[-1] if ranking_row == "last_image" else len(prompt.segments) - 1
+    attention = eager_attention(prompt, [])[:, row, image]
+    for after in range(1, lvlm.n_layers):
+        with truncated(lvlm, after, keep=SOME, ranking_row=ranking_row) as cut:
+            lvlm.logits(prompt)
+        kept = np.isin(image, cut.stay[0].cpu().numpy())
+
+        assert kept.sum() == SOME
+        assert attention[after - 1][kept].min() >= attention[after - 1][~kept].max()
+
+
+def test_the_choice_before_the_first_layer_is_fixed(lvlm, prompt):
+    stays = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        with truncated(lvlm, 0, keep=SOME) as cut:
+            lvlm.logits(prompt)
+        stays.append(cut.stay)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    assert torch.equal(*stays)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30, unique=True), st.data())
+def test_the_top_tokens_are_the_largest_in_order_of_position(scores, data):
+    keep = data.draw(st.integers(0, len(scores)))
+
+    found = top_image_tokens(torch.tensor([scores]), len(scores), keep)[0].tolist()
+
+    assert found == sorted(sorted(range(len(scores)), key=lambda i: -scores[i])[:keep])
+
+
+def test_a_truncated_model_is_not_truncated_again(lvlm, prompt):
+    with truncated(lvlm, 2):
+        with pytest.raises(RuntimeError, match="truncated already"), truncated(lvlm, 3):
+            pass
+        with pytest.raises(RuntimeError, match="truncated already"):
+            sweep(lvlm, [prompt], 1)
+        assert lvlm.truncation.after == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"after": -1}, "after must be a layer from 0 .* not -1"),
+        ({"after": 10_000}, "after must be a layer from 0 .* not 10000"),
+        ({"after": 1, "keep": -1}, "keep must be from 0 .* not -1"),
+        ({"after": 1, "mode": "hide"}, "mode must be 'drop' or 'mask', not 'hide'"),
+        ({"after": 1, "ranking_row": "first"}, "ranking_row must be .* not 'first'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(lvlm, arguments, message):
+    with pytest.raises(ValueError, match=message), truncated(lvlm, **arguments):
+        pass
+
+
+def test_more_tokens_kept_than_the_image_has_are_refused(lvlm, prompt):
+    n_image = len(prompt.segments.image)
+    message = f"keep must be from 0 to the prompt's {n_image} image tokens, not {n_image + 1}"
+    with pytest.raises(ValueError, match=message), truncated(lvlm, 1, keep=n_image + 1):
+        lvlm.logits(prompt)
+
+
+def test_text_without_an_image_is_refused(lvlm):
+    ids = torch.tensor([[5, 6, 7]], device=lvlm.device)
+    with pytest.raises(ValueError, match="no image token"), truncated(lvlm, 1):
+        lvlm.model(input_ids=ids)
