@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -91,6 +91,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
     models_of(config), benchmarks_of(config)
+    if not _is_worker(config):
+        config.pluginmanager.register(_Summary())
     limit = config.getoption("--limit")
     if limit is not None and limit < 8:
         raise pytest.UsageError(
@@ -169,39 +171,35 @@ def benchmark_set(benchmark_name: str) -> Benchmark:
 def progress(request: pytest.FixtureRequest) -> Iterator[None]:
     """Progress bars reach the terminal although pytest captures output."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else _nothing():
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
         yield
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+class _Summary:
+    """Collects what the tests measured, in whatever worker, and shows it when the session ends."""
 
+    def __init__(self) -> None:
+        self.measured: set[Path] = set()
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    for name, value in report.user_properties:
-        if name == "measured" and report.when == "teardown":
-            _measured.append(Path(str(value)))
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
 
-
-_measured: list[Path] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Table 1 in the terminal, and the report, from what this session measured."""
-    if not _measured:
-        return
-    parts = [load(path) for path in sorted(_measured, key=_table_order)]
-    terminalreporter.section("Table 1", sep="=")
-    for line in table_lines(parts):
-        terminalreporter.write_line(line)
-    command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
-    try:
-        page = write_report(build(parts, command), config.getoption("--report"))
-    except ReportError as error:
-        terminalreporter.write_line(f"report not written: {error}", red=True)
-        return
-    terminalreporter.write_line(f"report: {page}")
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        if not self.measured:
+            return
+        parts = [load(path) for path in sorted(self.measured, key=_table_order)]
+        terminalreporter.section("Table 1")
+        for line in table_lines(parts):
+            terminalreporter.write_line(line)
+        command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+        try:
+            page = write_report(build(parts, command), config.getoption("--report"))
+        except ReportError as error:
+            terminalreporter.write_line(f"the report is not written: {error}", red=True)
+            return
+        terminalreporter.write_line(f"report: {page}")
 
 
 def _table_order(path: Path) -> tuple[int, int]:
