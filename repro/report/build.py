@@ -75,7 +75,7 @@ def table_lines(parts: Sequence[Measured]) -> list[str]:
                 str(row.n),
                 f"{percent(row.baseline)} {percent_interval(row.baseline_interval)}",
                 f"{row.cliff} of {row.n_layers} {layer_interval(row.cliff_interval)}",
-                percent(row.at_cliff),
+                f"{percent(row.at_cliff)} {percent_interval(row.at_cliff_interval)}",
                 f"{points(row.difference)} {points_interval(row.difference_interval)}",
             ]
         )

@@ -36,14 +36,13 @@ class TableRow:
     Attributes:
         model, benchmark, metric: names as printed.
         higher_is_better: direction of the metric, printed as an arrow.
-        n: items the baseline was measured on.
+        n: items all figures of the row were measured on.
         baseline, baseline_interval: score with the image seen by every layer.
         cliff, cliff_interval: the cliff layer, 0...N; None where there is none.
-        at_cliff: score with the image truncated after the cliff layer.
+        at_cliff, at_cliff_interval: score with the image truncated after the cliff layer.
         difference, difference_interval: paired difference, truncated at the cliff minus baseline.
         n_layers: N.
-        n_held_out: items behind ``at_cliff`` and ``difference`` that had no part in choosing the cliff
-            layer; 0 where none were held out.
+        chosen_on: other items, on which the cliff layer was chosen.
     """
 
     model: str
@@ -56,10 +55,11 @@ class TableRow:
     cliff: int | None
     cliff_interval: LayerInterval | None
     at_cliff: float
+    at_cliff_interval: Interval
     difference: float
     difference_interval: Interval
     n_layers: int
-    n_held_out: int
+    chosen_on: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,8 +99,8 @@ def _figure5(report: Report, colours: dict[str, str]) -> _Section:
         "figure-5",
         "Figure 5: score against truncation layer",
         "The image tokens are seen by layers 1 to L and by no layer after (Eqs. 9–13); the rightmost point, "
-        "L = N, is the untouched baseline. From the cliff layer on, every point is non-inferior to the "
-        "baseline: the image no longer matters to the score.",
+        "L = N, is the untouched baseline. Filled points are non-inferior to the baseline; the cliff layer "
+        "is the first from which on that holds, judged by the benchmark's first metric.",
         f"Line charts of the score at every truncation layer. {cliffs}.",
         FILES[0],
         lambda: figure5(report.curves, colours),

@@ -70,10 +70,11 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 cliff=at,
                 cliff_interval=held.cliff.interval,
                 at_cliff=float(seen.score[at]),
+                at_cliff_interval=(float(seen.score_low[at]), float(seen.score_high[at])),
                 difference=float(seen.score[at] - seen.score[-1]),
                 difference_interval=(interval[0], interval[1]),
                 n_layers=len(seen.score) - 1,
-                n_held_out=held.reported_on,
+                chosen_on=held.chosen_on,
             )
         )
     return rows
@@ -216,7 +217,7 @@ def load(path: Path) -> Measured:
                 return arrays[value["array"]]
             if isinstance(value, dict):
                 return {key: restored(v) for key, v in value.items()}
-            return [restored(v) for v in value] if isinstance(value, list) else value
+            return tuple(restored(v) for v in value) if isinstance(value, list) else value
 
         content = restored(json.loads(str(arrays["text"])))
     kinds = {"table": TableRow, "curves": Curve, "shares": Shares, "heats": HeatRow, "pointing": Pointing}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from repro.benchmarks.miniworld import sample_scene
 from repro.models.lvlm import Lvlm, Prompt
+from repro.segments import Segments
 
 #: Of different lengths, as the questions of a benchmark are.
 QUESTIONS = (
@@ -93,3 +95,12 @@ def broken(lvlm: Lvlm) -> Lvlm:
     copied = type(lvlm)(lvlm.card, copy.deepcopy(lvlm.model), lvlm.processor, lvlm.path)
     next(copied.decoder.layers[3].self_attn.parameters()).view(-1)[0] = torch.nan
     return copied
+
+
+@pytest.fixture(scope="session")
+def shifted(prompt: Prompt) -> Prompt:
+    """The shortest prompt with its image one token later."""
+    image, user = prompt.segments.image, prompt.segments.user
+    order = np.concatenate([prompt.segments.system, user[:1], image, user[1:]])
+    segments = Segments.from_image_mask(np.isin(order, image))
+    return replace(prompt, input_ids=prompt.input_ids[:, order], segments=segments)

@@ -224,6 +224,16 @@ def test_an_undefined_score_is_inferior():
     assert (cliff.layer, cliff.interval) == (3, (0, 3))
 
 
+def test_the_baseline_is_never_worse_than_itself():
+    """Not even where a third of the resamples leave its score undefined."""
+    parts = captions(np.random.default_rng(9), 60, 3)
+    parts[1:, 2] = 0
+    parts[0, 2] = [1, 4]
+    cliff = cliff_layer(parts, one_stratum(parts), False)
+    assert cliff.low[2] == cliff.difference[2] == cliff.high[2] == 0
+    assert (cliff.layer, cliff.non_inferior.tolist()) == (2, [False, False, True])
+
+
 # The hard truths: losses just inside the margin at many layers, each a chance to shut out the true cliff;
 # the same with flips shared between layers; and a layer that loses exactly the margin, so that stopping
 # there is wrong as often as the test allows.
@@ -239,7 +249,7 @@ def test_an_undefined_score_is_inferior():
 def test_the_interval_covers_the_true_cliff(effects, truth, shared):
     runs, covered, early = 200, 0, 0
     for run in range(runs):
-        right = answers(np.random.default_rng(1000 + run), 300, effects, shared)
+        right = answers(np.random.default_rng(1000 + run), 200, effects, shared)
         parts = accuracy_parts(right)
         cliff = cliff_layer(parts, one_stratum(parts), replicates=200, seed=run)
         covered += cliff.interval[0] <= truth <= cliff.interval[1]

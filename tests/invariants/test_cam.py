@@ -1,0 +1,151 @@
+"""Is LLaVA-CAM the gradient it claims to be, of every layer, and does it repeat?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from repro.cam import llava_cam
+from repro.truncation import truncated
+
+pytestmark = pytest.mark.invariant
+
+#: Of heat in [0, 1]: float32 gradients summed in another order; measured 2e-5 at most, here times 25.
+HEAT_TOLERANCE = 5e-4
+
+
+def slow_heat(lvlm, prompt, answer, noise, relu_gradients=False):
+    """LLaVA-CAM [N, tokens] by one forward and one backward pass per layer and noisy image [n, 3, H, W]."""
+    rows = range(len(prompt.segments) - 1, len(prompt.segments) + len(answer) - 1)
+    heat = np.zeros((lvlm.n_layers, len(prompt.segments.image)))
+    for layer in range(lvlm.n_layers):
+        norm = lvlm.decoder.layers[layer].post_attention_layernorm
+        for one in noise:
+            found = []
+            handle = norm.register_forward_hook(
+                lambda module, inputs, output, found=found: found.append(output.requires_grad_())
+            )
+            images = lvlm.with_noise(prompt, one[None])
+            ids = lvlm.sequence(prompt, answer)
+            logits = lvlm.model(input_ids=ids, **images, use_cache=False).logits[0]
+            handle.remove()
+            z = sum(logits[row, token] for row, token in zip(rows, answer, strict=True))
+            (gradient,) = torch.autograd.grad(z, found)
+            gradient = gradient[0, prompt.segments.image].double().cpu().numpy()
+            feature = found[0].detach()[0, prompt.segments.image].double().cpu().numpy()
+            if relu_gradients:
+                gradient = np.maximum(gradient, 0)
+            heat[layer] += np.maximum(feature @ gradient.mean(axis=0), 0)
+    peak = heat.max(axis=1, keepdims=True)
+    return np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0)
+
+
+def noise_of(prompt, samples, seed, scale):
+    shape = next(iter(prompt.image_inputs.values())).shape[1:]
+    return scale * torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("relu_gradients", [False, True])
+def test_heat_equals_one_backward_pass_per_layer(lvlm, prompt, answer, relu_gradients):
+    expected = slow_heat(lvlm, prompt, answer, noise_of(prompt, 2, 3, 0.1), relu_gradients)
+
+    found = llava_cam(lvlm, prompt, answer, samples=2, seed=3, relu_gradients=relu_gradients)
+
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=HEAT_TOLERANCE)
+
+
+def test_heat_is_normalised_once_per_layer_and_zero_in_the_last(lvlm, prompts, answer):
+    for prompt in prompts:
+        heat = llava_cam(lvlm, prompt, answer, samples=2)
+        peak = heat.max(axis=(1, 2))
+
+        assert heat.shape == (lvlm.n_layers, *prompt.grid) and heat.dtype == np.float32
+        assert heat.min() >= 0 and heat.max() <= 1
+        assert np.isin(peak, (0, 1)).all() and (peak == 1).any()
+        assert peak[-1] == 0, "nothing mixes tokens after the last layer's norm"
+
+
+@pytest.mark.parametrize("keep", [0, 5])
+def test_heat_ends_where_the_image_does(lvlm, prompt, answer, keep):
+    plain = llava_cam(lvlm, prompt, answer)
+    for after in range(lvlm.n_layers + 1):
+        heat = {}
+        for mode in ("drop", "mask"):
+            with truncated(lvlm, after, keep=keep, mode=mode) as cut:
+                heat[mode] = llava_cam(lvlm, prompt, answer)
+        gone = ~np.isin(prompt.segments.image, cut.stay[0].cpu().numpy()) if after < lvlm.n_layers else []
+
+        # From layer ``after`` on (counted from 1) no gradient reaches a token that is removed behind it.
+        behind = heat["drop"].reshape(lvlm.n_layers, -1)[max(after - 1, 0) :]
+        assert (behind[:, gone] == 0).all() or after == lvlm.n_layers
+        np.testing.assert_allclose(heat["drop"], heat["mask"], rtol=0, atol=HEAT_TOLERANCE)
+        if keep == 0:
+            assert (heat["drop"][max(after - 1, 0) :] == 0).all()
+            assert (heat["mask"][max(after - 1, 0) :] == 0).all()
+    np.testing.assert_array_equal(heat["drop"], plain)
+
+
+def test_heat_does_not_depend_on_how_many_copies_run_at_once(lvlm, prompt, answer):
+    by_size = [llava_cam(lvlm, prompt, answer, samples=4, batch_size=size) for size in (4, 3, 1)]
+
+    for heat in by_size[1:]:
+        np.testing.assert_allclose(heat, by_size[0], rtol=0, atol=HEAT_TOLERANCE)
+
+
+def test_the_seed_decides_the_noise(lvlm, prompt, answer):
+    torch.manual_seed(1)
+    first = llava_cam(lvlm, prompt, answer, samples=2, seed=5)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+
+    np.testing.assert_array_equal(llava_cam(lvlm, prompt, answer, samples=2, seed=5), first)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are left alone"
+    assert abs(llava_cam(lvlm, prompt, answer, samples=2, seed=6) - first).max() > 2 * HEAT_TOLERANCE
+
+
+def test_without_noise_the_seed_does_not_matter(lvlm, prompt, answer):
+    first = llava_cam(lvlm, prompt, answer, noise=0, seed=1)
+
+    np.testing.assert_array_equal(llava_cam(lvlm, prompt, answer, noise=0, seed=2), first)
+    several = llava_cam(lvlm, prompt, answer, noise=0, samples=3)
+    np.testing.assert_allclose(several, first, rtol=0, atol=HEAT_TOLERANCE)
+
+
+def test_the_threshold_only_removes_what_is_below_it(lvlm, prompt, answer):
+    plain = llava_cam(lvlm, prompt, answer)
+    cut = llava_cam(lvlm, prompt, answer, threshold=0.5)
+
+    np.testing.assert_array_equal(cut, np.where(plain < 0.5, 0, plain))
+    assert (cut != plain).any()
+
+
+def test_parameters_are_left_without_gradients(lvlm, prompt, answer):
+    llava_cam(lvlm, prompt, answer)
+
+    assert not any(p.requires_grad or p.grad is not None for p in lvlm.model.parameters())
+
+
+def test_heat_is_the_same_under_a_callers_inference_mode(lvlm, prompt, answer):
+    plain = llava_cam(lvlm, prompt, answer)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            np.testing.assert_array_equal(llava_cam(lvlm, prompt, answer), plain)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"answer": []}, "at least one answer token"),
+        ({"samples": 0}, "samples and batch_size must be at least 1, not 0"),
+        ({"batch_size": 0}, "samples and batch_size must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(lvlm, prompt, answer, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        llava_cam(lvlm, prompt, **{"answer": answer, **arguments})
+
+
+def test_weights_that_are_not_a_number_are_named_by_layer(broken, prompt, answer):
+    with pytest.raises(ValueError, match="heat of layer 1 is not finite"):
+        llava_cam(broken, prompt, answer)

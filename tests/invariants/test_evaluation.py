@@ -1,0 +1,136 @@
+"""From items to rows, figures and the record: what is counted is what was asked."""
+
+import json
+
+import numpy as np
+import pytest
+
+import repro.evaluation.recorded as recorded
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import Item
+from repro.benchmarks.miniworld import asked_boxes
+from repro.cliff import held_out
+from repro.evaluation.flow import coverage, energy_inside, spread
+from repro.evaluation.run import evaluate, limited
+from repro.models.card import FIXTURES
+from repro.report.sections import Measured, load, measure, save
+
+pytestmark = pytest.mark.invariant
+
+MINIWORLD = FIXTURES / "miniworld"
+
+
+@pytest.fixture(scope="module")
+def evaluation(lvlm, tmp_path_factory):
+    """Eight scenes of TextVQA, with the log of the run."""
+    items = limited(BENCHMARKS["textvqa"].load(MINIWORLD), 8)
+    log = tmp_path_factory.mktemp("run") / "answers.jsonl"
+    return evaluate(lvlm, BENCHMARKS["textvqa"], items, log=log, progress=False), log
+
+
+def test_a_limit_takes_the_first_of_each_stratum_and_kind(tmp_path):
+    items = [Item(str(i), tmp_path, "", None, stratum="ab"[i % 2], kind="xy"[i // 2 % 2]) for i in range(40)]
+    kept = limited(items, 2)
+    assert [item.id for item in kept] == ["0", "1", "2", "3", "4", "5", "6", "7"]
+    assert limited(items, None) == items
+
+
+def test_the_log_has_one_row_per_item_and_layer(lvlm, evaluation):
+    result, log = evaluation
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    keys = {(row["item"], row["layer"]) for row in rows}
+    expected = {(item.id, layer) for item in result.items for layer in range(lvlm.n_layers + 1)}
+    assert keys == expected and len(rows) == len(expected)
+    index = {item.id: i for i, item in enumerate(result.items)}
+    for row in rows:
+        assert tuple(row["accuracy"]) == tuple(result.parts["accuracy"][index[row["item"]], row["layer"]])
+
+
+def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
+    result, _ = evaluation
+    for item, answer in zip(result.items[:3], result.answers[:3], strict=True):
+        prompt = lvlm.prompt(item.image, item.question)
+        assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
+
+
+def test_batches_of_one_and_of_many_agree(lvlm, evaluation):
+    result, _ = evaluation
+    alone = evaluate(lvlm, result.benchmark, result.items, batch_size=1, progress=False)
+    assert alone.answers == result.answers
+    np.testing.assert_array_equal(alone.parts["accuracy"], result.parts["accuracy"])
+    # 1e-5: ten times the noise measured between batch sizes.
+    np.testing.assert_allclose(alone.probability, result.probability, atol=1e-5)
+
+
+def test_coverage_counts_pixels():
+    covered = coverage([(8, 16, 12, 8)], (48, 48), (6, 6))
+    expected = np.zeros((6, 6))
+    expected[2, 1], expected[2, 2] = 1.0, 0.5
+    np.testing.assert_allclose(covered, expected)
+    # Overlapping boxes cover a pixel once.
+    np.testing.assert_allclose(coverage([(8, 16, 12, 8)] * 2, (48, 48), (6, 6)), expected)
+
+
+def test_energy_is_all_inside_half_inside_or_undefined():
+    covered = np.array([[1.0, 0.0], [0.5, 0.0]])
+    heat = np.array([[[1, 0], [0, 0]], [[1, 1], [0, 0]], [[0, 0], [1, 0]], [[0, 0], [0, 0]]], dtype=float)
+    np.testing.assert_allclose(energy_inside(heat, covered), [1.0, 0.5, 0.5, np.nan])
+
+
+def test_spread_is_even_and_never_repeats():
+    assert spread(list(range(5)), 9) == [0, 1, 2, 3, 4]
+    chosen = spread(list(range(100)), 7)
+    assert chosen[0] == 0 and chosen[-1] == 99 and len(set(chosen)) == 7
+
+
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+def test_boxes_are_those_of_what_is_asked(name):
+    boxes = json.loads((MINIWORLD / "boxes.json").read_text())
+    found = 0
+    for item in BENCHMARKS[name].load(MINIWORLD)[:200]:
+        known = boxes[item.image.relative_to(MINIWORLD).as_posix()]
+        asked = asked_boxes(item, MINIWORLD)
+        found += bool(asked)
+        if name == "pope":
+            subject = item.question.split("Is there a ")[1].split(" in the image")[0]
+            assert asked == ([known[subject]] if item.reference else [])
+        elif name == "textvqa":
+            assert asked == [known["number"]]
+        elif name == "chair":
+            assert len(asked) == len(set(known) - {"number"})
+        elif item.kind == "count":
+            assert asked == []
+        else:
+            assert len(asked) == 1
+    assert found > 50
+
+
+def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
+    result, _ = evaluation
+    parts = np.random.default_rng(0).random((8, lvlm.n_layers + 1, 1)) < 0.9
+    result.parts["accuracy"][:] = np.concatenate([parts, np.ones_like(parts)], axis=-1)
+    held = held_out(result.parts["accuracy"], result.strata, result.images)
+    measured = measure(lvlm, result, held, lambda item: asked_boxes(item, MINIWORLD))
+    save(measured, tmp_path / "measured.npz")
+    again = load(tmp_path / "measured.npz")
+    assert again.table == measured.table
+    assert json.dumps(again.recorded) == json.dumps(measured.recorded)
+    for name in Measured.__dataclass_fields__:
+        assert len(getattr(again, name)) == len(getattr(measured, name))
+    np.testing.assert_array_equal(again.shares[0].raw, measured.shares[0].raw)
+    np.testing.assert_array_equal(again.heats[0].heat, measured.heats[0].heat)
+    np.testing.assert_array_equal(again.pointing[0].energy, measured.pointing[0].energy)
+    # The last layer's map is empty by construction, so nothing of it can point.
+    assert np.isnan(measured.pointing[0].energy[-1])
+
+
+def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypatch):
+    result, _ = evaluation
+    monkeypatch.setattr(recorded, "RECORDS", tmp_path)
+    with pytest.raises(AssertionError, match="no record"):
+        recorded.compare_with_record(result)
+    recorded.compare_with_record(result, update=True)
+    recorded.compare_with_record(result)
+    result.parts["accuracy"][3, 4, 0] += 0.3
+    with pytest.raises(AssertionError, match=r"1 of 88 answers .* by layer L: \{4: 1\}"):
+        recorded.compare_with_record(result)

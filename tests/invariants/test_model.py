@@ -1,0 +1,193 @@
+"""Is the model behind the one interface transformers' own, and is it left as it was found?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from repro.attention import attention_shares
+from repro.cam import llava_cam
+from repro.models import load_model
+from repro.sweep import sweep
+from repro.truncation import truncated
+
+pytestmark = pytest.mark.invariant
+
+#: Of logits and embeddings, relative to the largest; measured 3e-7 in float32, here times 30.
+TOLERANCE = 1e-5
+NEW_TOKENS = 4
+
+
+def assert_close(found, expected):
+    found, expected = np.asarray(found), np.asarray(expected)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * abs(expected).max())
+
+
+def test_the_model_is_frozen_and_in_evaluation_mode(lvlm):
+    assert not any(module.training for module in lvlm.model.modules())
+    assert not any(parameter.requires_grad for parameter in lvlm.model.parameters())
+    assert lvlm.n_layers == lvlm.decoder.config.num_hidden_layers
+
+
+def test_prompts_are_those_of_transformers_own_processor(lvlm, prompts, pictures):
+    processor = AutoProcessor.from_pretrained(lvlm.path, local_files_only=True)
+    for prompt, picture in zip(prompts, pictures, strict=True):
+        expected = processor(images=picture, text=prompt.text, return_tensors="pt")
+
+        assert torch.equal(prompt.input_ids.cpu(), expected["input_ids"])
+        assert torch.equal(prompt.image_inputs["pixel_values"].cpu(), expected["pixel_values"])
+
+
+def test_the_answer_is_the_models_own(lvlm, prompts, generate):
+    for prompt in prompts:
+        ids, logits = generate(lvlm, prompt, NEW_TOKENS)
+        found = lvlm.answer(prompt, NEW_TOKENS)
+
+        assert found.ids == ids == tuple(logits.argmax(axis=-1))
+        assert found.text == lvlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        assert_close(lvlm.logits(prompt)[-1].cpu(), logits[0])
+        assert_close(lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu(), logits)
+
+
+def test_embedding_and_decoding_by_parts_is_the_whole_model(lvlm, prompt, answer):
+    with torch.inference_mode():
+        hidden = lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
+        found = lvlm.head(hidden)[0]
+
+    assert_close(found.cpu(), lvlm.logits(prompt, answer).cpu())
+
+
+def test_a_batch_is_embedded_as_its_prompts_alone(lvlm, prompts):
+    length = min(len(prompt.segments) for prompt in prompts)
+    ids = torch.cat([prompt.input_ids[:, :length] for prompt in prompts])
+    images = {key: torch.cat([p.image_inputs[key] for p in prompts]) for key in prompts[0].image_inputs}
+    with torch.inference_mode():
+        together = lvlm.embed(ids, images)
+        alone = torch.cat([lvlm.embed(p.input_ids[:, :length], p.image_inputs) for p in prompts])
+
+    assert_close(together.cpu(), alone.cpu())
+    assert not torch.equal(together[0], together[1])
+
+
+def test_loading_twice_gives_the_same_logits(lvlm, prompt, model_name):
+    again = load_model(model_name, lvlm.path, lvlm.model.dtype, lvlm.device)
+
+    assert torch.equal(again.logits(prompt), lvlm.logits(prompt))
+
+
+def test_later_tokens_never_change_earlier_rows(lvlm, prompt, answer):
+    whole = lvlm.sequence(prompt, answer)
+
+    def every_layer(ids):
+        with torch.inference_mode():
+            out = lvlm.model(input_ids=ids, **prompt.image_inputs, use_cache=False, output_hidden_states=True)
+        return [*(hidden[0] for hidden in out.hidden_states), out.logits[0]]
+
+    plain = every_layer(whole)
+    assert len(plain) == lvlm.n_layers + 2
+    for position in range(int(prompt.segments.image[-1]) + 1, whole.shape[1], 3):
+        ids = whole.clone()
+        ids[0, position] = answer[0] if ids[0, position] != answer[0] else answer[1]
+        for before, after in zip(plain, every_layer(ids), strict=True):
+            assert torch.equal(before[:position], after[:position])
+            assert not torch.equal(before[position], after[position])
+
+
+def test_noise_is_in_units_of_pixel_values(lvlm):
+    """A grey that is 20 of 255 steps brighter is the darker grey with noise of 20/255 everywhere."""
+    dark, bright = (lvlm.prompt(Image.new("RGB", (64, 64), (v, v, v)), "What is it?") for v in (100, 120))
+    expected = bright.image_inputs["pixel_values"]
+
+    found = lvlm.with_noise(dark, torch.full((2, *expected.shape[1:]), 20 / 255))["pixel_values"]
+
+    assert_close(found.cpu(), expected.expand(2, -1, -1, -1).cpu())
+
+
+class Untouched:
+    """That a model carries nothing of an instrument: compared with the model as it was first seen."""
+
+    def __init__(self, lvlm):
+        self.lvlm, self.before = lvlm, self.traces()
+
+    def traces(self):
+        hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+        model, config = self.lvlm.model, self.lvlm.decoder.config
+        assert config._attn_implementation == "sdpa" and self.lvlm.truncation is None
+        assert not any(hasattr(module, "repro_attending") for module in model.modules())
+        return [len(getattr(module, name)) for module in model.modules() for name in hooks]
+
+    def check(self):
+        assert self.traces() == self.before
+
+
+@pytest.fixture
+def untouched(lvlm):
+    return Untouched(lvlm)
+
+
+def test_nothing_is_left_behind_by_any_instrument(lvlm, prompt, answer, untouched):
+    attention_shares(lvlm, prompt, answer)
+    untouched.check()
+    llava_cam(lvlm, prompt, answer)
+    untouched.check()
+    sweep(lvlm, [prompt], 2, keep=2)
+    untouched.check()
+    for mode in ("drop", "mask"):
+        with truncated(lvlm, 2, keep=2, mode=mode):
+            lvlm.answer(prompt, 2)
+            with pytest.raises(AssertionError):
+                untouched.check()
+        untouched.check()
+
+
+def test_nothing_is_left_behind_by_an_error_inside_a_context(lvlm, prompt, untouched):
+    contexts = (
+        lambda: truncated(lvlm, 2, keep=2),
+        lambda: lvlm.observed(lambda *_: None),
+        lambda: lvlm.attention_replaced(lambda *_: None),
+    )
+    for context in contexts:
+        with pytest.raises(ZeroDivisionError), context():
+            1 / 0  # noqa: B018
+        untouched.check()
+
+
+def test_nothing_is_left_behind_by_an_error_inside_the_model(lvlm, prompt, answer, untouched, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ZeroDivisionError
+
+    def generating():
+        with truncated(lvlm, 2, keep=2):
+            lvlm.answer(prompt, 2)
+
+    monkeypatch.setattr(lvlm.decoder.layers[4].mlp, "forward", fail)
+    for instrument in (
+        generating,
+        lambda: attention_shares(lvlm, prompt, answer),
+        lambda: llava_cam(lvlm, prompt, answer),
+        lambda: sweep(lvlm, [prompt], 2),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            instrument()
+        untouched.check()
+
+
+def test_attention_is_replaced_once_at_a_time(lvlm, untouched):
+    with lvlm.attention_replaced(lambda *_: None):
+        with pytest.raises(RuntimeError, match="already replaced"), lvlm.attention_replaced(lambda *_: None):
+            pass
+    untouched.check()
+
+
+def test_several_observers_see_the_same(lvlm, prompt, untouched):
+    first, second = [], []
+    with lvlm.observed(lambda layer, *_: first.append(layer)):
+        with lvlm.observed(lambda layer, *_: second.append(layer)):
+            lvlm.logits(prompt)
+        lvlm.logits(prompt)
+
+    assert first == 2 * second == 2 * list(range(lvlm.n_layers))
+    untouched.check()

@@ -1,0 +1,102 @@
+"""Does the sweep give each prompt what it would get alone, one truncation layer at a time?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from repro.sweep import layout, sweep
+from repro.truncation import truncated
+
+pytestmark = pytest.mark.invariant
+
+#: Of logits, relative to the largest; measured 3e-7 between ways to sum in float32, here times 30.
+LOGIT_TOLERANCE = 1e-5
+NEW_TOKENS = 5
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=LOGIT_TOLERANCE * abs(expected).max())
+
+
+@pytest.mark.parametrize(("keep", "ranking_row"), [(0, "last_prompt"), (5, "last_prompt"), (5, "last_image")])
+def test_a_batch_equals_its_prompts_alone(lvlm, prompts, keep, ranking_row):
+    together = sweep(lvlm, prompts, NEW_TOKENS, keep=keep, ranking_row=ranking_row)
+
+    assert len(together) == len(prompts)
+    for prompt, one in zip(prompts, together, strict=True):
+        (alone,) = sweep(lvlm, [prompt], NEW_TOKENS, keep=keep, ranking_row=ranking_row)
+        assert_close(one.logits, alone.logits)
+        assert one.answers == alone.answers
+        assert one.logits.shape[0] == len(one.answers) == lvlm.n_layers + 1
+
+
+def test_the_last_row_is_the_untouched_model(lvlm, prompts):
+    for prompt, one in zip(prompts, sweep(lvlm, prompts, NEW_TOKENS), strict=True):
+        assert_close(one.logits[-1], lvlm.logits(prompt)[-1].cpu().numpy())
+        assert one.answers[-1] == lvlm.answer(prompt, NEW_TOKENS)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 7])
+def test_answers_are_cut_off_as_generate_cuts_them(lvlm, prompt, longest):
+    (swept,) = sweep(lvlm, [prompt], longest)
+    for after in range(lvlm.n_layers + 1):
+        with truncated(lvlm, after):
+            assert swept.answers[after] == lvlm.answer(prompt, longest)
+
+
+def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
+    """Tokens that the model says anyway are made to end its answers, at different lengths per layer."""
+    free = [sweep(lvlm, [one], NEW_TOKENS)[0].answers for one in prompts]
+    second = free[0][-1].ids[1]
+    monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", [*sorted(lvlm.stop_ids), second])
+
+    for prompt, one in zip(prompts, sweep(lvlm, prompts, NEW_TOKENS), strict=True):
+        for after in range(lvlm.n_layers + 1):
+            with truncated(lvlm, after):
+                assert one.answers[after] == lvlm.answer(prompt, NEW_TOKENS)
+            assert second not in one.answers[after].ids[:-1]
+
+
+def test_without_a_stop_id_answers_run_to_the_limit(lvlm, prompt, monkeypatch):
+    monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", None)
+
+    (swept,) = sweep(lvlm, [prompt], 3)
+
+    assert lvlm.stop_ids == frozenset()
+    assert [len(one.ids) for one in swept.answers] == [3] * (lvlm.n_layers + 1)
+
+
+def test_a_sweep_repeats_itself(lvlm, prompts):
+    first, second = (sweep(lvlm, prompts, 2, keep=3) for _ in range(2))
+
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+        assert one.answers == other.answers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        ({"keep": -1}, "keep must be from 0 to .* not -1"),
+        ({"keep": 10_000}, "keep must be from 0 to the prompt's .* image tokens, not 10000"),
+        ({"ranking_row": "first"}, "ranking_row must be .* not 'first'"),
+        ({"prompts": []}, "at least one prompt"),
+    ],
+)
+def test_settings_out_of_range_are_refused(lvlm, prompt, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(lvlm, **{"prompts": [prompt], "max_new_tokens": 1, **arguments})
+
+
+def test_images_at_different_positions_are_not_swept_together(lvlm, prompt, shifted):
+    assert layout(prompt) != layout(shifted)
+
+    with pytest.raises(ValueError, match="image tokens at the same positions"):
+        sweep(lvlm, [prompt, shifted], 1)
+
+
+def test_weights_that_are_not_a_number_are_refused(broken, prompts):
+    with pytest.raises(ValueError, match="logits of prompt 0, truncated after 0, are not finite"):
+        sweep(broken, prompts, 2)
