@@ -74,7 +74,8 @@ def pointing(n_layers: int = 10) -> Pointing:
 
 def row(**changes) -> TableRow:
     given = TableRow(
-        "llava-mini", "POPE", "Acc", True, 612, 0.8471, (0.8212, 0.8734), 6, (5, 7), 0.8551, (0.8312, 0.8799), 0.0080,
+        "llava-mini", "POPE", "Acc", True, 612, 0.8471, (0.8212, 0.8734), 6, (5, 7), 0.8551,
+        (0.8312, 0.8799), 0.0080,
         (-0.0021, 0.0178), 10, 306,
     )  # fmt: skip
     return replace(given, **changes)
@@ -180,7 +181,8 @@ def test_what_was_measured_comes_first_then_table_figures_and_reproduction(writt
 
 @pytest.mark.parametrize(
     "number",
-    ["84.7 [82.1, 87.3]", "6 of 10 [5, 7]", "85.5 [83.1, 88.0]", "+0.8 [−0.2, +1.8]", "n = 612 cliff chosen on 306 others",
+    ["84.7 [82.1, 87.3]", "6 of 10 [5, 7]", "85.5 [83.1, 88.0]", "+0.8 [−0.2, +1.8]",
+     "n = 612 cliff chosen on 306 others",
      "CHAIR_s ↓", "Acc ↑", "−1.2 ["],
 )  # fmt: skip
 def test_table_prints_every_number_with_its_interval(written, number):
