@@ -286,18 +286,20 @@ def _units(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What is drawn as a whole: parts by stratum [units, strata, N + 1, 2], and the group each is drawn within.
 
-    Items by themselves are drawn within their stratum, clusters, which may span strata, among all clusters.
+    A unit is a cluster, or an item where there are none; units found in the same strata form a group.
     """
     codes = np.unique(strata, return_inverse=True)[1]
-    if clusters is None:
-        unit, within = np.arange(len(parts)), codes
-    else:
-        if len(clusters) != len(parts):
-            raise ValueError(f"{len(clusters)} cluster names for {len(parts)} items")
-        unit = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        within = np.zeros(unit.max() + 1, dtype=int)
+    if clusters is not None and len(clusters) != len(parts):
+        raise ValueError(f"{len(clusters)} cluster names for {len(parts)} items")
+    names = np.arange(len(parts)) if clusters is None else np.asarray(clusters)
+    unit = np.unique(names, return_inverse=True)[1]
     units = np.zeros((unit.max() + 1, codes.max() + 1, *parts.shape[1:]))
     np.add.at(units, (unit, codes), parts)
+    found = np.zeros(units.shape[:2], dtype=bool)
+    found[unit, codes] = True
+    within = np.unique(found, axis=0, return_inverse=True)[1].reshape(-1)
+    if np.bincount(within).min() < 2:
+        raise ValueError("resampling needs at least 2 clusters in the same strata; a single one never varies")
     return units, within
 
 

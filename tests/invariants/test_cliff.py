@@ -310,12 +310,27 @@ def test_halves_are_stable_and_balanced():
     assert "".join(map(str, halves(np.zeros(16), ids[:16]).astype(int))) == "0010100111101100"
 
 
-def test_one_cluster_per_item_changes_nothing():
+@pytest.mark.parametrize("sizes", [[60], [3, 57]])
+def test_one_cluster_per_item_changes_nothing(sizes):
+    """Not even where a stratum is small: resamples keep it."""
     parts = accuracy_parts(answers(np.random.default_rng(8), 60, [-0.3, 0.0]))
-    names = [f"image {i}" for i in range(60)]
-    alone, named = compare(parts, np.zeros(60)), compare(parts, np.zeros(60), clusters=names)
+    strata, names = np.repeat(range(len(sizes)), sizes), [f"image {i:02}" for i in range(60)]
+    alone, named = compare(parts, strata), compare(parts, strata, clusters=names)
     np.testing.assert_array_equal(alone.low, named.low)
     np.testing.assert_array_equal(alone.high, named.high)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "words"),
+    [(["a"] * 8, "at least 2 clusters"), (["a", *"bbccddd"], None), (["a"] * 7, "7 cluster names")],
+)
+def test_unusable_clusters_are_named(clusters, words):
+    if words is None:
+        assert compare(GOOD, np.zeros(8), clusters=clusters).score[0] == 1
+        return
+    for analyse in (compare, cliff_layer):
+        with pytest.raises(ValueError, match=words):
+            analyse(GOOD, np.zeros(8), clusters=clusters)
 
 
 def test_repeated_questions_do_not_narrow_the_interval_of_their_image():
