@@ -1,8 +1,8 @@
-"""Makes the suite's plugin, goldens included, available to every test of the checkout."""
+"""What the tests of this checkout share; the suite's own plugin is ``repro.pytest_plugin``."""
 
 from hypothesis import settings
 
-pytest_plugins = ["repro.pytest_plugin", "pytester"]
+pytest_plugins = ["pytester"]
 
 # A regression suite must find the same examples every time, on however slow a machine.
 settings.register_profile("repro", derandomize=True, deadline=None)

@@ -28,6 +28,7 @@ MARKERS = {
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
 }
+CHECKOUT = FIXTURES.parent
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
 
@@ -63,6 +64,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
+    """Keep to the checkout's own configuration.
+
+    Before it knows our options, pytest takes an existing directory behind one ("--data DIR") for a place of
+    tests, and looks for its configuration there.
+    """
+    settings = CHECKOUT / "pyproject.toml"
+    given = config.getoption("inifilename") or config.getoption("rootdir")
+    if given or config.inipath == settings or config.invocation_params.dir != CHECKOUT:
+        return None
+    return pytest.main(["-c", str(settings), *config.invocation_params.args])
+
+
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
     """The models of ``--model`` by name, with the paths given; all of the registry by default."""
     chosen: dict[str, Path | None] = {}
@@ -91,7 +106,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
     models_of(config), benchmarks_of(config)
-    if not _is_worker(config):
+    if _is_worker(config):
+        # Workers that each use every core wait for each other more than they compute.
+        torch.set_num_threads(max(1, torch.get_num_threads() // config.workerinput["workercount"]))
+    else:
         config.pluginmanager.register(_Summary())
     limit = config.getoption("--limit")
     if limit is not None and limit < 8:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from repro.models.card import ModelCard
-from repro.models.loading import load_checkpoint, read_json
+from repro.models.loading import load_checkpoint, load_part, read_json
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -35,8 +35,8 @@ class Llava(Lvlm):
         model = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
         settings = read_json(path / "processor_config.json")
         processor = LlavaProcessor(
-            image_processor=CLIPImageProcessor.from_pretrained(path, local_files_only=True),
-            tokenizer=AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False),
+            image_processor=load_part(CLIPImageProcessor, path, "preprocessor_config.json"),
+            tokenizer=load_part(AutoTokenizer, path, "tokenizer.json"),
             patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
             # CLIP's class token counts as additional and is dropped by the "default" strategy.
             num_additional_image_tokens=settings.get("num_additional_image_tokens", 1),

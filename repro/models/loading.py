@@ -36,7 +36,12 @@ def check_directory(path: Path, model_type: str) -> None:
     found = read_json(path / "config.json").get("model_type")
     if found != model_type:
         raise CheckpointError(f"{path / 'config.json'} is of model_type {found!r}; expected {model_type!r}")
-    if (path / "model.safetensors").is_file() or (path / "model.safetensors.index.json").is_file():
+    if (path / "model.safetensors").is_file():
+        return
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        if not isinstance(read_json(index).get("weight_map"), dict):
+            raise CheckpointError(f"{index} should hold a weight_map from tensor names to shards")
         return
     pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
     if pickles:
@@ -47,6 +52,18 @@ def check_directory(path: Path, model_type: str) -> None:
     raise CheckpointError(
         f"{path} holds no weights: expected model.safetensors, or model.safetensors.index.json with its shards"
     )
+
+
+def load_part(part: Any, path: Path, file: str) -> Any:
+    """``part.from_pretrained`` of a checkpoint directory; CheckpointError that names the file it is made of."""
+    if not (path / file).is_file():
+        raise CheckpointError(
+            f"{path / file} is missing: a checkpoint directory in the published layout has it"
+        )
+    try:
+        return part.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise CheckpointError(f"cannot read {path / file}: {error}") from error
 
 
 def load_checkpoint(
@@ -74,13 +91,16 @@ def load_checkpoint(
         if type(error).__module__.startswith("safetensors"):
             raise CheckpointError(f"a weight file in {path} is damaged: {error}") from error
         raise
+    # transformers 5 lists (name, shape in the checkpoint, shape in the model), transformers 4 names alone.
+    misshapen = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     problems = [
         f"{what}: {', '.join(sorted(map(str, names))[:5])}"
         + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         for what, names in (
             ("missing", found["missing_keys"]),
             ("surplus", found["unexpected_keys"]),
-            ("misshapen (name, in the checkpoint, in the model)", found["mismatched_keys"]),
+            ("misshapen", [f"{name} (the model's is {shapes[name]})" for name in misshapen]),
         )
         if names
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,8 +14,8 @@ from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
 
-#: A sum of some hundred float32 probabilities; measured 3e-7, here with a factor of 30.
-SHARE_TOLERANCE = 1e-5
+#: A sum of some hundred float32 probabilities; measured 9e-7, here times 20.
+SHARE_TOLERANCE = 2e-5
 
 
 def naive_rows(query, key, mask, scaling, rows):
@@ -38,7 +38,6 @@ def naive_rows(query, key, mask, scaling, rows):
     return out
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 2), st.sampled_from([1, 2]), st.sampled_from([1, 3]), st.integers(1, 6)),
     cached=st.integers(0, 4),
@@ -82,7 +81,6 @@ def test_shares_are_a_distribution_in_every_layer_and_row(lvlm, prompts, answer)
         assert (raw[:, 1:, 3] > 0).all(), "an answer row attends at least to itself"
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4), min_size=1, max_size=6))
 def test_the_papers_shares_leave_the_answer_out(rows):
     raw = np.array(rows, dtype=np.float32)[None]

@@ -11,14 +11,17 @@ from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
 
-#: Of heat in [0, 1]: float32 gradients summed in another order; measured 2e-5 at most, here times 25.
-HEAT_TOLERANCE = 5e-4
+#: Of heat in [0, 1]: float32 gradients summed in another order; measured 5e-5 at most, here times 20.
+HEAT_TOLERANCE = 1e-3
 
 
-def slow_heat(lvlm, prompt, answer, noise, relu_gradients=False):
-    """LLaVA-CAM [N, tokens] by one forward and one backward pass per layer and noisy image [n, 3, H, W]."""
+def slow_heat(lvlm, prompt, answer, noise):
+    """LLaVA-CAM [2, N, tokens] by one forward and one backward pass per layer and noisy image [n, 3, H, W].
+
+    First with the gradients as they are, then with the positive ones alone.
+    """
     rows = range(len(prompt.segments) - 1, len(prompt.segments) + len(answer) - 1)
-    heat = np.zeros((lvlm.n_layers, len(prompt.segments.image)))
+    heat = np.zeros((2, lvlm.n_layers, len(prompt.segments.image)))
     for layer in range(lvlm.n_layers):
         norm = lvlm.decoder.layers[layer].post_attention_layernorm
         for one in noise:
@@ -34,10 +37,9 @@ def slow_heat(lvlm, prompt, answer, noise, relu_gradients=False):
             (gradient,) = torch.autograd.grad(z, found)
             gradient = gradient[0, prompt.segments.image].double().cpu().numpy()
             feature = found[0].detach()[0, prompt.segments.image].double().cpu().numpy()
-            if relu_gradients:
-                gradient = np.maximum(gradient, 0)
-            heat[layer] += np.maximum(feature @ gradient.mean(axis=0), 0)
-    peak = heat.max(axis=1, keepdims=True)
+            for kind, part in enumerate((gradient, np.maximum(gradient, 0))):
+                heat[kind, layer] += np.maximum(feature @ part.mean(axis=0), 0)
+    peak = heat.max(axis=2, keepdims=True)
     return np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0)
 
 
@@ -46,13 +48,13 @@ def noise_of(prompt, samples, seed, scale):
     return scale * torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("relu_gradients", [False, True])
-def test_heat_equals_one_backward_pass_per_layer(lvlm, prompt, answer, relu_gradients):
-    expected = slow_heat(lvlm, prompt, answer, noise_of(prompt, 2, 3, 0.1), relu_gradients)
+def test_heat_equals_one_backward_pass_per_layer(lvlm, prompt, answer):
+    expected = slow_heat(lvlm, prompt, answer, noise_of(prompt, 2, 3, 0.1))
 
-    found = llava_cam(lvlm, prompt, answer, samples=2, seed=3, relu_gradients=relu_gradients)
-
-    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=HEAT_TOLERANCE)
+    for relu_gradients in (False, True):
+        found = llava_cam(lvlm, prompt, answer, samples=2, seed=3, relu_gradients=relu_gradients)
+        found = found.reshape(lvlm.n_layers, -1)
+        np.testing.assert_allclose(found, expected[int(relu_gradients)], rtol=0, atol=HEAT_TOLERANCE)
 
 
 def test_heat_is_normalised_once_per_layer_and_zero_in_the_last(lvlm, prompts, answer):
@@ -74,15 +76,14 @@ def test_heat_ends_where_the_image_does(lvlm, prompt, answer, keep):
         for mode in ("drop", "mask"):
             with truncated(lvlm, after, keep=keep, mode=mode) as cut:
                 heat[mode] = llava_cam(lvlm, prompt, answer)
-        gone = ~np.isin(prompt.segments.image, cut.stay[0].cpu().numpy()) if after < lvlm.n_layers else []
-
-        # From layer ``after`` on (counted from 1) no gradient reaches a token that is removed behind it.
-        behind = heat["drop"].reshape(lvlm.n_layers, -1)[max(after - 1, 0) :]
-        assert (behind[:, gone] == 0).all() or after == lvlm.n_layers
         np.testing.assert_allclose(heat["drop"], heat["mask"], rtol=0, atol=HEAT_TOLERANCE)
+        if after < lvlm.n_layers:
+            gone = ~np.isin(prompt.segments.image, cut.stay[0].cpu().numpy())
+            for one in heat.values():
+                assert (one.reshape(lvlm.n_layers, -1)[after:, gone] == 0).all()
         if keep == 0:
-            assert (heat["drop"][max(after - 1, 0) :] == 0).all()
-            assert (heat["mask"][max(after - 1, 0) :] == 0).all()
+            # Behind the attention of layer ``after`` nothing reads the image either.
+            assert all((one[max(after - 1, 0) :] == 0).all() for one in heat.values())
     np.testing.assert_array_equal(heat["drop"], plain)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.segments import ANSWER, IMAGE, SYSTEM, USER, Segments
@@ -14,7 +14,6 @@ pytestmark = pytest.mark.invariant
 image_masks = st.lists(st.booleans(), min_size=1, max_size=60).filter(any)
 
 
-@settings(deadline=None, derandomize=True)
 @given(image_masks)
 def test_segments_partition_the_prompt(is_image):
     segments = Segments.from_image_mask(np.array(is_image))
@@ -27,7 +26,6 @@ def test_segments_partition_the_prompt(is_image):
     assert parts[2] == [i for i, image in enumerate(is_image) if i > first and not image]
 
 
-@settings(deadline=None, derandomize=True)
 @given(image_masks, st.integers(0, 9))
 def test_the_answer_follows_the_prompt(is_image, length):
     segments = Segments.from_image_mask(np.array(is_image))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.segments import Segments
@@ -18,11 +18,11 @@ from repro.truncation import top_image_tokens, truncated
 
 pytestmark = pytest.mark.invariant
 
-#: Of logits, relative to the largest; measured 3e-7 between ways to sum in float32, here times 30.
-LOGIT_TOLERANCE = 1e-5
-#: Of hidden states, relative to the largest: measured 1e-6, times 10.
-HIDDEN_TOLERANCE = 1e-5
-NEW_TOKENS = 4
+#: Of logits, relative to the largest: float32 summed in another order. Measured 3e-6 at most, here times 10.
+LOGIT_TOLERANCE = 3e-5
+#: Of hidden states, relative to the largest, which spread less: measured 3e-8, here times 30.
+HIDDEN_TOLERANCE = 1e-6
+NEW_TOKENS = 3
 SOME = 5
 #: Image tokens kept (-1: all) and the row that ranks them.
 CUTS = [(0, "last_prompt"), (SOME, "last_prompt"), (SOME, "last_image"), (-1, "last_prompt")]
@@ -89,7 +89,7 @@ def grouped(lvlm):
     heads = config.text_config.num_attention_heads
     config.text_config.num_key_value_heads = heads // 2
     # Wide enough that attention is far from uniform.
-    config.text_config.initializer_range = 0.2
+    config.text_config.initializer_range = 0.1
     torch.manual_seed(0)
     model = type(lvlm.model)(config).to(lvlm.device, lvlm.model.dtype)
     model.generation_config = lvlm.model.generation_config
@@ -318,14 +318,11 @@ def test_the_choice_before_the_first_layer_is_fixed(lvlm, prompt):
     assert torch.equal(*stays)
 
 
-@settings(deadline=None, derandomize=True)
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30, unique=True), st.data())
-def test_the_top_tokens_are_the_largest_in_order_of_position(scores, data):
-    keep = data.draw(st.integers(0, len(scores)))
+@given(st.permutations(range(12)), st.integers(0, 12))
+def test_the_top_tokens_are_the_largest_in_order_of_position(ranks, keep):
+    found = top_image_tokens(torch.tensor([ranks]), len(ranks), keep)[0].tolist()
 
-    found = top_image_tokens(torch.tensor([scores]), len(scores), keep)[0].tolist()
-
-    assert found == sorted(sorted(range(len(scores)), key=lambda i: -scores[i])[:keep])
+    assert found == [i for i, rank in enumerate(ranks) if rank >= len(ranks) - keep]
 
 
 def test_a_truncated_model_is_not_truncated_again(lvlm, prompt):

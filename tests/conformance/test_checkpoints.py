@@ -1,0 +1,207 @@
+"""Is a checkpoint in the published layout read exactly, and any other refused by what is wrong with it?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from repro.models import find_card, load_model
+from repro.models.loading import CheckpointError
+
+pytestmark = pytest.mark.conformance
+
+NAME = "llava-1.5"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A copy of the miniature to spoil."""
+    return shutil.copytree(find_card(NAME).miniature, tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def tensors(checkpoint):
+    return load_file(checkpoint / "model.safetensors")
+
+
+def store(checkpoint, tensors, name="model.safetensors"):
+    save_file(tensors, checkpoint / name, metadata={"format": "pt"})
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(checkpoint) -> str:
+    """The error of loading it."""
+    with pytest.raises(CheckpointError) as found:
+        load_model(NAME, checkpoint)
+    return str(found.value)
+
+
+def test_a_missing_tensor_is_named(checkpoint, tensors):
+    name = next(key for key in tensors if "layers.3.mlp.up_proj" in key)
+    del tensors[name]
+    store(checkpoint, tensors)
+
+    message = refused(checkpoint)
+
+    assert "missing" in message and "layers.3.mlp.up_proj.weight" in message and str(checkpoint) in message
+    assert "surplus" not in message
+
+
+def test_a_surplus_tensor_is_named(checkpoint, tensors):
+    store(checkpoint, tensors | {"language_model.model.adapter.weight": torch.zeros(2)})
+
+    message = refused(checkpoint)
+
+    assert "surplus" in message and "adapter.weight" in message and "missing" not in message
+
+
+def test_a_misshapen_tensor_is_named_with_the_shape_it_should_have(checkpoint, tensors):
+    name = next(key for key in tensors if "layers.3.mlp.up_proj" in key)
+    rows, columns = tensors[name].shape
+    store(checkpoint, tensors | {name: torch.zeros(rows, columns + 1)})
+
+    message = refused(checkpoint)
+
+    assert "misshapen" in message
+    assert f"layers.3.mlp.up_proj.weight (the model's is [{rows}, {columns}])" in message
+
+
+def test_many_missing_tensors_are_counted(checkpoint, tensors):
+    store(checkpoint, {key: value for key, value in tensors.items() if "mlp" not in key})
+
+    message = refused(checkpoint)
+
+    assert "more" in message and len(message) < 1500
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not safetensors", "empty"])
+def test_a_damaged_weight_file_is_refused(checkpoint, damage):
+    path = checkpoint / "model.safetensors"
+    whole = path.read_bytes()
+    half = whole[: len(whole) // 2]
+    path.write_bytes({"truncated": half, "not safetensors": b"PK\3\4" * 99, "empty": b""}[damage])
+
+    message = refused(checkpoint)
+
+    assert "damaged" in message and str(checkpoint) in message
+
+
+def test_no_weights_are_said_to_be_missing(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+
+    assert f"{checkpoint} holds no weights: expected model.safetensors" in refused(checkpoint)
+
+
+def test_a_pickle_is_refused_with_the_way_out(checkpoint, tensors):
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(tensors, checkpoint / "pytorch_model.bin")
+
+    message = refused(checkpoint)
+
+    assert "pytorch_model.bin" in message and "is refused" in message and "save_file" in message
+
+
+def test_another_kind_of_model_is_refused(checkpoint):
+    edit_json(checkpoint / "config.json", model_type="qwen2_vl")
+
+    message = refused(checkpoint)
+
+    assert "config.json" in message and "'qwen2_vl'" in message and "'llava'" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is missing"), ("{", "is not valid JSON"), ("[]", "should hold a JSON object, not a list")],
+)
+def test_a_configuration_that_cannot_be_read_is_named(checkpoint, name, content, message):
+    (checkpoint / name).unlink()
+    if content is not None:
+        (checkpoint / name).write_text(content)
+
+    assert f"{checkpoint / name} {message}" in refused(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
+def test_a_processor_that_cannot_be_read_is_refused(checkpoint, name):
+    (checkpoint / name).write_text("{")
+    assert name in refused(checkpoint)
+
+    (checkpoint / name).unlink()
+    assert name in refused(checkpoint)
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    assert f"no checkpoint directory at {tmp_path / 'nowhere'}" in refused(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    assert f"no checkpoint directory at {tmp_path / 'file'}" in refused(tmp_path / "file")
+
+
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(KeyError, match="no model 'gpt-0'; the models are .*llava-1.5"):
+        load_model("gpt-0")
+
+
+@pytest.fixture
+def sharded(checkpoint, tensors):
+    """The same weights in two shards and an index, as large checkpoints are published."""
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in shards.items():
+        store(checkpoint, {name: tensors[name] for name in part}, file)
+    index = {
+        "metadata": {"total_size": sum(value.nbytes for value in tensors.values())},
+        "weight_map": {name: file for file, part in shards.items() for name in part},
+    }
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    (checkpoint / "model.safetensors").unlink()
+    return checkpoint
+
+
+def test_shards_load_as_the_single_file(sharded):
+    whole, parts = load_model(NAME).model.state_dict(), load_model(NAME, sharded).model.state_dict()
+
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_missing_shard_is_named(sharded):
+    (sharded / "model-00002-of-00002.safetensors").unlink()
+
+    assert "model-00002-of-00002.safetensors" in refused(sharded)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_an_index_that_cannot_be_read_is_named(sharded, content):
+    (sharded / "model.safetensors.index.json").write_text(content)
+
+    assert "model.safetensors.index.json" in refused(sharded)
+
+
+def test_every_stored_value_arrives(tensors):
+    """Weights in memory are the stored half-precision numbers, in single precision."""
+    loaded = load_model(NAME)
+
+    parameters = list(loaded.model.parameters())
+    assert {parameter.dtype for parameter in parameters} == {torch.float32}
+    assert sum(map(torch.numel, parameters)) == sum(map(torch.numel, tensors.values()))
+    stored = next(value for name, value in tensors.items() if name.endswith("layers.3.mlp.up_proj.weight"))
+    assert torch.equal(loaded.decoder.layers[3].mlp.up_proj.weight, stored.float())
+
+
+@pytest.mark.parametrize("changes", [{"patch_size": 16}, {"num_additional_image_tokens": 0}])
+def test_a_wrong_count_of_image_tokens_is_traced_to_its_file(checkpoint, changes):
+    edit_json(checkpoint / "processor_config.json", **changes)
+    loaded = load_model(NAME, checkpoint)
+
+    message = "image tokens, the vision tower gives 36: patch_size or .*processor_config"
+    with pytest.raises(ValueError, match=message):
+        loaded.prompt(Image.new("RGB", (48, 48)), "What is it?")

@@ -1,0 +1,121 @@
+"""Are prompts and pictures prepared as LLaVA's own code does, and bad ones refused?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from repro.models import load_model
+from repro.models.llava import pad_to_square
+
+pytestmark = pytest.mark.conformance
+
+#: CLIP's mean colour as LLaVA fills with it: int(255 * mean), rounded towards zero.
+MEAN_COLOUR = (122, 116, 104)
+
+
+@pytest.fixture(scope="module")
+def llava():
+    return load_model("llava-1.5")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """48 x 48 pixels of noise."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
+
+
+def test_the_prompt_is_the_official_vicuna_v1_conversation(llava, picture):
+    prompt = llava.prompt(picture, "What is the number?\nAnswer the question using a single word or phrase.")
+
+    assert prompt.text == (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+        "helpful, detailed, and polite answers to the user's questions. USER: <image>\nWhat is the number?\n"
+        "Answer the question using a single word or phrase. ASSISTANT:"
+    )
+
+
+def test_braces_in_a_question_are_text(llava, picture):
+    question = "What is {0} in {question}?"
+
+    assert llava.prompt(picture, question).text.endswith(f"USER: <image>\n{question} ASSISTANT:")
+
+
+@pytest.mark.parametrize("question", ["<image>\nWhat is it?", "What is <image> and <image>?"])
+def test_a_placeholder_in_the_question_is_refused(llava, picture, question):
+    message = "image placeholders '<image>' for 1 image.*the question must hold none"
+    with pytest.raises(ValueError, match=message):
+        llava.prompt(picture, question)
+
+
+@pytest.mark.parametrize("size", [(6, 3), (3, 6), (7, 4), (4, 7), (5, 1), (5, 5)])
+def test_pictures_are_padded_to_a_square_of_the_mean_colour(size):
+    width, height = size
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    side = max(size)
+    expected = np.empty((side, side, 3), dtype=np.uint8)
+    expected[:] = MEAN_COLOUR
+    left, top = (side - width) // 2, (side - height) // 2
+    expected[top : top + height, left : left + width] = pixels
+
+    found = pad_to_square(Image.fromarray(pixels), MEAN_COLOUR)
+
+    np.testing.assert_array_equal(np.asarray(found), expected)
+
+
+@pytest.mark.parametrize("size", [(48, 24), (24, 48)])
+def test_the_model_sees_the_padded_picture(llava, picture, size):
+    cropped = picture.crop((0, 0, *size))
+    square = Image.new("RGB", (48, 48), MEAN_COLOUR)
+    square.paste(cropped, ((48 - size[0]) // 2, (48 - size[1]) // 2))
+
+    found, expected = llava.prompt(cropped, "What is it?"), llava.prompt(square, "What is it?")
+
+    assert torch.equal(found.image_inputs["pixel_values"], expected.image_inputs["pixel_values"])
+    assert found.image.tobytes() == expected.image.tobytes()
+
+
+def test_pixels_are_normalised_by_clips_mean_and_deviation(llava, picture):
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    expected = (np.asarray(picture) / 255 - mean) / std
+
+    found = llava.prompt(picture, "What is it?").image_inputs["pixel_values"][0]
+
+    # float32 of values up to 3.
+    np.testing.assert_allclose(found.permute(1, 2, 0), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
+def test_pictures_of_every_kind_are_read_as_rgb(llava, picture, tmp_path, mode):
+    other = picture.convert(mode)
+    if mode == "RGBA":
+        other.putalpha(Image.linear_gradient("L").resize(picture.size))
+    path = tmp_path / f"picture.{'tiff' if mode == 'CMYK' else 'png'}"
+    other.save(path)
+    expected = llava.prompt(other.convert("RGB"), "What is it?").image_inputs["pixel_values"]
+
+    for source in (other, path, str(path)):
+        assert torch.equal(llava.prompt(source, "What is it?").image_inputs["pixel_values"], expected)
+
+
+def test_a_missing_picture_is_named(llava, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no image at {tmp_path / 'gone.png'}"):
+        llava.prompt(tmp_path / "gone.png", "What is it?")
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty", "directory"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_picture_that_cannot_be_read_is_named(llava, picture, tmp_path, kind, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    picture.save(path)
+    whole = path.read_bytes()
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no picture", "empty": b""}[kind])
+
+    with pytest.raises(ValueError, match=f"cannot read the image {path}"):
+        llava.prompt(path, "What is it?")

@@ -1,0 +1,22 @@
+"""Goldens are of the shipped miniatures on the CPU."""
+
+import pytest
+
+from repro.golden import golden as golden
+from repro.models import find_card, load_model
+from repro.models.loading import CheckpointError
+from repro.models.lvlm import Lvlm
+from repro.pytest_plugin import models_of
+
+
+@pytest.fixture(scope="session")
+def lvlm(model_name: str, pytestconfig: pytest.Config) -> Lvlm:
+    """The model's miniature in float32."""
+    card = find_card(model_name)
+    path = models_of(pytestconfig)[model_name]
+    if path is not None and path.resolve() != card.miniature.resolve():
+        pytest.skip(f"the goldens of {model_name} are recorded from {card.miniature}, not from {path}")
+    try:
+        return load_model(model_name)
+    except CheckpointError as error:
+        pytest.fail(f"--model {model_name}: {error}", pytrace=False)
