@@ -77,7 +77,8 @@ def generate() -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], np.ndarra
 @pytest.fixture(scope="session")
 def eager_attention(lvlm: Lvlm) -> Callable[[Prompt, list[int]], np.ndarray]:
     """Attention probabilities [N, T, T] by transformers' own eager code, mean over heads."""
-    model = copy.deepcopy(lvlm.model)
+    # Loaded anew: transformers captures attentions by hooks that a deep copy would share with the original.
+    model = type(lvlm).load(lvlm.card, lvlm.path, lvlm.model.dtype, lvlm.device).model
     model.set_attn_implementation("eager")
 
     def run(prompt: Prompt, answer: list[int]) -> np.ndarray:
