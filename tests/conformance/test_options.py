@@ -7,11 +7,19 @@ from pathlib import Path
 import pytest
 
 from repro.benchmarks import BENCHMARKS
+from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
 
 pytestmark = pytest.mark.conformance
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _everything_imported():
+    """pytester forgets every module first imported within it, and transformers imports a model's when it is made."""
+    for name in REGISTRY:
+        load_model(name)
 
 
 @pytest.fixture
@@ -54,7 +62,9 @@ def test_a_limit_too_small_for_two_halves_is_refused(run):
 
 
 def test_a_missing_checkpoint_fails_and_names_the_place(run, tmp_path):
-    result = run("--model", f"llava-1.5={tmp_path / 'nowhere'}", "--benchmark", "pope", "--report", tmp_path / "r")
+    result = run(
+        "--model", f"llava-1.5={tmp_path / 'nowhere'}", "--benchmark", "pope", "--report", tmp_path / "r"
+    )
     result.assert_outcomes(errors=1)
     assert str(tmp_path / "nowhere") in said(result)
 

@@ -1,15 +1,16 @@
 """What each miniature gives for six fixed questions: prompts, attention shares, LLaVA-CAM, sweeps.
 
-Tolerances are multiples of the noise of one miniature (llava-1.5) over transformers 4.57.6 and 5.23.0, one
-and two threads, and ATEN_CPU_CAPABILITY default, avx2 and avx512 with oneDNN and MKL held to the same; the
-largest absolute difference over all items, layers and cells, and what is allowed:
+Tolerances are some 20 to 40 times the noise of the miniature llava-1.5 over transformers 4.57.6 and 5.23.0,
+one and two threads, and ATEN_CPU_CAPABILITY default, avx2 and avx512 with oneDNN and MKL held to the same:
+the largest absolute difference over all items, layers and cells, early and late in training, and what is
+allowed.
 
-    shares                           1.2e-7    5e-6
-    heat of LLaVA-CAM, unit norm     8.0e-6    2e-4   (1.4e-5 when the largest cell is 1)
-    logits                           1.6e-6    1e-4 + 1e-5 |logit|
-    margin of an answer              2.2e-6    as logits
+    shares                           1.2e-7, 6.6e-7    2e-5
+    heat of LLaVA-CAM, unit norm     8.0e-6, 7.1e-6    2e-4   (1.4e-5, 7.6e-6 when the largest cell is 1)
+    logits                           1.6e-6, 5.7e-6    2e-4 + 1e-5 |logit|
+    margin of an answer              2.2e-6, 7.2e-6    as logits
 
-No id, label or answer changed. Logits get a relative part, as a better trained model gives larger ones.
+No id, label or answer changed.
 """
 
 from functools import cache
@@ -49,7 +50,7 @@ TIE = 1e-3
 class SharesGolden(Golden):
     """Shares lie in [0, 1]: an absolute tolerance."""
 
-    atol, rtol = 5e-6, 0.0
+    atol, rtol = 2e-5, 0.0
 
 
 class CamGolden(Golden):
@@ -73,7 +74,7 @@ class SweepGolden(Golden):
     too. An answer is compared where its narrowest choice was decided by more than ``TIE``.
     """
 
-    atol, rtol = 1e-4, 1e-5
+    atol, rtol = 2e-4, 1e-5
 
     def settle(self, expected: Arrays, actual: Arrays) -> tuple[Arrays, Arrays]:
         ids, recorded = expected["top_ids"][:, :COMPARED], expected["top_logits"][:, :COMPARED]
