@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module", autouse=True)
 def _everything_imported():
-    """pytester forgets every module first imported within it, and transformers imports a model's when it is made."""
+    """pytester forgets modules first imported within it, as transformers does a model's when it is made."""
     for name in REGISTRY:
         load_model(name)
 
