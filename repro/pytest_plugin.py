@@ -108,7 +108,8 @@ def pytest_configure(config: pytest.Config) -> None:
     models_of(config), benchmarks_of(config)
     if _is_worker(config):
         # Workers that each use every core wait for each other more than they compute.
-        torch.set_num_threads(max(1, torch.get_num_threads() // config.workerinput["workercount"]))
+        workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     else:
         config.pluginmanager.register(_Summary())
     limit = config.getoption("--limit")

@@ -227,5 +227,5 @@ def _benchmark(name: str, title: str, mode: Mode) -> Benchmark:
     )
 
 
-CHAIR = _benchmark("chair", "CHAIR (approximate lemmas)", "approx")
-CHAIR_EXACT = _benchmark("chair-exact", "CHAIR (exact lemmas)", "exact")
+CHAIR = _benchmark("chair", "CHAIR (approx)", "approx")
+CHAIR_EXACT = _benchmark("chair-exact", "CHAIR (exact)", "exact")

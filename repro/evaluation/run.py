@@ -44,8 +44,11 @@ class Evaluation:
 
     @property
     def images(self) -> list[str]:
-        """Image of each item: questions about one image succeed or fail together."""
-        return [str(item.image) for item in self.items]
+        """Image of each item, by folder and name: questions about one image succeed or fail together.
+
+        The rest of its path is left out, as names decide halves and resamples wherever the data lie.
+        """
+        return ["/".join(item.image.parts[-2:]) for item in self.items]
 
 
 def limited(items: Sequence[Item], limit: int | None) -> list[Item]:

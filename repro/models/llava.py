@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
 from repro.models.card import ModelCard
 from repro.models.loading import load_checkpoint, load_part, read_json
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
+
+# transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.
+CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:

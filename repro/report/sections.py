@@ -165,7 +165,7 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     prompt = make_prompt(lvlm, first)
     row = HeatRow(
         benchmark=evaluation.benchmark.title,
-        question=first.question,
+        question=first.question.replace("\n", " "),
         answer=evaluation.answers[chosen[0]].text,
         image=np.asarray(prompt.image),
         heat=maps[0],

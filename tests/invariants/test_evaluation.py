@@ -1,6 +1,8 @@
 """From items to rows, figures and the record: what is counted is what was asked."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,15 @@ def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
     for item, answer in zip(result.items[:3], result.answers[:3], strict=True):
         prompt = lvlm.prompt(item.image, item.question)
         assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
+
+
+def test_where_the_data_lie_does_not_matter(evaluation):
+    result, _ = evaluation
+    moved = [
+        dataclasses.replace(item, image=Path("/elsewhere", *item.image.parts[-3:])) for item in result.items
+    ]
+    assert dataclasses.replace(result, items=moved).images == result.images
+    assert len(set(result.images)) == len({item.image for item in result.items})
 
 
 def test_batches_of_one_and_of_many_agree(lvlm, evaluation):

@@ -182,7 +182,7 @@ def test_what_was_measured_comes_first_then_table_figures_and_reproduction(writt
 @pytest.mark.parametrize(
     "number",
     ["84.7 [82.1, 87.3]", "6 of 10 [5, 7]", "85.5 [83.1, 88.0]", "+0.8 [−0.2, +1.8]",
-     "n = 612 cliff chosen on 306 others",
+     "n = 612 cliff: 306 others",
      "CHAIR_s ↓", "Acc ↑", "−1.2 ["],
 )  # fmt: skip
 def test_table_prints_every_number_with_its_interval(written, number):
