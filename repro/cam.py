@@ -78,6 +78,8 @@ def llava_cam(
     """
     if len(answer) == 0:
         raise ValueError("LLaVA-CAM needs at least one answer token to differentiate")
+    if noise < 0:
+        raise ValueError(f"noise must not be negative, not {noise}")
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
     shape = next(iter(prompt.image_inputs.values())).shape

@@ -29,6 +29,7 @@ MARKERS = {
     "gpu": "the same measurements on CUDA (deselected by default)",
 }
 CHECKOUT = FIXTURES.parent
+MINIWORLD = FIXTURES / "miniworld"
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
 
@@ -58,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--data",
         type=Path,
-        default=FIXTURES / "miniworld",
+        default=MINIWORLD,
         metavar="DIR",
         help="data sets in the published layout (default: the miniature data sets)",
     )
@@ -69,11 +70,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     """Keep to the checkout's own configuration.
 
     Before it knows our options, pytest takes an existing directory behind one ("--data DIR") for a place of
-    tests, and looks for its configuration there.
+    tests, and looks for its configuration there; so do workers, for whom the report's directory exists by then.
     """
     settings = CHECKOUT / "pyproject.toml"
     given = config.getoption("inifilename") or config.getoption("rootdir")
-    if given or config.inipath == settings or config.invocation_params.dir != CHECKOUT:
+    if given or config.invocation_params.dir != CHECKOUT:
         return None
     return pytest.main(["-c", str(settings), *config.invocation_params.args])
 
@@ -82,12 +83,16 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
     """The models of ``--model`` by name, with the paths given; all of the registry by default."""
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
-        name, _, path = given.partition("=")
+        name, given_path, path = given.partition("=")
         try:
             find_card(name)
         except KeyError as error:
             raise pytest.UsageError(f"--model {given}: {error.args[0]}") from None
-        chosen[name] = Path(path) if path else None
+        if given_path and not path:
+            raise pytest.UsageError(f"--model {given}: no directory behind the equals sign")
+        if name in chosen:
+            raise pytest.UsageError(f"--model {given}: {name} is named twice")
+        chosen[name] = Path(path).expanduser() if path else None
     return chosen or dict.fromkeys(REGISTRY)
 
 
@@ -113,6 +118,9 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         config.pluginmanager.register(_Summary())
     limit = config.getoption("--limit")
+    other_data = config.getoption("--data").resolve() != MINIWORLD
+    if config.getoption("update_snapshots", False) and (limit is not None or other_data):
+        raise pytest.UsageError("--snapshot-update records whole runs: leave --limit and --data out")
     if limit is not None and limit < 8:
         raise pytest.UsageError(
             f"--limit {limit}: at least 8 items are needed to form two halves with intervals"
@@ -171,7 +179,7 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
     try:
         return load_model(model_name, models_of(request.config)[model_name], device=device_name)
     except CheckpointError as error:
-        pytest.fail(f"--model {model_name}: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
 
 
 @pytest.fixture(scope="session")

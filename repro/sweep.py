@@ -74,7 +74,7 @@ class _Pass:
         self.values: list[Tensor] = []
         self.own_keys: list[Tensor] = []  # per layer [B, H, branches, W, D]
         self.own_values: list[Tensor] = []
-        self.new_keys: list[Tensor] = []  # per layer [B, H, N + 1, max_new_tokens, D]
+        self.new_keys: list[Tensor] = []  # per layer [B, H, N + 1, room, D]
         self.new_values: list[Tensor] = []
         self.step = 0
 
@@ -136,10 +136,10 @@ class _Pass:
         self.own_values.append(own_v)
         return torch.cat([out, mixed], dim=2)
 
-    def reserve(self, max_new_tokens: int) -> None:
-        """Room for keys and values of the answers."""
+    def reserve(self, tokens: int) -> None:
+        """Room for keys and values of the first tokens of the answers."""
         for key in self.keys:
-            shape = (*key.shape[:2], self.lvlm.n_layers + 1, max_new_tokens, key.shape[-1])
+            shape = (*key.shape[:2], self.lvlm.n_layers + 1, tokens, key.shape[-1])
             self.new_keys.append(key.new_empty(shape))
             self.new_values.append(key.new_empty(shape))
         columns = torch.arange(self.total, device=self.lengths.device)
@@ -160,6 +160,10 @@ class _Pass:
     def attend_step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one token per branch; q [B, H, N + 1, D], row L truncated after L."""
         groups = query.shape[1] // key.shape[1]
+        if self.step == self.new_keys[layer].shape[3]:
+            # Most answers end long before the longest allowed: room doubles as it is needed.
+            for stored in (self.new_keys, self.new_values):
+                stored[layer] = torch.cat([stored[layer], torch.empty_like(stored[layer])], dim=3)
         keys, values = self.new_keys[layer], self.new_values[layer]
         keys[:, :, :, self.step] = key.repeat_interleave(groups, dim=1)
         values[:, :, :, self.step] = value.repeat_interleave(groups, dim=1)
@@ -229,7 +233,7 @@ def sweep(
             ids[row, : len(prompt.segments)] = prompt.input_ids[0]
         images = {k: torch.cat([p.image_inputs[k] for p in prompts]) for k in prompts[0].image_inputs}
         logits = first = run.prefill(lvlm.embed(ids, images))
-        run.reserve(max_new_tokens)
+        run.reserve(min(max_new_tokens, 16))
         stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
         chosen: list[Tensor] = []
         done = torch.zeros(logits.shape[:2], dtype=torch.bool, device=lvlm.device)

@@ -18,6 +18,8 @@ RankingRow = Literal["last_prompt", "last_image"]
 
 def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) -> None:
     """ValueError unless 0 <= after <= n_layers and 0 <= keep <= n_image (where that is known)."""
+    if not (isinstance(after, int) and isinstance(keep, int)):
+        raise ValueError(f"after and keep must be whole numbers, not {after!r} and {keep!r}")
     if not 0 <= after <= n_layers:
         raise ValueError(
             f"after must be a layer from 0 (none sees the image) to {n_layers} (all do), not {after}"

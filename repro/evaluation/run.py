@@ -44,11 +44,16 @@ class Evaluation:
 
     @property
     def images(self) -> list[str]:
-        """Image of each item, by folder and name: questions about one image succeed or fail together.
+        """Image of each item; see ``image_names``."""
+        return image_names(self.items)
 
-        The rest of its path is left out, as names decide halves and resamples wherever the data lie.
-        """
-        return ["/".join(item.image.parts[-2:]) for item in self.items]
+
+def image_names(items: Sequence[Item]) -> list[str]:
+    """Image of each item, by folder and name: questions about one image succeed or fail together.
+
+    The rest of its path is left out: names decide halves and resamples, wherever the data lie.
+    """
+    return ["/".join(item.image.parts[-2:]) for item in items]
 
 
 def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -112,8 +117,16 @@ def evaluate(
     try:
         for batch in batches(lvlm, items, batch_size):
             indices, prompts = [i for i, _ in batch], [p for _, p in batch]
-            room = lvlm.decoder.config.max_position_embeddings - max(len(p.segments) for p in prompts)
+            longest, context = (
+                max(len(p.segments) for p in prompts),
+                lvlm.decoder.config.max_position_embeddings,
+            )
+            room = context - longest
             try:
+                if room < 1:
+                    raise ValueError(
+                        f"a prompt of {longest} tokens leaves no room for an answer within {context}"
+                    )
                 swept = sweep(lvlm, prompts, min(benchmark.max_new_tokens, room))
             except ValueError as error:
                 names = ", ".join(items[i].id for i in indices)

@@ -15,20 +15,32 @@ from repro.report.data import RecordedTable, Report
 from repro.report.sections import MARGIN, Measured
 from repro.report.text import layer_interval, percent, percent_interval, points, points_interval
 
-_NOTES = (
-    "Measured on miniatures: small models of the real architectures, trained from scratch on rendered scenes. "
-    "They exercise the method and the code; they are not the published models, and their numbers say nothing "
-    "about those.",
+_MINIATURE = (
+    "is a miniature: a small model of the real architecture, trained from scratch on rendered scenes. It "
+    "exercises the method and the code; it is not the published model, and its numbers say nothing about that one."
+)
+_LAYERS = (
     "L is the number of decoder layers that see the image tokens: L = 0 none, L = N all. The cliff layer is the "
     f"smallest L from which on the score is non-inferior to L = N by a margin of {100 * MARGIN:.0f} points "
     "(lower end of the paired 95 % bootstrap interval). It is chosen on half of the images; the scores beside it "
-    "come from the other half.",
+    "come from the other half."
 )
+
+
+def notes(parts: Sequence[Measured]) -> list[str]:
+    """What was measured on what, and how to read a cliff layer."""
+    said = [
+        f"{part.table[0].model} is the checkpoint in {part.checkpoint}."
+        if part.checkpoint
+        else f"{part.table[0].model} {_MINIATURE}"
+        for part in parts
+    ]
+    return [*dict.fromkeys(said), _LAYERS]
 
 
 def build(parts: Sequence[Measured], command: str) -> Report:
     """The report of everything measured in one session."""
-    models = dict.fromkeys(row.model for part in parts for row in part.table)
+    shipped = dict.fromkeys(row.model for part in parts for row in part.table if not part.checkpoint)
     return Report(
         title="Where information flows: Table 1 and its figures",
         command=command,
@@ -44,10 +56,10 @@ def build(parts: Sequence[Measured], command: str) -> Report:
         shares=[share for part in parts for share in part.shares],
         heats=[heat for part in parts for heat in part.heats],
         pointing=[point for part in parts for point in part.pointing],
-        notes=_NOTES,
+        notes=notes(parts),
         recorded=[
             *(table for part in parts for table in part.recorded),
-            *(table for model in models for table in recorded_tables(model)),
+            *(table for model in shipped for table in recorded_tables(model)),
         ],
     )
 
@@ -83,4 +95,4 @@ def table_lines(parts: Sequence[Measured]) -> list[str]:
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    return [*lines, "", *_NOTES]
+    return [*lines, "", *notes(parts)]

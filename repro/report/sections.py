@@ -27,8 +27,12 @@ Boxes = Callable[[Any], Sequence[Box]]
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All that one model on one benchmark adds to the report."""
+    """All that one model on one benchmark adds to the report.
 
+    ``checkpoint`` is the directory of a checkpoint the user named, empty for a shipped miniature.
+    """
+
+    checkpoint: str
     table: list[TableRow]
     curves: list[Curve]
     shares: list[Shares]
@@ -45,7 +49,7 @@ def cliff_of(evaluation: Evaluation, margin: float = MARGIN) -> HeldOut:
 
 
 def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
-    """One row per metric; every figure of a row is from the images that had no part in choosing the layer."""
+    """One row per metric; its scores are from the images that had no part in choosing the layer."""
     rows = []
     strata, images = np.array(evaluation.strata), np.array(evaluation.images)
     reporting = ~halves(strata, evaluation.images)
@@ -177,8 +181,10 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
 
 def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | None) -> Measured:
     """Everything the report shows of one model on one benchmark; ``boxes=None`` leaves the pointing out."""
+    shipped = lvlm.path == lvlm.card.miniature
     heats, pointing = heat_sections(lvlm, evaluation, boxes) if boxes else ([], [])
     return Measured(
+        checkpoint="" if shipped else str(lvlm.path),
         table=table_rows(evaluation, held),
         curves=curves(evaluation, held),
         shares=[mean_shares_of(lvlm, evaluation)],
@@ -222,4 +228,6 @@ def load(path: Path) -> Measured:
         content = restored(json.loads(str(arrays["text"])))
     kinds = {"table": TableRow, "curves": Curve, "shares": Shares, "heats": HeatRow, "pointing": Pointing}
     made = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
-    return Measured(**made, recorded=[tuple(table) for table in content["recorded"]])
+    return Measured(
+        checkpoint=content["checkpoint"], **made, recorded=[tuple(table) for table in content["recorded"]]
+    )

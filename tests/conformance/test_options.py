@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,31 @@ def test_an_unknown_name_is_a_usage_error_that_lists_the_choices(run, option, ch
     assert "blip-9000" in said(result)
     for name in choices:
         assert name in said(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "llava-1.5="], "no directory"),
+        (["--model", "llava-1.5=a", "--model", "llava-1.5=b"], "named twice"),
+        (["--snapshot-update", "--limit", "8"], "whole runs"),
+        (["--snapshot-update", "--data", "elsewhere"], "whole runs"),
+    ],
+)
+def test_what_would_measure_or_record_something_else_is_refused(run, arguments, words):
+    result = run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert words in said(result)
+
+
+def test_directories_behind_options_do_not_move_the_suite(tmp_path):
+    """With workers, in a process of its own, from the checkout, as a user would."""
+    (tmp_path / "report").mkdir()
+    command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", "--report"]
+    command += [tmp_path / "report", "--data", tmp_path, "-m", "table1", "--benchmark", "pope"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert f"rootdir: {ROOT}" in done.stdout and "coco_pope_adversarial.json" in done.stdout
+    assert "1 failed" in done.stdout and "node down" not in done.stdout
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path):
