@@ -2,7 +2,7 @@
 
 All functions read the *parts* of one metric [items, N + 1, 2], the numerator and denominator each item adds
 when the image is visible to L = 0...N layers (L = N is the baseline), and the *strata* [items]. The score is
-the mean over strata of the ratio of sums, as ``repro.benchmarks.benchmark.aggregate`` forms it.
+the mean over strata of the ratio of sums, ``repro.benchmarks.benchmark.mean_of_ratios``.
 
 **Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), one
 drawn sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the
@@ -30,6 +30,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
+
+from repro.benchmarks.benchmark import mean_of_ratios
 
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
@@ -272,9 +274,7 @@ def _resample(
     for code in np.unique(group):
         size = counts[group == code]
         weights[1:, group == code] = generator.multinomial(size.sum(), size / size.sum(), size=replicates)
-    total = np.tensordot(weights, kind_parts, axes=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scores = (total[..., 0] / total[..., 1]).mean(axis=1)
+    scores = mean_of_ratios(np.tensordot(weights, kind_parts, axes=1), axis=1)
     scores[~np.isfinite(scores)] = np.nan
     if np.isnan(scores[0, -1]):
         raise ValueError("the score of the baseline is undefined: the denominators of a stratum sum to 0")

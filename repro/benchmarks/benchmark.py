@@ -68,24 +68,20 @@ class Benchmark:
     score: Callable[[Item, str], dict[str, Part]]
 
 
-def aggregate(parts: np.ndarray, strata: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Metric values from parts.
+def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
+    """Metric values from summed parts.
 
     Args:
-        parts: [items, ..., 2], numerators and denominators.
-        strata: [items], any labels; the metric is the mean over strata of ratios of sums.
-        weights: optional [replicates, items] multiplicities (bootstrap); adds a leading axis.
+        total: [..., 2], sums of numerators and denominators; one axis is over strata.
+        axis: of the strata, over which ratios are averaged.
 
     Returns:
-        [...] or [replicates, ...]; NaN where a stratum's denominator is 0.
+        ``total`` without its last axis and that of the strata; not finite where a denominator is 0.
     """
-    values = []
-    for stratum in np.unique(strata):
-        chosen = strata == stratum
-        if weights is None:
-            total = parts[chosen].sum(axis=0)
-        else:
-            total = np.tensordot(weights[:, chosen], parts[chosen], axes=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values.append(total[..., 0] / total[..., 1])
-    return np.mean(values, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (total[..., 0] / total[..., 1]).mean(axis=axis)
+
+
+def aggregate(parts: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Metric values [...] from parts [items, ..., 2] and the stratum of each item [items], any labels."""
+    return mean_of_ratios(np.stack([parts[strata == one].sum(axis=0) for one in np.unique(strata)]), axis=0)
