@@ -15,7 +15,11 @@ def lvlm(model_name: str, pytestconfig: pytest.Config) -> Lvlm:
     card = find_card(model_name)
     path = models_of(pytestconfig)[model_name]
     if path is not None and path.resolve() != card.miniature.resolve():
-        pytest.skip(f"the goldens of {model_name} are recorded from {card.miniature}, not from {path}")
+        pytest.fail(
+            f"--model {model_name}={path}: goldens are recorded from {card.miniature} only; leave the path "
+            'away, or leave the goldens out with -m "not golden"',
+            pytrace=False,
+        )
     try:
         return load_model(model_name)
     except CheckpointError as error:
