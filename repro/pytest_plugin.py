@@ -80,7 +80,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
-    """The models of ``--model`` by name, with the paths given; all of the registry by default."""
+    """The models of ``--model`` by name, with the paths given; by default all that have a miniature."""
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
         name, given_path, path = given.partition("=")
@@ -93,7 +93,7 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
         if name in chosen:
             raise pytest.UsageError(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser() if path else None
-    return chosen or dict.fromkeys(REGISTRY)
+    return chosen or {name: None for name, card in REGISTRY.items() if card.miniature is not None}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:

@@ -7,11 +7,19 @@ from pathlib import Path
 import torch
 
 from repro.models.card import REGISTRY, ModelCard
+from repro.models.intern_vl import InternVL
 from repro.models.llava import Llava
-from repro.models.loading import check_directory
+from repro.models.loading import CheckpointError, check_directory
 from repro.models.lvlm import Lvlm
+from repro.models.qwen_vl import QwenVL
+from repro.models.shikra import Shikra
 
-FAMILIES: dict[str, type[Lvlm]] = {"llava": Llava}
+FAMILIES: dict[str, type[Lvlm]] = {
+    "llava": Llava,
+    "qwen_vl": QwenVL,
+    "shikra": Shikra,
+    "intern_vl": InternVL,
+}
 
 
 def find_card(name: str) -> ModelCard:
@@ -41,6 +49,10 @@ def load_model(
     """
     card = find_card(name)
     path = card.miniature if path is None else Path(path)
+    if path is None:
+        raise CheckpointError(
+            f"{name} has no miniature: give a checkpoint directory of {card.hub_id} (--model {name}=PATH)"
+        )
     device = torch.device(device)
     if dtype is None:
         small = device.type == "cpu" or path == card.miniature

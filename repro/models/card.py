@@ -25,7 +25,7 @@ class ModelCard:
         template: the whole prompt, with ``{question}`` and one ``placeholder``.
         placeholder: the text that stands for the image.
         dtype: of real weights; a miniature is read in float32.
-        miniature: directory of the trained miniature, shipped with the suite.
+        miniature: directory of the trained miniature, shipped with the suite; None where there is none yet.
         source: where template and settings are stated.
     """
 
@@ -36,7 +36,7 @@ class ModelCard:
     template: str
     placeholder: str
     dtype: str
-    miniature: Path
+    miniature: Path | None
     source: str
 
 
@@ -53,6 +53,39 @@ REGISTRY: dict[str, ModelCard] = {
             dtype="float16",
             miniature=FIXTURES / "llava-1.5",
             source="haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1; its evaluation scripts",
+        ),
+        ModelCard(
+            name="qwen-vl",
+            hub_id="Qwen/Qwen-VL",
+            revision="main",
+            family="qwen_vl",
+            template="<image>{question}",
+            placeholder="<image>",
+            dtype="bfloat16",
+            miniature=None,
+            source="QwenLM/Qwen-VL, eval_mm; ChatML as Qwen-VL-Chat's qwen_generation_utils.py forms it",
+        ),
+        ModelCard(
+            name="shikra",
+            hub_id="shikras/shikra-7b-delta-v1",
+            revision="main",
+            family="shikra",
+            template=VICUNA.replace("<image>\n", "<image> "),
+            placeholder="<image>",
+            dtype="float16",
+            miniature=None,
+            source="shikras/shikra, mllm/conversation, vicuna_v1.1",
+        ),
+        ModelCard(
+            name="intern-vl",
+            hub_id="OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B",
+            revision="main",
+            family="intern_vl",
+            template=VICUNA,
+            placeholder="<image>",
+            dtype="float16",
+            miniature=None,
+            source="OpenGVLab/InternVL, internvl_chat_llava/llava/conversation.py, conv_vicuna_v1",
         ),
     )
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
 from repro.models.card import ModelCard
-from repro.models.loading import load_checkpoint, load_part, read_json
+from repro.models.loading import CheckpointError, load_checkpoint, load_part, read_json
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -36,6 +36,11 @@ class Llava(Lvlm):
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Llava:
+        if "vision_config" not in read_json(path / "config.json"):
+            raise CheckpointError(
+                f"{path / 'config.json'} has no vision_config: it is of LLaVA's own code; get {card.hub_id}, "
+                "the same weights in the layout of transformers"
+            )
         model = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
         settings = read_json(path / "processor_config.json")
         processor = LlavaProcessor(

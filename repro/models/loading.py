@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from safetensors import SafetensorError, safe_open
+from transformers import PretrainedConfig, PreTrainedModel
 
 
 class CheckpointError(ValueError):
@@ -74,9 +76,102 @@ def load_checkpoint(
     Raises:
         CheckpointError: weights are damaged, or a tensor is missing, surplus or misshapen (names listed).
     """
+    return _load(architecture, path, {}, dtype, device, str)
+
+
+def load_renamed(
+    architecture: Any,
+    config: PretrainedConfig,
+    published: Mapping[str, torch.Tensor],
+    path: Path,
+    names: Mapping[str, tuple[str, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> PreTrainedModel:
+    """Read a model whose published tensors have other names, or are fused.
+
+    Tensors are views of the files, read when they are copied, so memory peaks at the model plus one shard.
+
+    Args:
+        published: tensors by their published names, see ``published_tensors``.
+        names: published name -> names of the model, ``*`` standing for the same text in both. Several names are
+            parts of one published tensor, along its first axis, all of one size.
+
+    Raises:
+        CheckpointError: as ``load_checkpoint``, with the published names.
+    """
+    tensors, surplus = {}, []
+    for name, tensor in published.items():
+        ours = _renamed(name, names)
+        if not ours:
+            surplus.append(name)
+        elif len(ours) == 1:
+            tensors[ours[0]] = tensor
+        else:
+            tensors.update(zip(ours, tensor.tensor_split(len(ours)), strict=True))
+    if surplus:
+        raise CheckpointError(_mismatch(path, architecture, {"surplus": surplus}))
+    back = {part: (name,) for name, ours in names.items() for part in ours}
+    given = {"config": config, "state_dict": tensors}
+    return _load(architecture, path, given, dtype, device, lambda name: (*_renamed(name, back), name)[0])
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The weight files of a checkpoint directory; CheckpointError if one that its index names is not there."""
+    index = path / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(read_json(index)["weight_map"].values())
+    for name in sorted(names):
+        if Path(name).name != name or not (path / name).is_file():
+            raise CheckpointError(f"{path} should hold the weight file {name}, and does not: get it again")
+    return [path / name for name in sorted(names)]
+
+
+def published_tensors(path: Path, shard: str | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint directory, or of one of its shards, by name, as views of the files.
+
+    Raises:
+        CheckpointError: a file is damaged or missing, or index and shards do not agree on the names.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for file in shards_of(path):
+        if shard in (None, file.name):
+            try:
+                with safe_open(file, framework="pt") as opened:
+                    tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            except SafetensorError as error:
+                raise CheckpointError(f"{file} is damaged: {error}") from error
+    index = path / "model.safetensors.index.json"
+    if shard is None and index.is_file() and (odd := set(read_json(index)["weight_map"]) ^ set(tensors)):
+        listed = ", ".join(sorted(odd)[:5])
+        raise CheckpointError(f"{index} and its shards do not agree on {listed}: get them again")
+    return tensors
+
+
+def _renamed(name: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    for pattern, others in names.items():
+        head, star, tail = pattern.partition("*")
+        if name == pattern:
+            return others
+        if star and name.startswith(head) and name.endswith(tail) and len(name) > len(head) + len(tail):
+            middle = name[len(head) : len(name) - len(tail)]
+            return tuple(other.replace("*", middle) for other in others)
+    return ()
+
+
+def _load(
+    architecture: Any,
+    path: Path,
+    given: dict[str, Any],
+    dtype: torch.dtype,
+    device: torch.device,
+    published: Callable[[str], str],
+) -> PreTrainedModel:
     try:
         model, found = architecture.from_pretrained(
-            path,
+            None if given else path,
+            **given,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
@@ -87,25 +182,25 @@ def load_checkpoint(
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
-    except Exception as error:  # safetensors raises its own error type, which derives from Exception alone
-        if type(error).__module__.startswith("safetensors"):
-            raise CheckpointError(f"a weight file in {path} is damaged: {error}") from error
-        raise
+    except SafetensorError as error:
+        raise CheckpointError(f"a weight file in {path} is damaged: {error}") from error
     # transformers 5 lists (name, shape in the checkpoint, shape in the model), transformers 4 names alone.
     misshapen = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = [
-        f"{what}: {', '.join(sorted(map(str, names))[:5])}"
-        + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        for what, names in (
-            ("missing", found["missing_keys"]),
-            ("surplus", found["unexpected_keys"]),
-            ("misshapen", [f"{name} (the model's is {shapes[name]})" for name in misshapen]),
-        )
+    problems = {
+        "missing": [published(name) for name in found["missing_keys"]],
+        "surplus": [published(name) for name in found["unexpected_keys"]],
+        "misshapen": [f"{published(name)} (the model's is {shapes[name]})" for name in misshapen],
+    }
+    if any(problems.values()):
+        raise CheckpointError(_mismatch(path, architecture, problems))
+    return model.to(device)
+
+
+def _mismatch(path: Path, architecture: Any, problems: Mapping[str, list[str]]) -> str:
+    listed = [
+        f"{what}: {', '.join(sorted(names)[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        for what, names in problems.items()
         if names
     ]
-    if problems:
-        raise CheckpointError(
-            f"the tensors in {path} do not match {architecture.__name__}; " + "; ".join(problems)
-        )
-    return model.to(device)
+    return f"the tensors in {path} do not match {architecture.__name__}; " + "; ".join(listed)

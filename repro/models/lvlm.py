@@ -104,7 +104,7 @@ class Lvlm:
     def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
         self.card, self.processor, self.path = card, processor, path
         self.model: Any = model.eval().requires_grad_(False)
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = getattr(processor, "tokenizer", processor)
         #: The truncation in force, a ``repro.truncation.Cut``, or None.
         self.truncation: Any = None
 

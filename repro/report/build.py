@@ -66,8 +66,8 @@ def build(parts: Sequence[Measured], command: str) -> Report:
 
 def recorded_tables(model: str) -> list[RecordedTable]:
     """What was recorded when the miniature was trained: truncation curves of every seed."""
-    path = REGISTRY[model].miniature / "seeds.json"
-    if not path.is_file():
+    miniature = REGISTRY[model].miniature
+    if miniature is None or not (path := miniature / "seeds.json").is_file():
         return []
     seeds = json.loads(path.read_text(encoding="utf-8"))
     return [(f"{model}: {table['title']}", table["header"], table["rows"]) for table in seeds]

@@ -1,0 +1,138 @@
+"""InternVL-Chat 1.0: InternViT-6B features of layer -4, two-layer MLP projector, Vicuna decoder.
+
+After OpenGVLab/InternVL, internvl_chat_llava, a fork of LLaVA: llava/model/llava_arch.py,
+llava/model/multimodal_encoder/clip_encoder.py and intern_vit_6b/modeling_intern_vit.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    InternVLVisionConfig,
+    InternVLVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from repro.models.assembled import Assembled, ReadsImages
+from repro.models.card import ModelCard
+from repro.models.llava import pad_to_square
+from repro.models.loading import CheckpointError, load_part, load_renamed, published_tensors, read_json
+
+#: Published tensor name of the vision tower -> ours.
+TOWER = {
+    "embeddings.class_embedding": ("embeddings.cls_token",),
+    "embeddings.position_embedding": ("embeddings.position_embeddings",),
+    "embeddings.patch_embedding.*": ("embeddings.patch_embeddings.projection.*",),
+    "encoder.layers.*.attn.qkv.weight": tuple(f"encoder.layer.*.attention.{x}_proj.weight" for x in "qkv"),
+    "encoder.layers.*.attn.q_norm.weight": ("encoder.layer.*.attention.q_norm.weight",),
+    "encoder.layers.*.attn.k_norm.weight": ("encoder.layer.*.attention.k_norm.weight",),
+    "encoder.layers.*.attn.proj.weight": ("encoder.layer.*.attention.projection_layer.weight",),
+    "encoder.layers.*.attn.proj.bias": ("encoder.layer.*.attention.projection_layer.bias",),
+    "encoder.layers.*.ls1": ("encoder.layer.*.lambda_1",),
+    "encoder.layers.*.ls2": ("encoder.layer.*.lambda_2",),
+    "encoder.layers.*.norm1.weight": ("encoder.layer.*.layernorm_before.weight",),
+    "encoder.layers.*.norm2.weight": ("encoder.layer.*.layernorm_after.weight",),
+    "encoder.layers.*": ("encoder.layer.*",),
+}
+IN_CHAT = "model.vision_tower.vision_tower."
+NAMES = {
+    **{IN_CHAT + name: tuple(f"vision_tower.{part}" for part in parts) for name, parts in TOWER.items()},
+    "model.mm_projector.*": ("mm_projector.*",),
+    "model.*": ("model.*",),
+    "lm_head.weight": ("lm_head.weight",),
+}
+
+
+class InternVLForCausalLM(ReadsImages, LlamaForCausalLM):
+    """The model; ``config.vision`` is the configuration of the tower, ``config.published`` the chat model's."""
+
+    #: <unk>, which no text of a byte-fallback vocabulary gives, stands for an image token.
+    image_token_id = 0
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__(config)
+        self.vision_tower = InternVLVisionModel(InternVLVisionConfig(**config.vision))
+        narrow, wide = config.published["mm_hidden_size"], config.hidden_size
+        self.mm_projector = nn.Sequential(nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, wide))
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        # hidden_states[-4] of N layers is the output of layer N - 3; those behind it are not run.
+        tower = self.vision_tower
+        last = len(tower.encoder.layer) + 1 + self.config.published["mm_vision_select_layer"]
+        hidden = _first(tower.embeddings(pixel_values))
+        for layer in tower.encoder.layer[:last]:
+            hidden = _first(layer(hidden))
+        return self.mm_projector(hidden[:, 1:])
+
+
+def _first(output: Any) -> Tensor:
+    """transformers 4 returns tuples where transformers 5 returns tensors."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def native_config(published: dict[str, Any], tower: dict[str, Any]) -> LlamaConfig:
+    """The decoder's configuration, with the tower's beside it."""
+    if published.get("mm_projector_type") != "mlp2x_gelu":
+        raise CheckpointError(
+            f"config.json: mm_projector_type {published.get('mm_projector_type')!r}; expected 'mlp2x_gelu'"
+        )
+    vision = {
+        "hidden_size": tower["hidden_size"],
+        "num_hidden_layers": tower["num_hidden_layers"],
+        "num_attention_heads": tower["num_attention_heads"],
+        "intermediate_size": tower["intermediate_size"],
+        "attention_bias": tower["qkv_bias"],
+        "use_qk_norm": tower["qk_normalization"],
+        "hidden_act": tower["hidden_act"],
+        "norm_type": "rms_norm",
+        "layer_norm_eps": tower["layer_norm_eps"],
+        "image_size": tower["image_size"],
+        "patch_size": tower["patch_size"],
+    }
+    settings = {key: value for key, value in published.items() if key not in ("model_type", "architectures")}
+    return LlamaConfig(**settings | {"vision": vision, "published": published})
+
+
+class InternVL(Assembled):
+    """The layout of ``OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B``, weights as safetensors.
+
+    Its vision tower's ``config.json`` (of ``OpenGVLab/InternViT-6B-224px``) lies in ``vision_tower/``.
+    """
+
+    model_type = "llava"
+    mean, std = tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
+    side: int
+
+    @classmethod
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InternVL:
+        published = read_json(path / "config.json")
+        if "intern" not in published.get("mm_vision_tower", "").lower():
+            raise CheckpointError(
+                f"{path / 'config.json'} names no InternViT as mm_vision_tower: it is not of InternVL-Chat 1.0"
+            )
+        tower = read_json(path / "vision_tower" / "config.json")
+        config = native_config(published, tower)
+        model = load_renamed(InternVLForCausalLM, config, published_tensors(path), path, NAMES, dtype, device)
+        lvlm = cls(card, model, load_part(AutoTokenizer, path, "tokenizer.json"), path)
+        # The released code reads 336 pixels unless the tower's name says 448.
+        lvlm.side = tower["image_size"] * 3 // 2
+        lvlm.n_image = (lvlm.side // tower["patch_size"]) ** 2
+        return lvlm
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        red, green, blue = (int(255 * m) for m in self.mean)
+        square = pad_to_square(image, (red, green, blue))
+        return square.resize((self.side, self.side), Image.Resampling.BICUBIC)
+
+    def tokens(self, question: str) -> tuple[str, list[int]]:
+        text = self.card.template.format(question=question)
+        before, after = (self.tokenizer(part).input_ids for part in text.split(self.card.placeholder, 1))
+        return text, [*before, *[self.image_token_id] * self.n_image, *after[1:]]

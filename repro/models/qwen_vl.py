@@ -1,0 +1,330 @@
+"""Qwen-VL and Qwen-VL-Chat: ViT with a cross-attention resampler, Qwen-7B decoder, tiktoken vocabulary.
+
+The published code of 2023 does not run under today's transformers. The decoder is Qwen2's with three differences,
+which live here: names and fused tensors, log-n attention and dynamic NTK rotary positions beyond ``seq_length``.
+After QwenLM/Qwen-VL-Chat: modeling_qwen.py, visual.py, tokenization_qwen.py, qwen_generation_utils.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from repro.models.assembled import Assembled, ReadsImages
+from repro.models.card import ModelCard
+from repro.models.loading import CheckpointError, load_renamed, published_tensors, read_json
+
+#: Published tensor name -> ours; several of ours are parts of a fused one, along its first axis.
+NAMES = {
+    "transformer.wte.weight": ("model.embed_tokens.weight",),
+    "transformer.h.*.ln_1.weight": ("model.layers.*.input_layernorm.weight",),
+    "transformer.h.*.ln_2.weight": ("model.layers.*.post_attention_layernorm.weight",),
+    "transformer.h.*.attn.c_attn.weight": tuple(f"model.layers.*.self_attn.{x}_proj.weight" for x in "qkv"),
+    "transformer.h.*.attn.c_attn.bias": tuple(f"model.layers.*.self_attn.{x}_proj.bias" for x in "qkv"),
+    "transformer.h.*.attn.c_proj.weight": ("model.layers.*.self_attn.o_proj.weight",),
+    "transformer.h.*.mlp.w1.weight": ("model.layers.*.mlp.up_proj.weight",),
+    "transformer.h.*.mlp.w2.weight": ("model.layers.*.mlp.gate_proj.weight",),
+    "transformer.h.*.mlp.c_proj.weight": ("model.layers.*.mlp.down_proj.weight",),
+    "transformer.ln_f.weight": ("model.norm.weight",),
+    "transformer.visual.*": ("visual.*",),
+    "lm_head.weight": ("lm_head.weight",),
+}
+#: How text is cut before byte pairs are merged.
+PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+#: Special tokens, whose ids follow those of the vocabulary file.
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    *(f"<|extra_{i}|>" for i in range(205)),
+    *("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>"),
+)
+N_IMAGE = 256
+SYSTEM_MESSAGE = "You are a helpful assistant."
+
+
+def resized(positions: Tensor, n: int) -> Tensor:
+    """Position embeddings [m, width] of a square grid, as those of a grid of n."""
+    side, wanted = math.isqrt(len(positions)), math.isqrt(n)
+    if side == wanted:
+        return positions
+    grid = positions.float().view(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    return grid.permute(0, 2, 3, 1).flatten(0, 2).to(positions.dtype)
+
+
+class VisionAttention(nn.Module):
+    """Self-attention whose fused projection holds query, key and value head by head."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        split = self.in_proj(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(*split.chunk(3, dim=-1))
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class VisionBlock(nn.Module):
+    def __init__(self, width: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        inner = int(width * mlp_ratio)
+        self.ln_1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = VisionAttention(width, heads)
+        self.ln_2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(
+            OrderedDict(c_fc=nn.Linear(width, inner), gelu=nn.GELU(), c_proj=nn.Linear(inner, width))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Resampler(nn.Module):
+    """256 learned queries read the patches by one cross-attention; fixed 2-D positions on both sides."""
+
+    def __init__(self, width: int, from_width: int):
+        super().__init__()
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.pos_embed = nn.Parameter(torch.zeros(N_IMAGE, width))
+        self.query = nn.Parameter(torch.zeros(N_IMAGE, width))
+        self.kv_proj = nn.Identity() if from_width == width else nn.Linear(from_width, width, bias=False)
+        self.attn = nn.MultiheadAttention(width, width // 128, batch_first=True)
+        self.ln_q, self.ln_kv = norm(width), norm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.ln_kv(self.kv_proj(x))
+        query = (self.ln_q(self.query) + self.pos_embed).expand(len(x), -1, -1)
+        return self.attn(query, x + resized(self.pos_embed, x.shape[1]), x, need_weights=False)[0]
+
+
+class VisionTower(nn.Module):
+    """Pixels [B, 3, H, H] to features [B, 256, output_dim]."""
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        layers: int,
+        heads: int,
+        mlp_ratio: float,
+        output_dim: int,
+        **_: Any,
+    ):
+        super().__init__()
+        self.image_size = image_size
+        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        self.positional_embedding = nn.Parameter(torch.zeros(256, width))
+        self.ln_pre = nn.LayerNorm(width, eps=1e-6)
+        blocks = (VisionBlock(width, heads, mlp_ratio) for _ in range(layers))
+        self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*blocks)})
+        self.attn_pool = Resampler(output_dim, width)
+        self.ln_post = nn.LayerNorm(output_dim, eps=1e-6)
+        self.proj = nn.Parameter(torch.zeros(output_dim, output_dim))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.conv1(pixels).flatten(2).mT
+        x = self.ln_pre(x + resized(self.positional_embedding, x.shape[1]))
+        x = self.attn_pool(self.transformer["resblocks"](x))
+        return self.ln_post(x) @ self.proj
+
+
+class Rotary(nn.Module):
+    """Rotary positions whose base grows with prompts beyond ``seq_length``, and the log-n factor of queries.
+
+    The base is chosen by the pass that holds position 0 and stays for the tokens that follow.
+    """
+
+    def __init__(self, width: int, base: float, seq_length: int, dynamic_ntk: bool, log_n: bool):
+        super().__init__()
+        self.width, self.base, self.seq_length = width, base, seq_length
+        self.dynamic_ntk, self.log_n = dynamic_ntk, log_n
+        self.alpha = 1.0
+        #: Factor [B, T, 1] on the queries of the pass in flight; None where all are 1.
+        self.factor: Tensor | None = None
+
+    def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        longest = int(position_ids.max()) + 1
+        if self.dynamic_ntk and bool((position_ids == 0).any()):
+            self.alpha = max(1.0, 2.0 ** math.ceil(math.log2(longest / self.seq_length) + 1) - 1)
+        self.factor = None
+        if self.log_n and longest > self.seq_length:
+            counted = (position_ids + 1).float().clamp(min=self.seq_length)
+            self.factor = (counted.log() / math.log(self.seq_length))[..., None].to(hidden.dtype)
+        base = self.base * self.alpha ** (self.width / (self.width - 2))
+        steps = torch.arange(0, self.width, 2, device=hidden.device).float() / self.width
+        angles = position_ids[..., None].float() / base**steps
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos().to(hidden.dtype), angles.sin().to(hidden.dtype)
+
+
+class QwenVLForCausalLM(ReadsImages, Qwen2ForCausalLM):
+    """The model, from the published ``config.json`` as ``config.published``."""
+
+    def __init__(self, config: Qwen2Config):
+        super().__init__(config)
+        published = config.published
+        self.visual = VisionTower(**published["visual"])
+        self.image_token_id = published["visual"]["image_start_id"] + 2
+        self.model.rotary_emb = Rotary(
+            config.hidden_size // config.num_attention_heads,
+            published["rotary_emb_base"],
+            published["seq_length"],
+            published["use_dynamic_ntk"],
+            published["use_logn_attn"],
+        )
+        for layer in self.model.layers:
+            layer.self_attn.q_proj.register_forward_hook(self._scale_query)
+
+    def _scale_query(self, module: nn.Module, args: Any, query: Tensor) -> Tensor:
+        factor = self.model.rotary_emb.factor
+        return query if factor is None else query * factor
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        return self.visual(pixel_values)
+
+
+def native_config(published: dict[str, Any]) -> Qwen2Config:
+    """The decoder's configuration from the published one."""
+    width, heads = published["hidden_size"], published["num_attention_heads"]
+    if width // heads != published["kv_channels"] or published.get("rotary_pct", 1.0) != 1.0:
+        raise CheckpointError(
+            "config.json: kv_channels must be hidden_size / num_attention_heads, rotary_pct 1"
+        )
+    settings = {
+        "vocab_size": published["vocab_size"],
+        "hidden_size": width,
+        "intermediate_size": published["intermediate_size"] // 2,
+        "num_hidden_layers": published["num_hidden_layers"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": published["max_position_embeddings"],
+        "rms_norm_eps": published["layer_norm_epsilon"],
+        "tie_word_embeddings": False,
+        "published": published,
+    }
+    return Qwen2Config(**settings)
+
+
+def byte_letters() -> dict[int, str]:
+    """A printable letter for every byte, as byte-level BPE writes them."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+    """The two tokens whose merge makes this one: byte pairs are merged by rank until two parts are left."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
+        at = pairs.index(min(pairs))
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts[0], parts[1]
+
+
+def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a ``qwen.tiktoken`` file: lines of a base64 token and its rank."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: a checkpoint directory in the published layout has it")
+    try:
+        lines = [line.split() for line in path.read_bytes().splitlines() if line]
+        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: expected lines of a base64 token and its rank: {error}") from error
+    if sorted(ranks.values()) != list(range(len(ranks))) or any(bytes([b]) not in ranks for b in range(256)):
+        raise CheckpointError(
+            f"{path}: ranks must run from 0 without gaps and every single byte must be a token"
+        )
+    letters = byte_letters()
+
+    def spelled(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={spelled(token): rank for token, rank in ranks.items()},
+            merges=[(spelled(a), spelled(b)) for a, b in merges],
+            ignore_merges=True,
+        )
+    )
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+class QwenVL(Assembled):
+    """The layout of ``Qwen/Qwen-VL`` and ``Qwen/Qwen-VL-Chat``, weights as safetensors."""
+
+    model_type = "qwen"
+    #: Whether the checkpoint was tuned on ChatML (Qwen-VL-Chat) or continues raw text (Qwen-VL).
+    chat: bool
+    n_image, mean, std = N_IMAGE, tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+
+    @classmethod
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> QwenVL:
+        published = read_json(path / "config.json")
+        if "visual" not in published:
+            raise CheckpointError(f"{path / 'config.json'} has no 'visual': it is of Qwen, not of Qwen-VL")
+        model = load_renamed(
+            QwenVLForCausalLM, native_config(published), published_tensors(path), path, NAMES, dtype, device
+        )
+        generation = read_json(path / "generation_config.json")
+        lvlm = cls(card, model, read_tokenizer(path / "qwen.tiktoken"), path)
+        lvlm.chat = generation.get("chat_format") == "chatml"
+        stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
+        model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))
+        model.generation_config.pad_token_id = lvlm.tokenizer.pad_token_id
+        return lvlm
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        side = self.model.visual.image_size
+        return image.resize((side, side), Image.Resampling.BICUBIC)
+
+    def tokens(self, question: str) -> tuple[str, list[int]]:
+        picture = f"<img>{'<imgpad>' * N_IMAGE}</img>"
+        if self.chat:
+            text = (
+                f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: {picture}\n"
+                f"{question}<|im_end|>\n<|im_start|>assistant\n"
+            )
+        else:
+            text = f"{picture}{question}"
+        return text.replace("<imgpad>", ""), self.tokenizer(text).input_ids

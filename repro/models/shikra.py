@@ -1,0 +1,165 @@
+"""Shikra: CLIP vision tower, linear projector, LLaMA decoder; published as a delta over LLaMA-7B.
+
+    python -m repro.models.shikra DELTA BASE TOWER OUT
+
+adds ``shikras/shikra-7b-delta-v1`` to LLaMA-7B, once, and puts ``openai/clip-vit-large-patch14`` beside it.
+After shikras/shikra: mllm/models/shikra/shikra.py and apply_delta.py, config/_base_/model/shikra.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from repro.models.assembled import Assembled, ReadsImages
+from repro.models.card import ModelCard
+from repro.models.llava import pad_to_square
+from repro.models.loading import (
+    CheckpointError,
+    load_part,
+    load_renamed,
+    published_tensors,
+    read_json,
+    shards_of,
+)
+
+NAMES = {
+    "model.mm_projector.*": ("mm_projector.*",),
+    "model.*": ("model.*",),
+    "lm_head.weight": ("lm_head.weight",),
+    "vision_model.*": ("vision_tower.*",),
+}
+PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
+#: Tensors of a merged checkpoint that LLaMA has not, or has with fewer rows (Shikra adds three tokens).
+ADDED = ("model.mm_projector.weight", "model.mm_projector.bias")
+LONGER = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+class ShikraForCausalLM(ReadsImages, LlamaForCausalLM):
+    """The model; ``config.vision`` configures the tower, ``config.image_token`` is the id of <im_patch>."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__(config)
+        tower = CLIPVisionModel(CLIPVisionConfig(**config.vision))
+        # transformers 5 has no inner model any more
+        self.vision_tower = getattr(tower, "vision_model", tower)
+        self.mm_projector = nn.Linear(config.vision["hidden_size"], config.hidden_size)
+        self.image_token_id = config.image_token
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
+        return self.mm_projector(states[self.config.mm_vision_select_layer][:, 1:])
+
+
+def native_config(published: dict[str, Any], vision: dict[str, Any], image_token: int) -> LlamaConfig:
+    """The decoder's configuration, with the tower's and the image token beside it."""
+    settings = {key: value for key, value in published.items() if key not in ("model_type", "architectures")}
+    return LlamaConfig(**settings | {"vision": vision, "image_token": image_token})
+
+
+class Shikra(Assembled):
+    """A merged Shikra: delta plus LLaMA, with CLIP's published files in ``vision_tower/``."""
+
+    model_type = "shikra"
+    mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+
+    @classmethod
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
+        tower = read_json(path / "vision_tower" / "config.json")
+        vision = tower.get("vision_config", tower)
+        tokenizer = load_part(AutoTokenizer, path, "tokenizer.json")
+        tensors = published_tensors(path)
+        if ADDED[0] not in tensors:
+            raise CheckpointError(f"{path} holds no {ADDED[0]}: it is not a merged Shikra, see {__name__}")
+        # CLIP's text half is published in the same file.
+        seen = published_tensors(path / "vision_tower")
+        tensors |= {name: tensor for name, tensor in seen.items() if name.startswith("vision_model.")}
+        config = native_config(
+            read_json(path / "config.json"), vision, tokenizer.convert_tokens_to_ids(PATCH)
+        )
+        model = load_renamed(ShikraForCausalLM, config, tensors, path, NAMES, dtype, device)
+        lvlm = cls(card, model, tokenizer, path)
+        lvlm.n_image = (vision["image_size"] // vision["patch_size"]) ** 2
+        return lvlm
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        side = self.model.config.vision["image_size"]
+        return pad_to_square(image, (255, 255, 255)).resize((side, side), Image.Resampling.BICUBIC)
+
+    def tokens(self, question: str) -> tuple[str, list[int]]:
+        text = self.card.template.format(question=question)
+        picture = f"{START}{PATCH * self.n_image}{END}"
+        return text, self.tokenizer(text.replace(self.card.placeholder, picture, 1)).input_ids
+
+
+def merged(name: str, delta: Tensor, base: Mapping[str, Tensor]) -> Tensor:
+    """A tensor of the model from its delta (``apply_delta.py``); CheckpointError where the two do not fit."""
+    if name not in base:
+        if name in ADDED:
+            return delta
+        raise CheckpointError(f"the delta's {name} is not in the base: the base must be LLaMA-7B")
+    below = base[name]
+    if delta.shape == below.shape:
+        return delta + below
+    fits = name in LONGER and delta.shape[1:] == below.shape[1:] and len(delta) > len(below)
+    if not fits:
+        raise CheckpointError(
+            f"{name} is {list(delta.shape)} in the delta and {list(below.shape)} in the base: the base must be "
+            "LLaMA-7B"
+        )
+    return torch.cat([delta[: len(below)] + below, delta[len(below) :]])
+
+
+def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
+    """Write delta + base to ``out``, shard by shard; a merge that is killed goes on behind its last whole shard.
+
+    Args:
+        delta, base: checkpoint directories with safetensors, of one dtype.
+        tower: CLIP's checkpoint directory, copied into ``out/vision_tower``.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or delta and base do not fit.
+    """
+    below = published_tensors(base)
+    if absent := sorted(set(below) - set(published_tensors(delta))):
+        raise CheckpointError(f"the delta lacks {', '.join(absent[:5])}: {delta} is not Shikra's delta")
+    out.mkdir(parents=True, exist_ok=True)
+    for file in tqdm(shards_of(delta), desc="merging", unit="shard"):
+        if (out / file.name).exists():
+            continue
+        above = published_tensors(delta, file.name)
+        tensors = {name: merged(name, tensor, below).contiguous() for name, tensor in above.items()}
+        save_file(tensors, out / "partial", metadata={"format": "pt"})
+        (out / "partial").replace(out / file.name)
+    for file in delta.iterdir():
+        if file.suffix in (".json", ".model"):
+            shutil.copyfile(file, out / file.name)
+    (out / "vision_tower").mkdir(exist_ok=True)
+    for file in [tower / "config.json", *shards_of(tower), *tower.glob("model.safetensors.index.json")]:
+        shutil.copyfile(file, out / "vision_tower" / file.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name in ("delta", "base", "tower", "out"):
+        parser.add_argument(name, type=Path)
+    arguments = parser.parse_args()
+    try:
+        merge(arguments.delta, arguments.base, arguments.tower, arguments.out)
+    except CheckpointError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
