@@ -219,7 +219,7 @@ def halves(strata: Sequence[str] | np.ndarray, clusters: Sequence[str]) -> np.nd
         kinds.setdefault(tuple(sorted(where)), []).append(name)
     choosing: set[str] = set()
     for kind, names in kinds.items():
-        _require(" and ".join(map(repr, kind)), len(names), 4, "two halves need")
+        _require(" and ".join(map(repr, kind)), len(names), 4, "clusters (images)", "two halves need")
         names.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
         choosing.update(names[: len(names) // 2])
     return np.array([str(name) in choosing for name in clusters])
@@ -239,13 +239,13 @@ def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.
     if (parts[..., 1] < 0).any():
         raise ValueError("denominators must not be negative")
     for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
-        _require(repr(str(stratum)), count, 2, "resampling needs")
+        _require(repr(str(stratum)), count, 2, "items", "resampling needs")
     return parts, strata
 
 
-def _require(stratum: str, count: int, least: int, purpose: str) -> None:
+def _require(stratum: str, count: int, least: int, units: str, purpose: str) -> None:
     if count < least:
-        raise ValueError(f"stratum {stratum}: {purpose} at least {least} items, not {count}")
+        raise ValueError(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
 
 
 def _resample(

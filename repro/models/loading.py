@@ -42,14 +42,17 @@ def check_directory(path: Path, model_type: str) -> None:
         return
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        if not isinstance(read_json(index).get("weight_map"), dict):
-            raise CheckpointError(f"{index} should hold a weight_map from tensor names to shards")
+        if not all(isinstance(read_json(index).get(key), dict) for key in ("metadata", "weight_map")):
+            raise CheckpointError(
+                f"{index} should hold metadata, and a weight_map from tensor names to shards"
+            )
+        shards_of(path)
         return
     pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
     if pickles:
         raise CheckpointError(
             f"{path} holds its weights as pickle ({', '.join(pickles[:3])}), which can run code when read, and "
-            "is refused: write them once with safetensors.torch.save_file as model.safetensors"
+            f"is refused; convert them once: python -m repro.models.convert {path} {path}-safetensors"
         )
     raise CheckpointError(
         f"{path} holds no weights: expected model.safetensors, or model.safetensors.index.json with its shards"

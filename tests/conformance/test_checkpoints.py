@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from repro.models import find_card, load_model
+from repro.models.convert import convert
 from repro.models.loading import CheckpointError
 
 pytestmark = pytest.mark.conformance
@@ -106,7 +107,8 @@ def test_a_pickle_is_refused_with_the_way_out(checkpoint, tensors):
 
     message = refused(checkpoint)
 
-    assert "pytorch_model.bin" in message and "is refused" in message and "save_file" in message
+    assert "pytorch_model.bin" in message and "is refused" in message
+    assert f"python -m repro.models.convert {checkpoint} {checkpoint}-safetensors" in message
 
 
 def test_another_kind_of_model_is_refused(checkpoint):
@@ -205,3 +207,49 @@ def test_a_wrong_count_of_image_tokens_is_traced_to_its_file(checkpoint, changes
     message = "image tokens, the vision tower gives 36: patch_size or .*processor_config"
     with pytest.raises(ValueError, match=message):
         loaded.prompt(Image.new("RGB", (48, 48)), "What is it?")
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_converted_pickle_gives_the_same_model(checkpoint, tensors, tmp_path, shards):
+    (checkpoint / "model.safetensors").unlink()
+    names = sorted(tensors)
+    if shards == 1:
+        torch.save(tensors, checkpoint / "pytorch_model.bin")
+    else:
+        place = {}
+        for number in range(2):
+            part, file = names[number::2], f"pytorch_model-{number}.bin"
+            torch.save({name: tensors[name] for name in part}, checkpoint / file)
+            place |= dict.fromkeys(part, file)
+        (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": place}))
+
+    convert(checkpoint, tmp_path / "out")
+
+    converted, shipped = load_model(NAME, tmp_path / "out").model, load_model(NAME).model
+    assert all(torch.equal(a, b) for a, b in zip(converted.parameters(), shipped.parameters(), strict=True))
+
+
+def test_a_pickle_that_holds_more_than_tensors_is_not_read(checkpoint, tmp_path):
+    ran = tmp_path / "ran"
+    (checkpoint / "model.safetensors").unlink()
+    torch.save({"weight": _Harm(ran)}, checkpoint / "pytorch_model.bin")
+
+    with pytest.raises(CheckpointError, match="more than tensors"):
+        convert(checkpoint, tmp_path / "out")
+
+    assert not ran.exists() and not (tmp_path / "out" / "model.safetensors").exists()
+
+
+class _Harm:
+    """Creates a file when it is unpickled by an unrestricted reader."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_checkpoint_is_not_converted_in_place(checkpoint):
+    with pytest.raises(CheckpointError, match="name another directory"):
+        convert(checkpoint, checkpoint)

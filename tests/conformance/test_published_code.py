@@ -59,7 +59,7 @@ def store(directory: Path, config: dict, tensors: dict[str, torch.Tensor], shard
         part = {name: tensors[name] for name in sorted(tensors)[number::shards]}
         place |= dict.fromkeys(part, file)
         save_file(part, directory / file)
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": place}))
     return directory
 
 
@@ -246,10 +246,14 @@ def test_an_index_and_its_shards_must_agree(qwen):
     directory, _ = qwen
     index = directory / "model.safetensors.index.json"
     place = json.loads(index.read_text())["weight_map"]
-    index.write_text(json.dumps({"weight_map": place | {"transformer.extra": next(iter(place.values()))}}))
+    index.write_text(
+        json.dumps({"metadata": {}, "weight_map": place | {"transformer.extra": next(iter(place.values()))}})
+    )
     with pytest.raises(CheckpointError, match="do not agree on transformer.extra"):
         load_model("qwen-vl", directory)
-    index.write_text(json.dumps({"weight_map": place | {"transformer.extra": "../elsewhere.safetensors"}}))
+    index.write_text(
+        json.dumps({"metadata": {}, "weight_map": place | {"transformer.extra": "../elsewhere.safetensors"}})
+    )
     with pytest.raises(CheckpointError, match="elsewhere"):
         load_model("qwen-vl", directory)
 
