@@ -43,6 +43,20 @@ def layout(prompt: Prompt) -> tuple[int, ...]:
     return tuple(prompt.segments.image.tolist())
 
 
+def memory_of(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int, keep: int = 0) -> int:
+    """Bytes of keys and values that the sweep of one prompt holds when every answer takes all its tokens.
+
+    Per layer: the prompt once, the tokens behind the image (and those kept) of each branch that has forked off
+    so far, and the answers of all N + 1 branches.
+    """
+    config, n_layers = lvlm.decoder.config, lvlm.n_layers
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    branch = len(prompt.segments.user) + keep
+    tokens = n_layers * (len(prompt.segments) + (n_layers + 1) * max_new_tokens)
+    tokens += branch * n_layers * (n_layers + 1) // 2
+    return 2 * tokens * config.num_attention_heads * head * lvlm.model.dtype.itemsize
+
+
 class _Pass:
     """The tensors of one sweep. B prompts, T padded prompt length, W branch width, s system tokens.
 
@@ -136,8 +150,9 @@ class _Pass:
         self.own_values.append(own_v)
         return torch.cat([out, mixed], dim=2)
 
-    def reserve(self, tokens: int) -> None:
-        """Room for keys and values of the first tokens of the answers."""
+    def reserve(self, longest: int) -> None:
+        """Room for keys and values of the first tokens of answers that have ``longest`` at most."""
+        self.longest, tokens = longest, min(longest, 16)
         for key in self.keys:
             shape = (*key.shape[:2], self.lvlm.n_layers + 1, tokens, key.shape[-1])
             self.new_keys.append(key.new_empty(shape))
@@ -162,8 +177,10 @@ class _Pass:
         groups = query.shape[1] // key.shape[1]
         if self.step == self.new_keys[layer].shape[3]:
             # Most answers end long before the longest allowed: room doubles as it is needed.
+            more = min(self.step, self.longest - self.step)
             for stored in (self.new_keys, self.new_values):
-                stored[layer] = torch.cat([stored[layer], torch.empty_like(stored[layer])], dim=3)
+                grown = torch.empty_like(stored[layer][:, :, :, :more])
+                stored[layer] = torch.cat([stored[layer], grown], dim=3)
         keys, values = self.new_keys[layer], self.new_values[layer]
         keys[:, :, :, self.step] = key.repeat_interleave(groups, dim=1)
         values[:, :, :, self.step] = value.repeat_interleave(groups, dim=1)
@@ -233,7 +250,7 @@ def sweep(
             ids[row, : len(prompt.segments)] = prompt.input_ids[0]
         images = {k: torch.cat([p.image_inputs[k] for p in prompts]) for k in prompts[0].image_inputs}
         logits = first = run.prefill(lvlm.embed(ids, images))
-        run.reserve(min(max_new_tokens, 16))
+        run.reserve(max_new_tokens)
         stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
         chosen: list[Tensor] = []
         done = torch.zeros(logits.shape[:2], dtype=torch.bool, device=lvlm.device)

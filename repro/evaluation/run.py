@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from repro.benchmarks.benchmark import Benchmark, Item
 from repro.models.lvlm import Answer, Lvlm, Prompt
-from repro.sweep import layout, sweep
+from repro.sweep import layout, memory_of, sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +79,37 @@ def make_prompt(lvlm: Lvlm, item: Item) -> Prompt:
         raise type(error)(f"item {item.id}: {error}") from error
 
 
-def batches(lvlm: Lvlm, items: Sequence[Item], size: int) -> Iterator[list[tuple[int, Prompt]]]:
-    """Prompts with the index of their item, at most ``size`` at a time, alike in image positions and length."""
+def budget(device: torch.device) -> int:
+    """Bytes a sweep may hold: most of what is free on a GPU, a fixed 4 GiB on a CPU."""
+    if device.type == "cuda":
+        return int(0.7 * torch.cuda.mem_get_info(device)[0])
+    return 4 * 2**30
+
+
+def room_for(lvlm: Lvlm, prompt: Prompt) -> int:
+    """Tokens an answer may have before the positions of the model run out."""
+    return lvlm.decoder.config.max_position_embeddings - len(prompt.segments)
+
+
+def batches(
+    lvlm: Lvlm, items: Sequence[Item], size: int, max_new_tokens: int
+) -> Iterator[list[tuple[int, Prompt]]]:
+    """Prompts with the index of their item, alike in image positions and length.
+
+    At most ``size`` at a time, and as many as the memory holds if their answers are as long as they may be.
+    """
+    memory = budget(lvlm.device)
     order = sorted(range(len(items)), key=lambda i: (len(items[i].question), i))
     for start in range(0, len(order), size):
         made = [(i, make_prompt(lvlm, items[i])) for i in order[start : start + size]]
         made.sort(key=lambda pair: layout(pair[1]))
-        for _, group in itertools.groupby(made, key=lambda pair: layout(pair[1])):
-            yield list(group)
+        for _, same in itertools.groupby(made, key=lambda pair: layout(pair[1])):
+            group = list(same)
+            longest = max((prompt for _, prompt in group), key=lambda prompt: len(prompt.segments))
+            room = min(max_new_tokens, room_for(lvlm, longest))
+            fit = max(1, memory // max(1, memory_of(lvlm, longest, room)))
+            for first in range(0, len(group), fit):
+                yield group[first : first + fit]
 
 
 def evaluate(
@@ -101,7 +125,7 @@ def evaluate(
     Args:
         log: a JSON-lines file that gets one row per item and layer as soon as it is known: item, layer,
             answer, and by metric the numerator and denominator it adds.
-        batch_size: prompts swept at once.
+        batch_size: prompts swept at once, fewer where memory is short.
         progress: show items/s and the time left on stderr.
 
     Raises:
@@ -115,17 +139,14 @@ def evaluate(
     out = log.open("w", encoding="utf-8") if log else None
     bar = tqdm(total=len(items), desc=f"{lvlm.card.name} {benchmark.name}", unit="item", disable=not progress)
     try:
-        for batch in batches(lvlm, items, batch_size):
+        for batch in batches(lvlm, items, batch_size, benchmark.max_new_tokens):
             indices, prompts = [i for i, _ in batch], [p for _, p in batch]
-            longest, context = (
-                max(len(p.segments) for p in prompts),
-                lvlm.decoder.config.max_position_embeddings,
-            )
-            room = context - longest
+            room = min(room_for(lvlm, prompt) for prompt in prompts)
             try:
                 if room < 1:
                     raise ValueError(
-                        f"a prompt of {longest} tokens leaves no room for an answer within {context}"
+                        f"a prompt of {max(len(p.segments) for p in prompts)} tokens leaves no room for an answer "
+                        f"within {lvlm.decoder.config.max_position_embeddings}"
                     )
                 swept = sweep(lvlm, prompts, min(benchmark.max_new_tokens, room))
             except ValueError as error:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import repro.evaluation.recorded as recorded
+import repro.evaluation.run as running
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import asked_boxes
@@ -16,6 +17,7 @@ from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate, limited
 from repro.models.card import FIXTURES
 from repro.report.sections import Measured, load, measure, save
+from repro.sweep import sweep
 
 pytestmark = pytest.mark.invariant
 
@@ -71,6 +73,21 @@ def test_batches_of_one_and_of_many_agree(lvlm, evaluation):
     np.testing.assert_array_equal(alone.parts["accuracy"], result.parts["accuracy"])
     # 1e-5: ten times the noise measured between batch sizes.
     np.testing.assert_allclose(alone.probability, result.probability, atol=1e-5)
+
+
+def test_scarce_memory_makes_smaller_batches_and_no_difference(lvlm, evaluation, monkeypatch):
+    result, _ = evaluation
+    sizes = []
+
+    def counted(lvlm, prompts, *args):
+        sizes.append(len(prompts))
+        return sweep(lvlm, prompts, *args)
+
+    monkeypatch.setattr(running, "sweep", counted)
+    monkeypatch.setattr(running, "budget", lambda device: 0)
+    alone = evaluate(lvlm, result.benchmark, result.items, progress=False)
+    assert sizes == [1] * len(result.items)
+    assert alone.answers == result.answers
 
 
 def test_coverage_counts_pixels():

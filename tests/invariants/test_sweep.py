@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repro.sweep import layout, sweep
+import repro.sweep
+from repro.sweep import layout, memory_of, sweep
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
@@ -106,3 +107,20 @@ def test_images_at_different_positions_are_not_swept_together(lvlm, prompt, shif
 def test_weights_that_are_not_a_number_are_refused(broken, prompts):
     with pytest.raises(ValueError, match="logits of prompt 0, truncated after 0, are not finite"):
         sweep(broken, prompts, 2)
+
+
+@pytest.mark.parametrize("longest", [3, 20])
+def test_the_memory_of_a_sweep_is_what_it_holds(lvlm, prompt, monkeypatch, longest):
+    runs = []
+
+    class Kept(repro.sweep._Pass):
+        def __init__(self, *args):
+            super().__init__(*args)
+            runs.append(self)
+
+    monkeypatch.setattr(repro.sweep, "_Pass", Kept)
+    monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", -1)  # every answer takes all its tokens
+    sweep(lvlm, [prompt], longest)
+    (run,) = runs
+    kept = (run.keys, run.values, run.own_keys, run.own_values, run.new_keys, run.new_values)
+    assert memory_of(lvlm, prompt, longest) == sum(tensor.nbytes for stored in kept for tensor in stored)
