@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     InternVLVisionConfig,
     InternVLVisionModel,
     LlamaConfig,
@@ -24,7 +23,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from repro.models.assembled import Assembled, ReadsImages
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
-from repro.models.loading import CheckpointError, load_part, load_renamed, published_tensors, read_json
+from repro.models.loading import CheckpointError, load_renamed, load_tokenizer, published_tensors, read_json
 
 #: Published tensor name of the vision tower -> ours.
 TOWER = {
@@ -63,14 +62,18 @@ class InternVLForCausalLM(ReadsImages, LlamaForCausalLM):
         narrow, wide = config.published["mm_hidden_size"], config.hidden_size
         self.mm_projector = nn.Sequential(nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, wide))
 
-    def image_features(self, pixel_values: Tensor) -> Tensor:
+    def patches(self, pixel_values: Tensor) -> Tensor:
+        """Features [B, n_image, width of the tower] that the projector reads."""
         # hidden_states[-4] of N layers is the output of layer N - 3; those behind it are not run.
         tower = self.vision_tower
         last = len(tower.encoder.layer) + 1 + self.config.published["mm_vision_select_layer"]
         hidden = _first(tower.embeddings(pixel_values))
         for layer in tower.encoder.layer[:last]:
             hidden = _first(layer(hidden))
-        return self.mm_projector(hidden[:, 1:])
+        return hidden[:, 1:]
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        return self.mm_projector(self.patches(pixel_values))
 
 
 def _first(output: Any) -> Tensor:
@@ -121,7 +124,7 @@ class InternVL(Assembled):
         tower = read_json(path / "vision_tower" / "config.json")
         config = native_config(published, tower)
         model = load_renamed(InternVLForCausalLM, config, published_tensors(path), path, NAMES, dtype, device)
-        lvlm = cls(card, model, load_part(AutoTokenizer, path, "tokenizer.json"), path)
+        lvlm = cls(card, model, load_tokenizer(path), path)
         # The released code reads 336 pixels unless the tower's name says 448.
         lvlm.side = tower["image_size"] * 3 // 2
         lvlm.n_image = (lvlm.side // tower["patch_size"]) ** 2

@@ -8,10 +8,10 @@ import torch
 import transformers
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from repro.models.card import ModelCard
-from repro.models.loading import CheckpointError, load_checkpoint, load_part, read_json
+from repro.models.loading import CheckpointError, load_checkpoint, load_part, load_tokenizer, read_json
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -45,7 +45,7 @@ class Llava(Lvlm):
         settings = read_json(path / "processor_config.json")
         processor = LlavaProcessor(
             image_processor=load_part(CLIPImageProcessor, path, "preprocessor_config.json"),
-            tokenizer=load_part(AutoTokenizer, path, "tokenizer.json"),
+            tokenizer=load_tokenizer(path),
             patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
             # CLIP's class token counts as additional and is dropped by the "default" strategy.
             num_additional_image_tokens=settings.get("num_additional_image_tokens", 1),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 
 class CheckpointError(ValueError):
@@ -71,6 +71,12 @@ def load_part(part: Any, path: Path, file: str) -> Any:
         raise CheckpointError(f"cannot read {path / file}: {error}") from error
 
 
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a checkpoint directory, from tokenizer.json or sentencepiece's tokenizer.model."""
+    file = "tokenizer.model" if (path / "tokenizer.model").is_file() else "tokenizer.json"
+    return load_part(AutoTokenizer, path, file)
+
+
 def load_checkpoint(
     architecture: Any, path: Path, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
@@ -105,7 +111,7 @@ def load_renamed(
     """
     tensors, surplus = {}, []
     for name, tensor in published.items():
-        ours = _renamed(name, names)
+        ours = renamed(name, names)
         if not ours:
             surplus.append(name)
         elif len(ours) == 1:
@@ -116,7 +122,7 @@ def load_renamed(
         raise CheckpointError(_mismatch(path, architecture, {"surplus": surplus}))
     back = {part: (name,) for name, ours in names.items() for part in ours}
     given = {"config": config, "state_dict": tensors}
-    return _load(architecture, path, given, dtype, device, lambda name: (*_renamed(name, back), name)[0])
+    return _load(architecture, path, given, dtype, device, lambda name: (*renamed(name, back), name)[0])
 
 
 def shards_of(path: Path) -> list[Path]:
@@ -152,7 +158,8 @@ def published_tensors(path: Path, shard: str | None = None) -> dict[str, torch.T
     return tensors
 
 
-def _renamed(name: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def renamed(name: str, names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What a name becomes by the first pattern that it fits; () if it fits none. See ``load_renamed``."""
     for pattern, others in names.items():
         head, star, tail = pattern.partition("*")
         if name == pattern:

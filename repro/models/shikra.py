@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from repro.models.assembled import Assembled, ReadsImages
@@ -27,8 +27,8 @@ from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
     CheckpointError,
-    load_part,
     load_renamed,
+    load_tokenizer,
     published_tensors,
     read_json,
     shards_of,
@@ -57,9 +57,13 @@ class ShikraForCausalLM(ReadsImages, LlamaForCausalLM):
         self.mm_projector = nn.Linear(config.vision["hidden_size"], config.hidden_size)
         self.image_token_id = config.image_token
 
-    def image_features(self, pixel_values: Tensor) -> Tensor:
+    def patches(self, pixel_values: Tensor) -> Tensor:
+        """Features [B, n_image, width of the tower] that the projector reads."""
         states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
-        return self.mm_projector(states[self.config.mm_vision_select_layer][:, 1:])
+        return states[self.config.mm_vision_select_layer][:, 1:]
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        return self.mm_projector(self.patches(pixel_values))
 
 
 def native_config(published: dict[str, Any], vision: dict[str, Any], image_token: int) -> LlamaConfig:
@@ -78,7 +82,7 @@ class Shikra(Assembled):
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
         tower = read_json(path / "vision_tower" / "config.json")
         vision = tower.get("vision_config", tower)
-        tokenizer = load_part(AutoTokenizer, path, "tokenizer.json")
+        tokenizer = load_tokenizer(path)
         tensors = published_tensors(path)
         if ADDED[0] not in tensors:
             raise CheckpointError(f"{path} holds no {ADDED[0]}: it is not a merged Shikra, see {__name__}")
