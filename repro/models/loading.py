@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoTokenizer, LlamaTokenizerFast, PretrainedConfig, PreTrainedModel
 
 
 class CheckpointError(ValueError):
@@ -72,9 +72,14 @@ def load_part(part: Any, path: Path, file: str) -> Any:
 
 
 def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a checkpoint directory, from tokenizer.json or sentencepiece's tokenizer.model."""
-    file = "tokenizer.model" if (path / "tokenizer.model").is_file() else "tokenizer.json"
-    return load_part(AutoTokenizer, path, file)
+    """The tokenizer of a checkpoint directory: LLaMA's from sentencepiece's tokenizer.model, else tokenizer.json.
+
+    AutoTokenizer of transformers 5 goes by the model_type in config.json, and leaves out the blank that LLaMA puts
+    before a text when that is not "llama".
+    """
+    if (path / "tokenizer.model").is_file():
+        return load_part(LlamaTokenizerFast, path, "tokenizer.model")
+    return load_part(AutoTokenizer, path, "tokenizer.json")
 
 
 def load_checkpoint(

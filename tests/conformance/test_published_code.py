@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repro.models import load_model
-from repro.models.loading import CheckpointError, published_tensors
+from repro.models.loading import CheckpointError, load_tokenizer, published_tensors
 from repro.models.qwen_vl import byte_letters, read_tokenizer
 from repro.models.shikra import merge
 
@@ -197,6 +198,23 @@ def test_qwen_tokens_are_those_of_tiktoken():
     tokenizer = read_tokenizer(RECORDED / "qwen.tiktoken")
     for case in json.loads((RECORDED / "qwen-vl-tokens.json").read_text()):
         assert tokenizer(case["text"]).input_ids == case["ids"], case["text"]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "llava", "shikra"])
+def test_llama_tokens_are_those_of_sentencepiece(tmp_path, model_type):
+    """Whatever config.json says: transformers 5 chooses the class of an AutoTokenizer by it."""
+    shutil.copyfile(RECORDED / "llama-tokenizer.model", tmp_path / "tokenizer.model")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    for text in (
+        "A chat between a user and an assistant. USER: ",
+        "\nWhat color is the kite?\nA. red\nB. blue\nAnswer with the option's letter. ASSISTANT:",
+        "Where? 12 naïve 猫\t!",
+    ):
+        assert tokenizer(text).input_ids == [pieces.bos_id(), *pieces.encode(text)], text
 
 
 @pytest.mark.parametrize(
