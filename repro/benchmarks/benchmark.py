@@ -26,10 +26,11 @@ class Item:
     Attributes:
         id: unique within the benchmark; answers are matched by it, never by order.
         image: the image file.
-        question: the user's turn exactly as the protocol words it.
+        question: as published; a protocol words the user's turn (``repro.protocols``).
         reference: what the scorer compares the answer with.
         stratum: group within which metrics are formed before averaging, e.g. a POPE category.
         kind: finer description for reports, e.g. the kind of a ScienceQA question.
+        hint, choices: of a multiple-choice question.
     """
 
     id: str
@@ -38,6 +39,8 @@ class Item:
     reference: Any
     stratum: str = ""
     kind: str = ""
+    hint: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set with its protocol.
+    """A data set, and how answers to it are scored.
 
     Attributes:
         name: what ``--benchmark`` takes; ``title`` is for people.

@@ -289,15 +289,15 @@ def asked_boxes(item: Item, directory: Path) -> list[Box]:
         directory: that holds it, with ``boxes.json``.
     """
     boxes = _boxes(directory)[item.image.relative_to(directory).as_posix()]
-    asked, _, choices = item.question.partition("\nA. ")
+    asked = item.question
     if "number" in asked:
         names = ["number"]
     elif asked.startswith("Please describe"):
         names = [name for name in boxes if name != "number"]
     else:
         names = [name for name in SHAPES if name in asked]
-        if not names and isinstance(item.reference, str):
-            right = next((line for line in f"A. {choices}".split("\n") if line[:1] == item.reference), "")
+        if not names and item.choices:
+            right = item.choices["ABCDE".index(item.reference)]
             names = [name for name in SHAPES if name in right]
     return [boxes[name] for name in names if name in boxes]
 

@@ -18,8 +18,6 @@ from repro.benchmarks.files import checked, field, inside, read_json_lines
 
 #: The order of LLaVA's question file.
 CATEGORIES = ("adversarial", "popular", "random")
-#: LLaVA's request for a short answer, after a question of POPE or TextVQA.
-SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 
 
 def load(directory: Path) -> list[Item]:
@@ -38,7 +36,7 @@ def load(directory: Path) -> list[Item]:
                 raise DataError(f"{where}: label is {label!r}; expected 'yes' or 'no': correct the row")
             number = field(row, "question_id", (int, str), where)
             image = inside(directory / "coco" / "val2014", field(row, "image", str, where), where)
-            question = field(row, "text", str, where) + SHORT_ANSWER
+            question = field(row, "text", str, where)
             rows.append(Item(f"{category}-{number}", image, question, label == "yes", stratum=category))
         items += checked(rows, path)
     return items

@@ -12,7 +12,6 @@ Of the 4241 test questions 2017 have an image; the text-only ones are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json, strings
 
 LETTERS = "ABCDE"
-#: LLaVA's request for the letter alone.
-LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
-
-
-def render(hint: str, question: str, choices: Sequence[str]) -> str:
-    """The question as LLaVA asks it: context if there is one, question, lettered choices, request.
-
-    As in LLaVA ``llava/eval/model_vqa_science.py`` at c121f04 on ``llava_test_CQM-A.json``.
-    """
-    context = f"Context: {hint}\n" if hint else ""
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-    return f"{context}{question}\n{options}".strip() + LETTER_ANSWER
 
 
 def _item(directory: Path, number: str, problem: Any, where: str) -> Item | None:
@@ -51,7 +38,7 @@ def _item(directory: Path, number: str, problem: Any, where: str) -> Item | None
     hint, question = field(problem, "hint", str, where), field(problem, "question", str, where)
     path = inside(directory / "images" / "test", f"{number}/{image}", where)
     kind = field(problem, "skill", str, where) if "skill" in problem else ""
-    return Item(number, path, render(hint, question, choices), LETTERS[: len(choices)][answer], kind=kind)
+    return Item(number, path, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
 
 
 def load(directory: Path) -> list[Item]:

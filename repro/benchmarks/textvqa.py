@@ -1,11 +1,9 @@
-"""TextVQA: read the text in an image. Asked without OCR tokens in the prompt.
+"""TextVQA: read the text in an image.
 
 Data directory, as published::
 
     DIR/textvqa/TextVQA_0.5.1_val.json           {"data": [{image_id, question_id, question, answers, ...}]}
     DIR/textvqa/train_images/{image_id}.jpg      or .png
-
-LLaVA's published figure (58.2 for 7B) has OCR tokens in the prompt; without them it is about 12 points lower.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from pathlib import Path
 
 from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json, strings
-from repro.benchmarks.pope import SHORT_ANSWER
 
 ANNOTATORS = 10
 
@@ -92,10 +89,7 @@ def load(directory: Path) -> list[Item]:
         image = inside(folder, field(row, "image_id", str, where) + ".png", where)
         if not image.exists():
             image = image.with_name(image.name.removesuffix(".png") + ".jpg")
-        question = field(row, "question", str, where)
-        # Not str.capitalize(), which lower-cases the rest.
-        question = question[:1].upper() + question[1:] + SHORT_ANSWER
-        items.append(Item(number, image, question, answers))
+        items.append(Item(number, image, field(row, "question", str, where), answers))
     return checked(items, path)
 
 

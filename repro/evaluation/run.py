@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from repro.benchmarks.benchmark import Benchmark, Item
 from repro.models.lvlm import Answer, Lvlm, Prompt
+from repro.protocols import OFFICIAL
 from repro.sweep import layout, memory_of, sweep
 
 
@@ -71,10 +72,10 @@ def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
     return kept
 
 
-def make_prompt(lvlm: Lvlm, item: Item) -> Prompt:
-    """The prompt of an item; errors name the item."""
+def make_prompt(lvlm: Lvlm, benchmark: Benchmark, item: Item) -> Prompt:
+    """The prompt of an item as the model's authors ask it; errors name the item."""
     try:
-        return lvlm.prompt(item.image, item.question)
+        return lvlm.prompt(item.image, OFFICIAL[lvlm.card.style].ask(benchmark.name, item))
     except (OSError, ValueError) as error:
         raise type(error)(f"item {item.id}: {error}") from error
 
@@ -92,21 +93,22 @@ def room_for(lvlm: Lvlm, prompt: Prompt) -> int:
 
 
 def batches(
-    lvlm: Lvlm, items: Sequence[Item], size: int, max_new_tokens: int
+    lvlm: Lvlm, benchmark: Benchmark, items: Sequence[Item], size: int
 ) -> Iterator[list[tuple[int, Prompt]]]:
     """Prompts with the index of their item, alike in image positions and length.
 
     At most ``size`` at a time, and as many as the memory holds if their answers are as long as they may be.
     """
     memory = budget(lvlm.device)
-    order = sorted(range(len(items)), key=lambda i: (len(items[i].question), i))
+    ask = OFFICIAL[lvlm.card.style].ask
+    order = sorted(range(len(items)), key=lambda i: (len(ask(benchmark.name, items[i])), i))
     for start in range(0, len(order), size):
-        made = [(i, make_prompt(lvlm, items[i])) for i in order[start : start + size]]
+        made = [(i, make_prompt(lvlm, benchmark, items[i])) for i in order[start : start + size]]
         made.sort(key=lambda pair: layout(pair[1]))
         for _, same in itertools.groupby(made, key=lambda pair: layout(pair[1])):
             group = list(same)
             longest = max((prompt for _, prompt in group), key=lambda prompt: len(prompt.segments))
-            room = min(max_new_tokens, room_for(lvlm, longest))
+            room = min(benchmark.max_new_tokens, room_for(lvlm, longest))
             fit = max(1, memory // max(1, memory_of(lvlm, longest, room)))
             for first in range(0, len(group), fit):
                 yield group[first : first + fit]
@@ -135,11 +137,12 @@ def evaluate(
     shape = (len(items), lvlm.n_layers + 1)
     parts = {metric.name: np.zeros((*shape, 2)) for metric in benchmark.metrics}
     probability = np.zeros(shape)
+    read = OFFICIAL[lvlm.card.style].read
     baseline: list[Answer | None] = [None] * len(items)
     out = log.open("w", encoding="utf-8") if log else None
     bar = tqdm(total=len(items), desc=f"{lvlm.card.name} {benchmark.name}", unit="item", disable=not progress)
     try:
-        for batch in batches(lvlm, items, batch_size, benchmark.max_new_tokens):
+        for batch in batches(lvlm, benchmark, items, batch_size):
             indices, prompts = [i for i, _ in batch], [p for _, p in batch]
             room = min(room_for(lvlm, prompt) for prompt in prompts)
             try:
@@ -156,7 +159,7 @@ def evaluate(
                 baseline[i] = result.answers[-1]
                 probability[i] = _probability(result.logits, result.answers[-1].ids[0])
                 for layer, answer in enumerate(result.answers):
-                    scored = benchmark.score(items[i], answer.text)
+                    scored = benchmark.score(items[i], read(benchmark.name, answer.text))
                     for name, part in scored.items():
                         parts[name][i, layer] = part
                     if out:

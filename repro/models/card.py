@@ -22,6 +22,7 @@ class ModelCard:
         name: what ``--model`` takes.
         hub_id, revision: where the checkpoint is published.
         family: the module of ``repro.models`` that adapts it.
+        style: how its authors ask and read, a key of ``repro.protocols.OFFICIAL``.
         template: the whole prompt, with ``{question}`` and one ``placeholder``.
         placeholder: the text that stands for the image.
         dtype: of real weights; a miniature is read in float32.
@@ -33,6 +34,7 @@ class ModelCard:
     hub_id: str
     revision: str
     family: str
+    style: str
     template: str
     placeholder: str
     dtype: str
@@ -48,6 +50,7 @@ REGISTRY: dict[str, ModelCard] = {
             hub_id="llava-hf/llava-1.5-7b-hf",
             revision="main",
             family="llava",
+            style="llava",
             template=VICUNA,
             placeholder="<image>",
             dtype="float16",
@@ -59,6 +62,7 @@ REGISTRY: dict[str, ModelCard] = {
             hub_id="Qwen/Qwen-VL",
             revision="main",
             family="qwen_vl",
+            style="qwen_vl",
             template="<image>{question}",
             placeholder="<image>",
             dtype="bfloat16",
@@ -70,7 +74,8 @@ REGISTRY: dict[str, ModelCard] = {
             hub_id="shikras/shikra-7b-delta-v1",
             revision="main",
             family="shikra",
-            template=VICUNA.replace("<image>\n", "<image> "),
+            style="shikra",
+            template=VICUNA.replace("<image>\n", ""),
             placeholder="<image>",
             dtype="float16",
             miniature=None,
@@ -81,6 +86,7 @@ REGISTRY: dict[str, ModelCard] = {
             hub_id="OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B",
             revision="main",
             family="intern_vl",
+            style="llava",
             template=VICUNA,
             placeholder="<image>",
             dtype="float16",

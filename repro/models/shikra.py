@@ -102,6 +102,8 @@ class Shikra(Assembled):
         return pad_to_square(image, (255, 255, 255)).resize((side, side), Image.Resampling.BICUBIC)
 
     def tokens(self, question: str) -> tuple[str, list[int]]:
+        if self.card.placeholder not in question:
+            question = f"{self.card.placeholder} {question}"
         text = self.card.template.format(question=question)
         picture = f"{START}{PATCH * self.n_image}{END}"
         return text, self.tokenizer(text.replace(self.card.placeholder, picture, 1)).input_ids

@@ -14,6 +14,7 @@ from repro.cliff import HeldOut, compare, halves, held_out
 from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
 from repro.evaluation.run import Evaluation, make_prompt
 from repro.models.lvlm import Lvlm
+from repro.protocols import OFFICIAL
 from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Shares, TableRow
 from repro.report.text import percent
 
@@ -155,7 +156,7 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     maps = heat_maps(lvlm, evaluation, chosen)
     energy, area = [], []
     for i, heat in zip(chosen, maps, strict=True):
-        size = make_prompt(lvlm, evaluation.items[i]).image.size
+        size = make_prompt(lvlm, evaluation.benchmark, evaluation.items[i]).image.size
         covered = coverage(boxes(evaluation.items[i]), size, heat.shape[1:])
         energy.append(energy_inside(heat, covered))
         area.append(covered.mean())
@@ -166,10 +167,10 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
         values = points[np.isfinite(points[:, layer]), layer]
         mean[layer], half[layer] = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
     first = evaluation.items[chosen[0]]
-    prompt = make_prompt(lvlm, first)
+    prompt = make_prompt(lvlm, evaluation.benchmark, first)
     row = HeatRow(
         benchmark=evaluation.benchmark.title,
-        question=first.question.replace("\n", " "),
+        question=OFFICIAL[lvlm.card.style].ask(evaluation.benchmark.name, first).replace("\n", " "),
         answer=evaluation.answers[chosen[0]].text,
         image=np.asarray(prompt.image),
         heat=maps[0],

@@ -90,7 +90,7 @@ def test_f1_is_that_of_scikit_learn(pairs):
         assert figures(answers, labels)[1] == pytest.approx(expected)
 
 
-def test_questions_are_asked_as_llava_asks_them(tmp_path):
+def test_questions_are_taken_as_published(tmp_path):
     (tmp_path / "pope").mkdir()
     for category in ("random", "popular", "adversarial"):
         row = {
@@ -104,8 +104,6 @@ def test_questions_are_asked_as_llava_asks_them(tmp_path):
     assert sorted(item.stratum for item in items) == ["adversarial", "popular", "random"]
     assert len({item.id for item in items}) == 3
     for item in items:
-        assert item.question == (
-            "Is there a cat in the imange?\nAnswer the question using a single word or phrase."
-        )
+        assert item.question == "Is there a cat in the imange?"
         assert item.image == tmp_path / "coco" / "val2014" / f"{item.stratum}.jpg"
         assert item.reference is False

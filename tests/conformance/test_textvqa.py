@@ -57,7 +57,7 @@ def test_quirks_of_the_official_normaliser(answer, normal):
     assert normalise(answer) == normal
 
 
-def test_questions_are_asked_without_ocr_tokens(tmp_path):
+def test_questions_are_taken_as_published(tmp_path):
     images = tmp_path / "textvqa" / "train_images"
     images.mkdir(parents=True)
     (images / "b.png").touch()
@@ -67,6 +67,6 @@ def test_questions_are_asked_without_ocr_tokens(tmp_path):
     ]
     (tmp_path / "textvqa" / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}))
     first, second = TEXTVQA.load(tmp_path)
-    assert first.question == "What does USPS mean?\nAnswer the question using a single word or phrase."
+    assert first.question == "what does USPS mean?"
     assert (first.id, first.image, second.image) == ("1", images / "a.jpg", images / "b.png")
     assert TEXTVQA.score(second, "Y.") == {"accuracy": (1, 1)}

@@ -14,7 +14,7 @@ from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import asked_boxes
 from repro.cliff import held_out
 from repro.evaluation.flow import coverage, energy_inside, spread
-from repro.evaluation.run import evaluate, limited
+from repro.evaluation.run import evaluate, limited, make_prompt
 from repro.models.card import FIXTURES
 from repro.report.sections import Measured, load, measure, save
 from repro.sweep import sweep
@@ -53,7 +53,7 @@ def test_the_log_has_one_row_per_item_and_layer(lvlm, evaluation):
 def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
     result, _ = evaluation
     for item, answer in zip(result.items[:3], result.answers[:3], strict=True):
-        prompt = lvlm.prompt(item.image, item.question)
+        prompt = make_prompt(lvlm, result.benchmark, item)
         assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
 
 
