@@ -58,7 +58,8 @@ def llava_cam(
     z is the sum of the logits of the answer tokens at the rows that predict them (Eq. 1); G its gradient
     at the activations A behind the post-attention norm (Eq. 2); alpha the mean of G over image positions;
     heat = ReLU(sum_k alpha_k A_k) (Eq. 3); the mean over noisy images (Eqs. 4-5) is divided by its maximum,
-    once. Nothing mixes tokens after the last layer's norm, so the map of layer N is exactly zero.
+    once. Heat of several image tokens that cover one cell of the prompt's grid is summed before. Nothing mixes
+    tokens after the last layer's norm, so the map of layer N is exactly zero.
 
     Args:
         answer: ids of the answer, at least one.
@@ -112,6 +113,10 @@ def llava_cam(
             f"heat of layer {layer} is not finite: weights, image or activations are NaN or infinite"
         )
     heat = total / samples
+    if prompt.cells is not None:
+        placed = torch.from_numpy(prompt.cells).to(heat.device)
+        cells = heat.new_zeros(len(heat), prompt.grid[0] * prompt.grid[1])
+        heat = cells.index_add(1, placed[placed >= 0], heat[:, placed >= 0])
     peak = heat.amax(dim=1, keepdim=True)
     heat = torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), heat)
     if threshold is not None:

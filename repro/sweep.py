@@ -164,7 +164,7 @@ class _Pass:
 
     def decode(self, ids: Tensor) -> Tensor:
         """Logits [B, N + 1, vocabulary] after one more token [B, N + 1] of each answer."""
-        hidden = self.lvlm.model.get_input_embeddings()(ids)
+        hidden = self.lvlm.embeddings(ids)
         rotary = self.rotary(hidden, (self.lengths + self.step)[:, None].expand(-1, ids.shape[1]))
         with self.lvlm.attention_replaced(self.attend_step):
             for index in range(self.lvlm.n_layers):
@@ -248,8 +248,7 @@ def sweep(
         ids = torch.zeros(len(prompts), run.total, dtype=torch.int64, device=lvlm.device)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt.segments)] = prompt.input_ids[0]
-        images = {k: torch.cat([p.image_inputs[k] for p in prompts]) for k in prompts[0].image_inputs}
-        logits = first = run.prefill(lvlm.embed(ids, images))
+        logits = first = run.prefill(lvlm.embed(ids, lvlm.batched(list(prompts))))
         run.reserve(max_new_tokens)
         stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
         chosen: list[Tensor] = []

@@ -229,7 +229,7 @@ def truncated(
         lvlm.truncation = cut
         stack.callback(setattr, lvlm, "truncation", None)
         handles = [
-            lvlm.model.get_input_embeddings().register_forward_pre_hook(cut.on_embedding),
+            lvlm.embeddings.register_forward_pre_hook(cut.on_embedding),
             lvlm.decoder.register_forward_pre_hook(cut.on_decoder, with_kwargs=True),
         ]
         for index, layer in enumerate(lvlm.decoder.layers):

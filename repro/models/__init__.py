@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from repro.models.card import REGISTRY, ModelCard
+from repro.models.instructblip import InstructBlip
 from repro.models.intern_vl import InternVL
 from repro.models.llava import Llava
+from repro.models.llava_next import LlavaNext
 from repro.models.loading import CheckpointError, check_directory
 from repro.models.lvlm import Lvlm
 from repro.models.qwen_vl import QwenVL
@@ -16,6 +18,8 @@ from repro.models.shikra import Shikra
 
 FAMILIES: dict[str, type[Lvlm]] = {
     "llava": Llava,
+    "llava_next": LlavaNext,
+    "instructblip": InstructBlip,
     "qwen_vl": QwenVL,
     "shikra": Shikra,
     "intern_vl": InternVL,

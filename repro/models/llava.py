@@ -65,7 +65,8 @@ class Llava(Lvlm):
     def image_token_id(self) -> int:
         return self.model.config.image_token_id
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+    def wording(self, question: str) -> str:
+        """The whole prompt as text; ValueError unless it holds one image placeholder."""
         text = self.card.template.format(question=question)
         found = text.count(self.card.placeholder)
         if found != 1:
@@ -73,6 +74,10 @@ class Llava(Lvlm):
                 f"the prompt holds {found} image placeholders {self.card.placeholder!r} for 1 image: "
                 f"the template brings the one it needs, so the question must hold none: {question!r}"
             )
+        return text
+
+    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+        text = self.wording(question)
         preparation = self.processor.image_processor
         red, green, blue = (int(255 * m) for m in preparation.image_mean)
         picture = pad_to_square(read_image(image), (red, green, blue))
@@ -99,7 +104,7 @@ class Llava(Lvlm):
 
     def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
         embedded = self.model.get_input_embeddings()(input_ids)
-        features = self.model.get_image_features(pixel_values=image_inputs["pixel_values"])
+        features = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features of all images, transformers 4 returns one tensor per image.
         features = getattr(features, "pooler_output", features)
         is_image = (input_ids == self.image_token_id).unsqueeze(-1)

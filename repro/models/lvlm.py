@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
@@ -33,9 +34,12 @@ class Prompt:
         input_ids: int64 [1, T], the image already expanded to its tokens.
         image_inputs: what the vision tower reads, e.g. ``pixel_values`` [1, 3, H, W], normalised.
         segments: S, I, U of the T positions.
-        grid: rows and columns of the image tokens.
+        grid: rows and columns of the map that image tokens form over the picture.
         image: the picture as the vision tower sees it (RGB, before normalisation).
         text: the whole prompt as a string.
+        cells: for each image token the cell of the grid that it covers, counted in reading order, -1 where it
+            covers none (a newline); None where tokens are the cells.
+        spatial: whether image tokens have a place in the picture; the queries of a Q-Former have none.
     """
 
     input_ids: Tensor
@@ -44,6 +48,8 @@ class Prompt:
     grid: tuple[int, int]
     image: Image.Image
     text: str
+    cells: np.ndarray | None = None
+    spatial: bool = True
 
 
 @dataclass(frozen=True)
@@ -138,11 +144,28 @@ class Lvlm:
         """Input embeddings [B, T, width] with image features in place of the placeholders."""
         raise NotImplementedError
 
+    def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
+        """Image inputs of several prompts as one batch."""
+        return {
+            key: torch.cat([prompt.image_inputs[key] for prompt in prompts])
+            for key in prompts[0].image_inputs
+        }
+
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         """Image inputs of n noisy copies: ``noise`` [n, 3, H, W] in units of pixel values in [0, 1]."""
         raise NotImplementedError
 
     # What all families share.
+
+    @property
+    def embeddings(self) -> Any:
+        """The module that embeds token ids."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def generation_config(self) -> Any:
+        """Settings of ``generate``."""
+        return self.model.generation_config
 
     @property
     def n_layers(self) -> int:
@@ -179,13 +202,14 @@ class Lvlm:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
+                repetition_penalty=1.0,  # InstructBLIP's own setting would change greedy answers
             )
         return self.decode(ids[0, prompt.input_ids.shape[1] :].tolist())
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """Ids that end an answer, from the model's generation settings."""
-        stop = self.model.generation_config.eos_token_id
+        stop = self.generation_config.eos_token_id
         return frozenset([stop] if isinstance(stop, int) else stop or [])
 
     def decode(self, ids: Sequence[int]) -> Answer:

@@ -144,7 +144,8 @@ def mean_shares_of(lvlm: Lvlm, evaluation: Evaluation) -> Shares:
 def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[list[HeatRow], list[Pointing]]:
     """Figures 3-4 for the first item with boxes answered as wanted, and the pointing of up to FLOW_ITEMS.
 
-    Items whose baseline answer scores nothing are left out: their heat explains a mistake.
+    Items whose baseline answer scores nothing are left out: their heat explains a mistake. Nothing where image
+    tokens have no place in the picture.
     """
     metric = evaluation.benchmark.metrics[0]
     part = evaluation.parts[metric.name][:, -1, 0]
@@ -152,6 +153,8 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     known = [i for i, item in enumerate(evaluation.items) if right[i] and boxes(item)]
     chosen = spread(known, FLOW_ITEMS)
     if not chosen:
+        return [], []
+    if not make_prompt(lvlm, evaluation.benchmark, evaluation.items[chosen[0]]).spatial:
         return [], []
     maps = heat_maps(lvlm, evaluation, chosen)
     energy, area = [], []

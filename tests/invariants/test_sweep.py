@@ -53,7 +53,7 @@ def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
     """A token that the model says anyway is made to end its answers."""
     free = sweep(lvlm, prompts, NEW_TOKENS)
     stop = free[0].answers[-1].ids[1]
-    monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", [*sorted(lvlm.stop_ids), stop])
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", [*sorted(lvlm.stop_ids), stop])
 
     stopped = sweep(lvlm, prompts, NEW_TOKENS)
 
@@ -66,7 +66,7 @@ def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
 
 
 def test_without_a_stop_id_answers_run_to_the_limit(lvlm, prompt, monkeypatch):
-    monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", None)
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", None)
 
     (swept,) = sweep(lvlm, [prompt], 3)
 
@@ -119,7 +119,7 @@ def test_the_memory_of_a_sweep_is_what_it_holds(lvlm, prompt, monkeypatch, longe
             runs.append(self)
 
     monkeypatch.setattr(repro.sweep, "_Pass", Kept)
-    monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", -1)  # every answer takes all its tokens
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", -1)  # every answer takes all its tokens
     sweep(lvlm, [prompt], longest)
     (run,) = runs
     kept = (run.keys, run.values, run.own_keys, run.own_values, run.new_keys, run.new_values)

@@ -92,7 +92,7 @@ def grouped(lvlm):
     config.text_config.initializer_range = 0.1
     torch.manual_seed(0)
     model = type(lvlm.model)(config).to(lvlm.device, lvlm.model.dtype)
-    model.generation_config = lvlm.model.generation_config
+    model.generation_config = lvlm.generation_config
     return type(lvlm)(lvlm.card, model, lvlm.processor, lvlm.path)
 
 

@@ -1,0 +1,116 @@
+"""InstructBLIP: EVA-CLIP tower, a Q-Former that reads picture and question, Vicuna decoder.
+
+Its 32 image tokens are queries without a place in the picture, and stand before the BOS token: S is empty.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, InstructBlipProcessor
+
+from repro.models.card import ModelCard
+from repro.models.loading import load_checkpoint, load_part, load_tokenizer
+from repro.models.lvlm import Lvlm, Prompt, read_image
+from repro.segments import Segments
+
+# transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.
+ImageProcessor = getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
+
+
+class InstructBlip(Lvlm):
+    """``InstructBlipForConditionalGeneration`` in the layout of ``Salesforce/instructblip-vicuna-7b``."""
+
+    model_type = "instructblip"
+
+    @classmethod
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InstructBlip:
+        model: Any = load_checkpoint(InstructBlipForConditionalGeneration, path, dtype, device)
+        processor = InstructBlipProcessor(
+            image_processor=load_part(ImageProcessor, path, "preprocessor_config.json"),
+            tokenizer=load_tokenizer(path),
+            qformer_tokenizer=load_part(AutoTokenizer, path / "qformer_tokenizer", "tokenizer.json"),
+            num_query_tokens=model.config.num_query_tokens,
+        )
+        return cls(card, model, processor, path)
+
+    @property
+    def decoder(self) -> Any:
+        return self.model.language_model.model
+
+    @property
+    def head(self) -> nn.Module:
+        return self.model.language_model.lm_head
+
+    @property
+    def embeddings(self) -> nn.Module:
+        return self.model.language_model.get_input_embeddings()
+
+    @property
+    def generation_config(self) -> Any:
+        return self.model.language_model.generation_config
+
+    @property
+    def image_token_id(self) -> int:
+        return self.model.config.image_token_id
+
+    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+        picture, text = read_image(image), self.card.template.format(question=question)
+        inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
+        is_image = (inputs["input_ids"][0] == self.image_token_id).cpu().numpy()
+        queries = self.model.config.num_query_tokens
+        if is_image.sum() != queries:
+            raise ValueError(
+                f"the prompt holds {is_image.sum()} image tokens, the Q-Former gives {queries}: the question must "
+                f"hold no {self.card.placeholder!r}: {question!r}"
+            )
+        size = self.processor.image_processor.size
+        return Prompt(
+            input_ids=inputs["input_ids"],
+            image_inputs={
+                "pixel_values": inputs["pixel_values"].to(self.model.dtype),
+                "qformer_input_ids": inputs["qformer_input_ids"],
+                "qformer_attention_mask": inputs["qformer_attention_mask"],
+            },
+            segments=Segments.from_image_mask(is_image),
+            grid=(1, queries),
+            image=picture.resize((size["width"], size["height"]), Image.Resampling.BICUBIC),
+            text=text,
+            spatial=False,
+        )
+
+    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
+        features = self.model.get_image_features(**image_inputs)
+        # transformers 5 wraps the features, transformers 4 returns them, alone or first of several.
+        features = getattr(features, "pooler_output", features)
+        features = features[0] if isinstance(features, tuple) else features
+        embedded = self.embeddings(input_ids)
+        is_image = (input_ids == self.image_token_id)[..., None]
+        return embedded.masked_scatter(is_image, features.to(embedded.dtype))
+
+    def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
+        """The Q-Former's texts are padded on the right, and masked there."""
+        inputs = [prompt.image_inputs for prompt in prompts]
+        longest = max(one["qformer_input_ids"].shape[1] for one in inputs)
+
+        def padded(key: str) -> Tensor:
+            return torch.cat([F.pad(one[key], (0, longest - one[key].shape[1])) for one in inputs])
+
+        return {
+            "pixel_values": torch.cat([one["pixel_values"] for one in inputs]),
+            "qformer_input_ids": padded("qformer_input_ids"),
+            "qformer_attention_mask": padded("qformer_attention_mask"),
+        }
+
+    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
+        std = torch.tensor(self.processor.image_processor.image_std, device=self.device).view(1, 3, 1, 1)
+        pixels = prompt.image_inputs["pixel_values"]
+        noisy = {"pixel_values": pixels + (noise.to(self.device) / std).to(pixels.dtype)}
+        texts = ("qformer_input_ids", "qformer_attention_mask")
+        return noisy | {key: prompt.image_inputs[key].expand(len(noise), -1) for key in texts}
