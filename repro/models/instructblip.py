@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from PIL import Image
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, InstructBlipProcessor
@@ -31,13 +32,19 @@ class InstructBlip(Lvlm):
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InstructBlip:
-        model: Any = load_checkpoint(InstructBlipForConditionalGeneration, path, dtype, device)
+        # The Q-Former of transformers 4 knows no SDPA; the decoder is what is measured.
+        model: Any = load_checkpoint(
+            InstructBlipForConditionalGeneration, path, dtype, device, attention="eager"
+        )
+        model.language_model.set_attn_implementation("sdpa")
         processor = InstructBlipProcessor(
             image_processor=load_part(ImageProcessor, path, "preprocessor_config.json"),
             tokenizer=load_tokenizer(path),
             qformer_tokenizer=load_part(AutoTokenizer, path / "qformer_tokenizer", "tokenizer.json"),
             num_query_tokens=model.config.num_query_tokens,
         )
+        # The processor wants the token itself, where the tokenizer's settings may give it its text.
+        processor.image_token = AddedToken(card.placeholder, normalized=False, special=True)
         return cls(card, model, processor, path)
 
     @property

@@ -83,14 +83,17 @@ def load_tokenizer(path: Path) -> Any:
 
 
 def load_checkpoint(
-    architecture: Any, path: Path, dtype: torch.dtype, device: torch.device
+    architecture: Any, path: Path, dtype: torch.dtype, device: torch.device, attention: str = "sdpa"
 ) -> PreTrainedModel:
     """Read a model; every tensor of the model must be in the checkpoint, in its shape, and no other.
+
+    Args:
+        attention: how all of its parts attend.
 
     Raises:
         CheckpointError: weights are damaged, or a tensor is missing, surplus or misshapen (names listed).
     """
-    return _load(architecture, path, {}, dtype, device, str)
+    return _load(architecture, path, {"attn_implementation": attention}, dtype, device, str)
 
 
 def load_renamed(
@@ -126,7 +129,7 @@ def load_renamed(
     if surplus:
         raise CheckpointError(_mismatch(path, architecture, {"surplus": surplus}))
     back = {part: (name,) for name, ours in names.items() for part in ours}
-    given = {"config": config, "state_dict": tensors}
+    given = {"config": config, "state_dict": tensors, "attn_implementation": "sdpa"}
     return _load(architecture, path, given, dtype, device, lambda name: (*renamed(name, back), name)[0])
 
 
@@ -185,13 +188,12 @@ def _load(
 ) -> PreTrainedModel:
     try:
         model, found = architecture.from_pretrained(
-            None if given else path,
+            None if "state_dict" in given else path,
             **given,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
