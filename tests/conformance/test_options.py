@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module", autouse=True)
 def _everything_imported():
     """pytester forgets modules first imported within it, as transformers does a model's when it is made."""
-    for name in REGISTRY:
-        load_model(name)
+    for name, card in REGISTRY.items():
+        if card.miniature is not None:
+            load_model(name)
 
 
 @pytest.fixture
@@ -130,3 +131,9 @@ def test_gpu_and_performance_run_only_when_named(run):
 def test_naming_a_benchmark_runs_that_one_alone(run):
     result = run("--collect-only", "-q", "--benchmark", "chair")
     assert "chair" in said(result) and "pope" not in said(result)
+
+
+def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):
+    result = run("--model", "intern-vl", "--benchmark", "pope")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "has no miniature" in said(result) and "--model intern-vl=PATH" in said(result)
