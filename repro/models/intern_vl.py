@@ -23,7 +23,14 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from repro.models.assembled import Assembled, ReadsImages
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
-from repro.models.loading import CheckpointError, load_renamed, load_tokenizer, published_tensors, read_json
+from repro.models.loading import (
+    CheckpointError,
+    load_renamed,
+    load_tokenizer,
+    published_tensors,
+    read_json,
+    require,
+)
 
 #: Published tensor name of the vision tower -> ours.
 TOWER = {
@@ -41,6 +48,10 @@ TOWER = {
     "encoder.layers.*.norm2.weight": ("encoder.layer.*.layernorm_after.weight",),
     "encoder.layers.*": ("encoder.layer.*",),
 }
+TOWER_SETTINGS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "qkv_bias"),
+    *("qk_normalization", "hidden_act", "layer_norm_eps", "image_size", "patch_size"),
+)
 IN_CHAT = "model.vision_tower.vision_tower."
 NAMES = {
     **{IN_CHAT + name: tuple(f"vision_tower.{part}" for part in parts) for name, parts in TOWER.items()},
@@ -52,9 +63,6 @@ NAMES = {
 
 class InternVLForCausalLM(ReadsImages, LlamaForCausalLM):
     """The model; ``config.vision`` is the configuration of the tower, ``config.published`` the chat model's."""
-
-    #: <unk>, which no text of a byte-fallback vocabulary gives, stands for an image token.
-    image_token_id = 0
 
     def __init__(self, config: LlamaConfig):
         super().__init__(config)
@@ -121,9 +129,19 @@ class InternVL(Assembled):
             raise CheckpointError(
                 f"{path / 'config.json'} names no InternViT as mm_vision_tower: it is not of InternVL-Chat 1.0"
             )
-        tower = read_json(path / "vision_tower" / "config.json")
+        file = path / "vision_tower" / "config.json"
+        tower = read_json(file)
+        require(tower, file, *TOWER_SETTINGS)
+        require(published, path / "config.json", "hidden_size", "mm_hidden_size", "mm_vision_select_layer")
         config = native_config(published, tower)
-        model = load_renamed(InternVLForCausalLM, config, published_tensors(path), path, NAMES, dtype, device)
+        model: Any = load_renamed(
+            InternVLForCausalLM, config, published_tensors(path), path, NAMES, dtype, device
+        )
+        # The image has no token in this vocabulary: one more, which no text gives and no answer can.
+        weight = model.get_input_embeddings().weight
+        weight = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
+        model.set_input_embeddings(nn.Embedding.from_pretrained(weight))
+        model.image_token_id = len(weight) - 1
         lvlm = cls(card, model, load_tokenizer(path), path)
         # The released code reads 336 pixels unless the tower's name says 448.
         lvlm.side = tower["image_size"] * 3 // 2

@@ -31,6 +31,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def require(settings: Mapping[str, Any], path: Path, *keys: str) -> None:
+    """CheckpointError unless the settings read from ``path`` have all of these keys."""
+    if absent := [key for key in keys if key not in settings]:
+        raise CheckpointError(f"{path} lacks {', '.join(absent)}: get the published file")
+
+
 def check_directory(path: Path, model_type: str) -> None:
     """CheckpointError unless ``path`` holds a configuration of ``model_type`` and safetensors weights."""
     if not path.is_dir():

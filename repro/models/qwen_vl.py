@@ -24,7 +24,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from repro.models.assembled import Assembled, ReadsImages
 from repro.models.card import ModelCard
-from repro.models.loading import CheckpointError, load_renamed, published_tensors, read_json
+from repro.models.loading import CheckpointError, load_renamed, published_tensors, read_json, require
 
 #: Published tensor name -> ours; several of ours are parts of a fused one, along its first axis.
 NAMES = {
@@ -55,6 +55,15 @@ SPECIAL = (
     *("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>"),
 )
 N_IMAGE = 256
+SETTINGS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("kv_channels", "max_position_embeddings", "layer_norm_epsilon", "rotary_emb_base", "seq_length"),
+    *("use_dynamic_ntk", "use_logn_attn"),
+)
+VISUAL_SETTINGS = (
+    *("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio", "output_dim"),
+    "image_start_id",
+)
 SYSTEM_MESSAGE = "You are a helpful assistant."
 
 
@@ -300,9 +309,12 @@ class QwenVL(Assembled):
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> QwenVL:
-        published = read_json(path / "config.json")
-        if "visual" not in published:
-            raise CheckpointError(f"{path / 'config.json'} has no 'visual': it is of Qwen, not of Qwen-VL")
+        file = path / "config.json"
+        published = read_json(file)
+        if not isinstance(published.get("visual"), dict):
+            raise CheckpointError(f"{file} has no 'visual': it is of Qwen, not of Qwen-VL")
+        require(published, file, *SETTINGS)
+        require(published["visual"], file, *VISUAL_SETTINGS)
         model = load_renamed(
             QwenVLForCausalLM, native_config(published), published_tensors(path), path, NAMES, dtype, device
         )
@@ -326,5 +338,12 @@ class QwenVL(Assembled):
                 f"{question}<|im_end|>\n<|im_start|>assistant\n"
             )
         else:
-            text = f"{picture}{question}"
-        return text.replace("<imgpad>", ""), self.tokenizer(text).input_ids
+            text = self.card.template.format(question=question).replace(self.card.placeholder, picture, 1)
+        ids = self.tokenizer(text).input_ids
+        longest = self.model.config.published["seq_length"]
+        if len(ids) > longest:
+            raise ValueError(
+                f"a prompt of {len(ids)} tokens: beyond {longest} Qwen-VL scales its queries by their positions, "
+                "which truncation does not keep up; ask a shorter question"
+            )
+        return text.replace("<imgpad>", ""), ids

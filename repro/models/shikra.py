@@ -31,6 +31,7 @@ from repro.models.loading import (
     load_tokenizer,
     published_tensors,
     read_json,
+    require,
     shards_of,
 )
 
@@ -82,6 +83,9 @@ class Shikra(Assembled):
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
         tower = read_json(path / "vision_tower" / "config.json")
         vision = tower.get("vision_config", tower)
+        require(vision, path / "vision_tower" / "config.json", "hidden_size", "image_size", "patch_size")
+        published = read_json(path / "config.json")
+        require(published, path / "config.json", "hidden_size", "mm_vision_select_layer")
         tokenizer = load_tokenizer(path)
         tensors = published_tensors(path)
         if ADDED[0] not in tensors:
@@ -89,9 +93,7 @@ class Shikra(Assembled):
         # CLIP's text half is published in the same file.
         seen = published_tensors(path / "vision_tower")
         tensors |= {name: tensor for name, tensor in seen.items() if name.startswith("vision_model.")}
-        config = native_config(
-            read_json(path / "config.json"), vision, tokenizer.convert_tokens_to_ids(PATCH)
-        )
+        config = native_config(published, vision, tokenizer.convert_tokens_to_ids(PATCH))
         model = load_renamed(ShikraForCausalLM, config, tensors, path, NAMES, dtype, device)
         lvlm = cls(card, model, tokenizer, path)
         lvlm.n_image = (vision["image_size"] // vision["patch_size"]) ** 2

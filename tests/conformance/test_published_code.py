@@ -19,10 +19,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from repro.attention import attention_shares
+from repro.cam import llava_cam
 from repro.models import load_model
 from repro.models.loading import CheckpointError, load_tokenizer, published_tensors
 from repro.models.qwen_vl import byte_letters, read_tokenizer
 from repro.models.shikra import merge
+from repro.sweep import sweep
+from repro.truncation import truncated
 
 pytestmark = pytest.mark.conformance
 
@@ -229,6 +233,8 @@ def test_a_spoilt_vocabulary_is_refused(tmp_path, content):
 def test_chat_and_raw_prompts_are_told_apart_by_the_checkpoint(qwen):
     directory, recorded = qwen
     picture = Image.fromarray(recorded["pixels"])
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"seq_length": 2048}))
     raw = load_model("qwen-vl", directory)
     assert raw.prompt(picture, "What? Answer:").text == "<img></img>What? Answer:"
     assert len(raw.stop_ids) == 1
@@ -289,3 +295,45 @@ def test_the_two_layouts_called_llava_are_told_apart(intern):
         load_model("llava-1.5", directory)
     with pytest.raises(CheckpointError, match="names no InternViT"):
         load_model("intern-vl", Path(__file__).parents[2] / "fixtures" / "llava-1.5")
+
+
+def test_missing_settings_are_named(qwen, intern):
+    for name, (directory, _), key, file in (
+        ("qwen-vl", qwen, "seq_length", "config.json"),
+        ("intern-vl", intern, "qk_normalization", "vision_tower/config.json"),
+    ):
+        path = directory / file
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps({k: value for k, value in settings.items() if k != key}))
+        with pytest.raises(CheckpointError, match=f"config.json lacks {key}"):
+            load_model(name, directory)
+
+
+def test_a_prompt_beyond_the_length_qwen_was_trained_at_is_refused(qwen):
+    lvlm = load_model("qwen-vl", qwen[0])
+    with pytest.raises(ValueError, match="beyond 288"):
+        lvlm.prompt(Image.new("RGB", (8, 8)), "long " * 40)
+
+
+@pytest.mark.parametrize("name", ["qwen-vl", "intern-vl", "shikra"])
+def test_instruments_work_on_what_transformers_lacks(request, tmp_path, name):
+    if name == "shikra":
+        delta, base, tower, _ = request.getfixturevalue("shikra_parts")
+        directory = tmp_path / "merged"
+        merge(delta, base, tower, directory)
+    else:
+        directory, _ = request.getfixturevalue(name.removesuffix("-vl"))
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"seq_length": 2048}))
+    lvlm = load_model(name, directory)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 50, 3), dtype=np.uint8)
+    questions = ("Is it a cat?", "What is it?")
+    prompts = [lvlm.prompt(Image.fromarray(p), q) for p, q in zip(pixels, questions, strict=True)]
+    for prompt, one in zip(prompts, sweep(lvlm, prompts, 2), strict=True):
+        assert prompt.text.count(lvlm.card.placeholder) == (name != "qwen-vl")
+        for after in range(lvlm.n_layers + 1):
+            with truncated(lvlm, after):
+                same(torch.from_numpy(one.logits[after]), lvlm.logits(prompt)[-1].numpy())
+                assert one.answers[after] == lvlm.answer(prompt, 2)
+    np.testing.assert_allclose(attention_shares(lvlm, prompts[0], [5]).raw.sum(-1), 1, atol=1e-5)
+    assert llava_cam(lvlm, prompts[0], [5, 6]).shape == (lvlm.n_layers, *prompts[0].grid)
