@@ -88,8 +88,8 @@ def budget(device: torch.device) -> int:
 
 
 def room_for(lvlm: Lvlm, prompt: Prompt) -> int:
-    """Tokens an answer may have before the positions of the model run out."""
-    return lvlm.decoder.config.max_position_embeddings - len(prompt.segments)
+    """Tokens an answer may have."""
+    return lvlm.context - len(prompt.segments)
 
 
 def batches(
@@ -149,7 +149,7 @@ def evaluate(
                 if room < 1:
                     raise ValueError(
                         f"a prompt of {max(len(p.segments) for p in prompts)} tokens leaves no room for an answer "
-                        f"within {lvlm.decoder.config.max_position_embeddings}"
+                        f"within {lvlm.context}"
                     )
                 swept = sweep(lvlm, prompts, min(benchmark.max_new_tokens, room))
             except ValueError as error:

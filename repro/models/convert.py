@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from repro.models.loading import CheckpointError, read_json
+from repro.models.loading import CheckpointError, weight_map_of, written
 
 #: What is copied beside the weights: settings, tokenizers, vocabularies.
 BESIDE = (".json", ".model", ".tiktoken", ".txt")
@@ -39,7 +39,7 @@ def convert(source: Path, out: Path) -> None:
     index = source / "pytorch_model.bin.index.json"
     names = {"pytorch_model.bin"}
     if index.is_file():
-        names = set(read_json(index).get("weight_map", {}).values())
+        names = set(weight_map_of(index).values())
     out.mkdir(parents=True, exist_ok=True)
     place: dict[str, str] = {}
     size = 0
@@ -57,20 +57,26 @@ def convert(source: Path, out: Path) -> None:
         file = name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
         place |= dict.fromkeys(tensors, file)
         size += sum(tensor.nbytes for tensor in tensors.values())
-        if not (out / file).exists():
+        if (made := written(out / file, [source / name])) is not None:
             # Tensors that share memory cannot be stored as such.
             save_file(
                 {key: t.clone().contiguous() for key, t in tensors.items()},
                 out / "partial",
-                metadata={"format": "pt"},
+                metadata=made,
             )
             (out / "partial").replace(out / file)
     if index.is_file():
-        written = json.dumps({"metadata": {"total_size": size}, "weight_map": place})
-        (out / "model.safetensors.index.json").write_text(written)
-    for file_beside in source.iterdir():
-        if file_beside.suffix in BESIDE and file_beside != index:
-            shutil.copyfile(file_beside, out / file_beside.name)
+        if absent := sorted(set(weight_map_of(index)) - set(place)):
+            raise CheckpointError(
+                f"{index} names {', '.join(absent[:5])}, which no shard holds: get it again"
+            )
+        content = json.dumps({"metadata": {"total_size": size}, "weight_map": place})
+        (out / "model.safetensors.index.json").write_text(content)
+    for beside in source.rglob("*"):
+        if beside.suffix in BESIDE and not beside.name.endswith(".index.json"):
+            copy = out / beside.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(beside, copy)
 
 
 def main() -> None:

@@ -130,6 +130,11 @@ class InternVL(Assembled):
                 f"{path / 'config.json'} names no InternViT as mm_vision_tower: it is not of InternVL-Chat 1.0"
             )
         file = path / "vision_tower" / "config.json"
+        if "448" in published["mm_vision_tower"]:
+            raise CheckpointError(
+                f"{path / 'config.json'} is of a later InternVL-Chat, which reads 448 pixels; expected "
+                "InternVL-Chat 1.0, which reads 336 with a tower made for 224"
+            )
         tower = read_json(file)
         require(tower, file, *TOWER_SETTINGS)
         require(published, path / "config.json", "hidden_size", "mm_hidden_size", "mm_vision_select_layer")
@@ -143,7 +148,7 @@ class InternVL(Assembled):
         model.set_input_embeddings(nn.Embedding.from_pretrained(weight))
         model.image_token_id = len(weight) - 1
         lvlm = cls(card, model, load_tokenizer(path), path)
-        # The released code reads 336 pixels unless the tower's name says 448.
+        # 336 pixels with a tower made for 224.
         lvlm.side = tower["image_size"] * 3 // 2
         lvlm.n_image = (lvlm.side // tower["patch_size"]) ** 2
         return lvlm
@@ -156,4 +161,6 @@ class InternVL(Assembled):
     def tokens(self, question: str) -> tuple[str, list[int]]:
         text = self.card.template.format(question=question)
         before, after = (self.tokenizer(part).input_ids for part in text.split(self.card.placeholder, 1))
-        return text, [*before, *[self.image_token_id] * self.n_image, *after[1:]]
+        if after[:1] == [self.tokenizer.bos_token_id]:
+            after = after[1:]
+        return text, [*before, *[self.image_token_id] * self.n_image, *after]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,8 @@ def check_directory(path: Path, model_type: str) -> None:
         return
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        if not all(isinstance(read_json(index).get(key), dict) for key in ("metadata", "weight_map")):
-            raise CheckpointError(
-                f"{index} should hold metadata, and a weight_map from tensor names to shards"
-            )
+        if not isinstance(read_json(index).get("metadata"), dict):
+            raise CheckpointError(f"{index} holds no metadata, which transformers needs: get it again")
         shards_of(path)
         return
     pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
@@ -139,12 +137,38 @@ def load_renamed(
     return _load(architecture, path, given, dtype, device, lambda name: (*renamed(name, back), name)[0])
 
 
+def weight_map_of(index: Path) -> dict[str, str]:
+    """Tensor name -> shard of an index file; CheckpointError unless it holds such a map."""
+    place = read_json(index).get("weight_map")
+    if not isinstance(place, dict) or not place or not all(isinstance(v, str) for v in place.values()):
+        raise CheckpointError(f"{index} should hold a weight_map from tensor names to shards: get it again")
+    return place
+
+
+def written(file: Path, sources: Sequence[Path]) -> dict[str, str] | None:
+    """Metadata that says which files a weight file is made from, or None where it is there already.
+
+    Raises:
+        CheckpointError: the file is there, but made from others, or from earlier versions of them.
+    """
+    stamps = (f"{one.name} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in sources)
+    made = {"format": "pt", "source": "; ".join(stamps)}
+    if not file.exists():
+        return made
+    with safe_open(file, framework="pt") as opened:
+        if opened.metadata() == made:
+            return None
+    raise CheckpointError(
+        f"{file} was made from other files than those given now: remove {file.parent} first"
+    )
+
+
 def shards_of(path: Path) -> list[Path]:
     """The weight files of a checkpoint directory; CheckpointError if one that its index names is not there."""
     index = path / "model.safetensors.index.json"
     names = {"model.safetensors"}
     if index.is_file():
-        names = set(read_json(index)["weight_map"].values())
+        names = set(weight_map_of(index).values())
     for name in sorted(names):
         if Path(name).name != name or not (path / name).is_file():
             raise CheckpointError(f"{path} should hold the weight file {name}, and does not: get it again")
@@ -166,7 +190,7 @@ def published_tensors(path: Path, shard: str | None = None) -> dict[str, torch.T
             except SafetensorError as error:
                 raise CheckpointError(f"{file} is damaged: {error}") from error
     index = path / "model.safetensors.index.json"
-    if shard is None and index.is_file() and (odd := set(read_json(index)["weight_map"]) ^ set(tensors)):
+    if shard is None and index.is_file() and (odd := set(weight_map_of(index)) ^ set(tensors)):
         listed = ", ".join(sorted(odd)[:5])
         raise CheckpointError(f"{index} and its shards do not agree on {listed}: get them again")
     return tensors

@@ -173,6 +173,11 @@ class Lvlm:
         return len(self.decoder.layers)
 
     @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self.decoder.config.max_position_embeddings
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device

@@ -320,11 +320,23 @@ class QwenVL(Assembled):
         )
         generation = read_json(path / "generation_config.json")
         lvlm = cls(card, model, read_tokenizer(path / "qwen.tiktoken"), path)
+        pad = lvlm.tokenizer.convert_tokens_to_ids("<imgpad>")
+        if pad != model.image_token_id:
+            raise CheckpointError(
+                f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
+                "the two are not of one checkpoint, or the vocabulary is cut off"
+            )
         lvlm.chat = generation.get("chat_format") == "chatml"
         stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
         model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))
         model.generation_config.pad_token_id = lvlm.tokenizer.pad_token_id
         return lvlm
+
+    @property
+    def context(self) -> int:
+        # Beyond seq_length queries are scaled by their positions, and the base of the positions depends on the
+        # prompt's length: truncation and teacher forcing do not keep up with that.
+        return min(super().context, self.model.config.published["seq_length"])
 
     def prepare(self, image: Image.Image) -> Image.Image:
         side = self.model.visual.image_size
@@ -340,10 +352,9 @@ class QwenVL(Assembled):
         else:
             text = self.card.template.format(question=question).replace(self.card.placeholder, picture, 1)
         ids = self.tokenizer(text).input_ids
-        longest = self.model.config.published["seq_length"]
-        if len(ids) > longest:
+        if len(ids) > self.context:
             raise ValueError(
-                f"a prompt of {len(ids)} tokens: beyond {longest} Qwen-VL scales its queries by their positions, "
-                "which truncation does not keep up; ask a shorter question"
+                f"a prompt of {len(ids)} tokens: beyond {self.context} Qwen-VL scales its queries by their "
+                "positions, which truncation does not follow; ask a shorter question"
             )
         return text.replace("<imgpad>", ""), ids

@@ -33,6 +33,7 @@ from repro.models.loading import (
     read_json,
     require,
     shards_of,
+    written,
 )
 
 NAMES = {
@@ -87,6 +88,8 @@ class Shikra(Assembled):
         published = read_json(path / "config.json")
         require(published, path / "config.json", "hidden_size", "mm_vision_select_layer")
         tokenizer = load_tokenizer(path)
+        if PATCH not in tokenizer.get_vocab():
+            raise CheckpointError(f"the tokenizer in {path} has no {PATCH}: it is not Shikra's")
         tensors = published_tensors(path)
         if ADDED[0] not in tensors:
             raise CheckpointError(f"{path} holds no {ADDED[0]}: it is not a merged Shikra, see {__name__}")
@@ -118,6 +121,10 @@ def merged(name: str, delta: Tensor, base: Mapping[str, Tensor]) -> Tensor:
             return delta
         raise CheckpointError(f"the delta's {name} is not in the base: the base must be LLaMA-7B")
     below = base[name]
+    if delta.dtype != below.dtype:
+        raise CheckpointError(
+            f"{name} is {delta.dtype} in the delta and {below.dtype} in the base: convert one"
+        )
     if delta.shape == below.shape:
         return delta + below
     fits = name in LONGER and delta.shape[1:] == below.shape[1:] and len(delta) > len(below)
@@ -139,16 +146,19 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
     Raises:
         CheckpointError: a file is missing or damaged, or delta and base do not fit.
     """
+    if out.resolve() in (delta.resolve(), base.resolve(), tower.resolve()):
+        raise CheckpointError(f"{out} is one of the sources: name another directory")
     below = published_tensors(base)
     if absent := sorted(set(below) - set(published_tensors(delta))):
         raise CheckpointError(f"the delta lacks {', '.join(absent[:5])}: {delta} is not Shikra's delta")
     out.mkdir(parents=True, exist_ok=True)
     for file in tqdm(shards_of(delta), desc="merging", unit="shard"):
-        if (out / file.name).exists():
+        made = written(out / file.name, [file, *shards_of(base)])
+        if made is None:
             continue
         above = published_tensors(delta, file.name)
         tensors = {name: merged(name, tensor, below).contiguous() for name, tensor in above.items()}
-        save_file(tensors, out / "partial", metadata={"format": "pt"})
+        save_file(tensors, out / "partial", metadata=made)
         (out / "partial").replace(out / file.name)
     for file in delta.iterdir():
         if file.suffix in (".json", ".model"):

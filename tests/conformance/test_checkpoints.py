@@ -253,3 +253,28 @@ class _Harm:
 def test_a_checkpoint_is_not_converted_in_place(checkpoint):
     with pytest.raises(CheckpointError, match="name another directory"):
         convert(checkpoint, checkpoint)
+
+
+def test_a_conversion_does_not_go_on_from_other_weights(checkpoint, tensors, tmp_path):
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "deeper").mkdir()
+    (checkpoint / "deeper" / "config.json").write_text("{}")
+    torch.save(tensors, checkpoint / "pytorch_model.bin")
+    convert(checkpoint, tmp_path / "out")
+    convert(checkpoint, tmp_path / "out")
+    assert (tmp_path / "out" / "deeper" / "config.json").is_file()
+    torch.save({name: tensor + 1 for name, tensor in tensors.items()}, checkpoint / "pytorch_model.bin")
+
+    with pytest.raises(CheckpointError, match="made from other files"):
+        convert(checkpoint, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", [None, {}, [], {"a": 3}, {"a": ["b"]}])
+def test_an_index_without_a_map_of_names_is_refused(checkpoint, place):
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = checkpoint / f"{name}.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": place}))
+    with pytest.raises(CheckpointError, match="weight_map"):
+        convert(checkpoint, checkpoint.with_name("out"))
+    (checkpoint / "model.safetensors").unlink()
+    assert "weight_map" in refused(checkpoint)
