@@ -18,10 +18,18 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
+from repro.models.card import VICUNA
+from repro.models.llava import CLIPImageProcessor
 from repro.models.loading import CheckpointError, load_tokenizer, published_tensors
 from repro.models.qwen_vl import byte_letters, read_tokenizer
 from repro.models.shikra import merge
@@ -350,3 +358,45 @@ def test_instruments_work_on_what_transformers_lacks(request, tmp_path, name):
                 assert one.answers[after] == lvlm.answer(prompt, 2)
     np.testing.assert_allclose(attention_shares(lvlm, prompts[0], [5]).raw.sum(-1), 1, atol=1e-5)
     assert llava_cam(lvlm, prompts[0], [5, 6]).shape == (lvlm.n_layers, *prompts[0].grid)
+
+
+@pytest.mark.parametrize(
+    ("name", "colour", "mean", "std"),
+    [
+        ("intern-vl", (123, 116, 103), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        ("shikra", (255, 255, 255), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+    ],
+)
+def test_pictures_are_padded_and_prepared_as_the_authors_do(request, tmp_path, name, colour, mean, std):
+    """A square of their colour (expand2square), then CLIP's preparation with their mean and deviation."""
+    if name == "shikra":
+        delta, base, tower, _ = request.getfixturevalue("shikra_parts")
+        merge(delta, base, tower, tmp_path / "merged")
+        lvlm, side = load_model(name, tmp_path / "merged"), 56
+    else:
+        lvlm, side = load_model(name, request.getfixturevalue("intern")[0]), 84
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8))
+    square = Image.new("RGB", (50, 50), colour)
+    square.paste(picture, (0, 10))
+    prepare = CLIPImageProcessor(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=mean,
+        image_std=std,
+    )
+    expected = prepare(images=square, return_tensors="pt")["pixel_values"]
+
+    prompt = lvlm.prompt(picture, "What is it?")
+
+    torch.testing.assert_close(prompt.image_inputs["pixel_values"], expected)
+    opening = VICUNA.partition("<image>")[0]
+    tail = "<image>\nWhat is it? ASSISTANT:" if name == "intern-vl" else "<image> What is it? ASSISTANT:"
+    assert prompt.text == opening + tail
+    if name == "shikra":
+        tokens = lvlm.tokenizer.convert_ids_to_tokens(prompt.input_ids[0].tolist())
+        first = tokens.index("<im_patch>")
+        assert tokens[first - 1] == "<im_start>" and tokens[first + 16] == "<im_end>"
+        assert tokens[first : first + 16] == ["<im_patch>"] * 16
+    moved = lvlm.with_noise(prompt, torch.ones(1, 3, side, side))["pixel_values"]
+    difference = (moved - prompt.image_inputs["pixel_values"])[0, :, 0, 0]
+    torch.testing.assert_close(difference, 1 / torch.tensor(std), atol=1e-4, rtol=0)
