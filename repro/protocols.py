@@ -70,7 +70,7 @@ def ask_qwen_vl(benchmark: str, item: Item) -> str:
 
 
 def ask_instructblip(benchmark: str, item: Item) -> str:
-    """LAVIS at 506965b for VQA; for ScienceQA as its maintainers say in its issue 326."""
+    """LAVIS at 506965b for VQA; for ScienceQA as its maintainers say (salesforce/LAVIS#326)."""
     if benchmark in ("pope", "textvqa"):
         return f"Question: {item.question} Short answer:"
     if benchmark == "scienceqa":
