@@ -101,10 +101,6 @@ class _Pass:
     def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         return self.lvlm.decoder.rotary_emb(hidden, positions)
 
-    def rotary_of_prompt(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Padding must not make the prompts look longer than they are, where positions depend on the length."""
-        return self.rotary(hidden, positions.clamp(max=self.total - 1))
-
     def run_layer(self, index: int, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         return self.lvlm.decoder.layers[index](hidden, attention_mask=None, position_embeddings=rotary)
 
@@ -119,7 +115,9 @@ class _Pass:
                 source = branch.clamp(max=self.total - 1)[..., None].expand(-1, -1, hidden.shape[-1])
                 hidden = torch.cat([hidden, hidden[:, : self.total].gather(1, source)], dim=1)
                 at = torch.cat([at, branch], dim=1)
-                hidden = self.run_layer(index, hidden, self.rotary_of_prompt(hidden, at))
+                # Padding must not make prompts look longer where the rotary base depends on their length.
+                rotary = self.rotary(hidden, at.clamp(max=self.total - 1))
+                hidden = self.run_layer(index, hidden, rotary)
         branches = hidden[:, self.total :].view(batch, -1, self.width, hidden.shape[-1])
         rows = torch.arange(batch, device=hidden.device)
         last = torch.cat([branches[rows, :, self.widths - 1], hidden[rows, self.lengths - 1][:, None]], dim=1)

@@ -22,6 +22,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from repro.benchmarks.benchmark import Item
+from repro.benchmarks.scienceqa import LETTERS
 
 SIZE = 48  # pixels per side of a scene
 CELL = 16  # pixels per side of a grid cell
@@ -294,7 +295,7 @@ def asked_boxes(item: Item, directory: Path) -> list[Box]:
     else:
         names = [name for name in SHAPES if name in asked]
         if not names and item.choices:
-            right = item.choices["ABCDE".index(item.reference)]
+            right = item.choices[LETTERS.index(item.reference)]
             names = [name for name in SHAPES if name in right]
     return [boxes[name] for name in names if name in boxes]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import LlamaConfig
 
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
@@ -113,6 +114,12 @@ class Assembled(Lvlm):
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         pixels = prompt.image_inputs["pixel_values"]
         return {"pixel_values": pixels + (noise / _channels(self.std)).to(pixels)}
+
+
+def llama_config(published: dict[str, Any], **beside: Any) -> LlamaConfig:
+    """The decoder's configuration from a published one, with what the rest of the model needs beside it."""
+    settings = {key: value for key, value in published.items() if key not in ("model_type", "architectures")}
+    return LlamaConfig(**settings | beside)
 
 
 def _channels(values: tuple[float, ...]) -> Tensor:

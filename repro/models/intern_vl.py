@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from repro.models.assembled import Assembled, ReadsImages
+from repro.models.assembled import Assembled, ReadsImages, llama_config
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
@@ -62,19 +62,19 @@ NAMES = {
 
 
 class InternVLForCausalLM(ReadsImages, LlamaForCausalLM):
-    """The model; ``config.vision`` is the configuration of the tower, ``config.published`` the chat model's."""
+    """The model; ``config.vision`` is the configuration of the tower."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__(config)
         self.vision_tower = InternVLVisionModel(InternVLVisionConfig(**config.vision))
-        narrow, wide = config.published["mm_hidden_size"], config.hidden_size
+        narrow, wide = config.mm_hidden_size, config.hidden_size
         self.mm_projector = nn.Sequential(nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, wide))
 
     def patches(self, pixel_values: Tensor) -> Tensor:
         """Features [B, n_image, width of the tower] that the projector reads."""
         # hidden_states[-4] of N layers is the output of layer N - 3; those behind it are not run.
         tower = self.vision_tower
-        last = len(tower.encoder.layer) + 1 + self.config.published["mm_vision_select_layer"]
+        last = len(tower.encoder.layer) + 1 + self.config.mm_vision_select_layer
         hidden = _first(tower.embeddings(pixel_values))
         for layer in tower.encoder.layer[:last]:
             hidden = _first(layer(hidden))
@@ -108,8 +108,7 @@ def native_config(published: dict[str, Any], tower: dict[str, Any]) -> LlamaConf
         "image_size": tower["image_size"],
         "patch_size": tower["patch_size"],
     }
-    settings = {key: value for key, value in published.items() if key not in ("model_type", "architectures")}
-    return LlamaConfig(**settings | {"vision": vision, "published": published})
+    return llama_config(published, vision=vision)
 
 
 class InternVL(Assembled):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -33,6 +34,10 @@ class Llava(Lvlm):
     """``LlavaForConditionalGeneration`` in the layout of ``llava-hf/llava-1.5-7b-hf``."""
 
     model_type = "llava"
+    #: The classes of transformers that read the checkpoint.
+    architecture: ClassVar[Any] = LlavaForConditionalGeneration
+    processor_class: ClassVar[Any] = LlavaProcessor
+    image_processor_class: ClassVar[Any] = CLIPImageProcessor
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Llava:
@@ -41,10 +46,10 @@ class Llava(Lvlm):
                 f"{path / 'config.json'} has no vision_config: it is of LLaVA's own code; get {card.hub_id}, "
                 "the same weights in the layout of transformers"
             )
-        model = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
+        model = load_checkpoint(cls.architecture, path, dtype, device)
         settings = read_json(path / "processor_config.json")
-        processor = LlavaProcessor(
-            image_processor=load_part(CLIPImageProcessor, path, "preprocessor_config.json"),
+        processor = cls.processor_class(
+            image_processor=load_part(cls.image_processor_class, path, "preprocessor_config.json"),
             tokenizer=load_tokenizer(path),
             patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
             # CLIP's class token counts as additional and is dropped by the "default" strategy.

@@ -13,35 +13,21 @@ from torch.nn import functional as F
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
-from repro.models.card import ModelCard
 from repro.models.llava import Llava
-from repro.models.loading import load_checkpoint, load_part, load_tokenizer, read_json
 from repro.models.lvlm import Prompt, read_image
 from repro.segments import Segments
-
-# transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.
-ImageProcessor = (
-    getattr(transformers, "LlavaNextImageProcessorPil", None) or transformers.LlavaNextImageProcessor
-)
 
 
 class LlavaNext(Llava):
     """``LlavaNextForConditionalGeneration`` in the layout of ``llava-hf/llava-v1.6-vicuna-7b-hf``."""
 
     model_type = "llava_next"
-
-    @classmethod
-    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> LlavaNext:
-        model = load_checkpoint(LlavaNextForConditionalGeneration, path, dtype, device)
-        settings = read_json(path / "processor_config.json")
-        processor = LlavaNextProcessor(
-            image_processor=load_part(ImageProcessor, path, "preprocessor_config.json"),
-            tokenizer=load_tokenizer(path),
-            patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
-            num_additional_image_tokens=settings.get("num_additional_image_tokens", 1),
-            vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-        )
-        return cls(card, model, processor, path)
+    architecture = LlavaNextForConditionalGeneration
+    processor_class = LlavaNextProcessor
+    # As for CLIP's: transformers 5 has a class of its own for machines without torchvision.
+    image_processor_class = (
+        getattr(transformers, "LlavaNextImageProcessorPil", None) or transformers.LlavaNextImageProcessor
+    )
 
     def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
         text = self.wording(question)

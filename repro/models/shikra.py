@@ -12,7 +12,6 @@ import argparse
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from repro.models.assembled import Assembled, ReadsImages
+from repro.models.assembled import Assembled, ReadsImages, llama_config
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
@@ -68,12 +67,6 @@ class ShikraForCausalLM(ReadsImages, LlamaForCausalLM):
         return self.mm_projector(self.patches(pixel_values))
 
 
-def native_config(published: dict[str, Any], vision: dict[str, Any], image_token: int) -> LlamaConfig:
-    """The decoder's configuration, with the tower's and the image token beside it."""
-    settings = {key: value for key, value in published.items() if key not in ("model_type", "architectures")}
-    return LlamaConfig(**settings | {"vision": vision, "image_token": image_token})
-
-
 class Shikra(Assembled):
     """A merged Shikra: delta plus LLaMA, with CLIP's published files in ``vision_tower/``."""
 
@@ -96,7 +89,7 @@ class Shikra(Assembled):
         # CLIP's text half is published in the same file.
         seen = published_tensors(path / "vision_tower")
         tensors |= {name: tensor for name, tensor in seen.items() if name.startswith("vision_model.")}
-        config = native_config(published, vision, tokenizer.convert_tokens_to_ids(PATCH))
+        config = llama_config(published, vision=vision, image_token=tokenizer.convert_tokens_to_ids(PATCH))
         model = load_renamed(ShikraForCausalLM, config, tensors, path, NAMES, dtype, device)
         lvlm = cls(card, model, tokenizer, path)
         lvlm.n_image = (vision["image_size"] // vision["patch_size"]) ** 2
