@@ -144,6 +144,9 @@ def _handwritten(rng: np.random.Generator, digit: int, split: Split) -> np.ndarr
     axis = np.arange(CELL) - (CELL - 1) / 2
     dx, dy = rng.uniform(-1.0, 1.0, 2)
     x, y = np.meshgrid(axis - dx, axis - dy)
+    if split == "train":  # more hands than the file has: slants and pens
+        x = x + rng.uniform(-0.25, 0.25) * y
+        glyph = glyph ** rng.uniform(0.6, 1.6)
     u = (np.cos(angle) * x + np.sin(angle) * y) / size + 4.5
     v = (np.cos(angle) * y - np.sin(angle) * x) / size + 4.5
     u, v = np.clip(u, 0, 8.999), np.clip(v, 0, 8.999)
