@@ -54,7 +54,8 @@ SPECIAL = (
     *(f"<|extra_{i}|>" for i in range(205)),
     *("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>"),
 )
-N_IMAGE = 256
+#: Queries of the resampler unless the configuration says ``n_queries``, an argument of the published tower.
+N_QUERIES = 256
 SETTINGS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("kv_channels", "max_position_embeddings", "layer_norm_epsilon", "rotary_emb_base", "seq_length"),
@@ -109,13 +110,13 @@ class VisionBlock(nn.Module):
 
 
 class Resampler(nn.Module):
-    """256 learned queries read the patches by one cross-attention; fixed 2-D positions on both sides."""
+    """Learned queries read the patches by one cross-attention; fixed 2-D positions on both sides."""
 
-    def __init__(self, width: int, from_width: int):
+    def __init__(self, queries: int, width: int, from_width: int):
         super().__init__()
         norm = partial(nn.LayerNorm, eps=1e-6)
-        self.pos_embed = nn.Parameter(torch.zeros(N_IMAGE, width))
-        self.query = nn.Parameter(torch.zeros(N_IMAGE, width))
+        self.pos_embed = nn.Parameter(torch.zeros(queries, width))
+        self.query = nn.Parameter(torch.zeros(queries, width))
         self.kv_proj = nn.Identity() if from_width == width else nn.Linear(from_width, width, bias=False)
         self.attn = nn.MultiheadAttention(width, width // 128, batch_first=True)
         self.ln_q, self.ln_kv = norm(width), norm(width)
@@ -127,7 +128,7 @@ class Resampler(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Pixels [B, 3, H, H] to features [B, 256, output_dim]."""
+    """Pixels [B, 3, H, H] to features [B, n_queries, output_dim]."""
 
     def __init__(
         self,
@@ -138,16 +139,17 @@ class VisionTower(nn.Module):
         heads: int,
         mlp_ratio: float,
         output_dim: int,
+        n_queries: int = N_QUERIES,
         **_: Any,
     ):
         super().__init__()
-        self.image_size = image_size
+        self.image_size, self.n_queries = image_size, n_queries
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
         self.positional_embedding = nn.Parameter(torch.zeros(256, width))
         self.ln_pre = nn.LayerNorm(width, eps=1e-6)
         blocks = (VisionBlock(width, heads, mlp_ratio) for _ in range(layers))
         self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*blocks)})
-        self.attn_pool = Resampler(output_dim, width)
+        self.attn_pool = Resampler(n_queries, output_dim, width)
         self.ln_post = nn.LayerNorm(output_dim, eps=1e-6)
         self.proj = nn.Parameter(torch.zeros(output_dim, output_dim))
 
@@ -305,7 +307,7 @@ class QwenVL(Assembled):
     model_type = "qwen"
     #: Whether the checkpoint was tuned on ChatML (Qwen-VL-Chat) or continues raw text (Qwen-VL).
     chat: bool
-    n_image, mean, std = N_IMAGE, tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+    mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> QwenVL:
@@ -326,6 +328,7 @@ class QwenVL(Assembled):
                 f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
                 "the two are not of one checkpoint, or the vocabulary is cut off"
             )
+        lvlm.n_image = model.visual.n_queries
         lvlm.chat = generation.get("chat_format") == "chatml"
         stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
         model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))
@@ -343,7 +346,7 @@ class QwenVL(Assembled):
         return image.resize((side, side), Image.Resampling.BICUBIC)
 
     def tokens(self, question: str) -> tuple[str, list[int]]:
-        picture = f"<img>{'<imgpad>' * N_IMAGE}</img>"
+        picture = f"<img>{'<imgpad>' * self.n_image}</img>"
         if self.chat:
             text = (
                 f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: {picture}\n"
