@@ -62,5 +62,8 @@ def load_model(
         small = device.type == "cpu" or path == card.miniature
         dtype = torch.float32 if small else getattr(torch, card.dtype)
     family = FAMILIES[card.family]
-    check_directory(path, family.model_type)
-    return family.load(card, path, dtype, device)
+    with family.whole(path) as directory:
+        check_directory(directory, family.model_type)
+        lvlm = family.load(card, directory, dtype, device)
+    lvlm.path = path
+    return lvlm

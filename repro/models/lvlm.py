@@ -117,6 +117,12 @@ class Lvlm:
     # What a family says of itself.
 
     @classmethod
+    @contextmanager
+    def whole(cls, path: Path) -> Iterator[Path]:
+        """The directory that ``load`` reads, for one that may hold a checkpoint in the parts it is published in."""
+        yield path
+
+    @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Lvlm:
         """Read a checkpoint directory; see ``repro.models.load_model`` for the errors."""
         raise NotImplementedError

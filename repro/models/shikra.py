@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
@@ -72,6 +74,20 @@ class Shikra(Assembled):
 
     model_type = "shikra"
     mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+
+    @classmethod
+    @contextmanager
+    def whole(cls, path: Path) -> Iterator[Path]:
+        """``path``; where it holds ``delta/``, ``base/`` and ``tower/`` instead, what ``merge`` makes of them.
+
+        That is for small models: it is done again at every loading.
+        """
+        if not (path / "delta").is_dir():
+            yield path
+            return
+        with TemporaryDirectory() as folder:
+            merge(path / "delta", path / "base", path / "tower", Path(folder))
+            yield Path(folder)
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
