@@ -66,7 +66,7 @@ REGISTRY: dict[str, ModelCard] = {
             template=VICUNA,
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "llava-1.6",
             source="haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1; its evaluation scripts",
         ),
         ModelCard(
@@ -102,7 +102,7 @@ REGISTRY: dict[str, ModelCard] = {
             template=VICUNA.replace("<image>\n", ""),
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "shikra",
             source="shikras/shikra, mllm/conversation, vicuna_v1.1",
         ),
         ModelCard(
