@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from repro.models.cache import cached
 from repro.models.card import REGISTRY, ModelCard
 from repro.models.instructblip import InstructBlip
 from repro.models.intern_vl import InternVL
@@ -33,6 +34,28 @@ def find_card(name: str) -> ModelCard:
     return REGISTRY[name]
 
 
+def find_checkpoint(name: str, path: Path | None = None, published: bool = False) -> Path:
+    """The checkpoint directory of a model, its configuration and weight files looked at and not yet read.
+
+    Args:
+        path: a directory; default: the miniature shipped with the suite.
+        published: by default the published checkpoint in the cache of huggingface_hub instead.
+
+    Raises KeyError and CheckpointError as ``load_model`` does.
+    """
+    card = find_card(name)
+    model_type = FAMILIES[card.family].model_type
+    if path is None and published:
+        return cached(card, model_type)
+    path = card.miniature if path is None else Path(path)
+    if path is None:
+        raise CheckpointError(
+            f"{name} has no miniature: give a checkpoint directory of {card.hub_id} (--model {name}=PATH)"
+        )
+    check_directory(path, model_type)
+    return path
+
+
 def load_model(
     name: str,
     path: Path | None = None,
@@ -51,16 +74,10 @@ def load_model(
         KeyError: no such name.
         CheckpointError: the directory, a file or a tensor is not what the family reads.
     """
+    path = find_checkpoint(name, path)
     card = find_card(name)
-    path = card.miniature if path is None else Path(path)
-    if path is None:
-        raise CheckpointError(
-            f"{name} has no miniature: give a checkpoint directory of {card.hub_id} (--model {name}=PATH)"
-        )
     device = torch.device(device)
     if dtype is None:
         small = device.type == "cpu" or path == card.miniature
         dtype = torch.float32 if small else getattr(torch, card.dtype)
-    family = FAMILIES[card.family]
-    check_directory(path, family.model_type)
-    return family.load(card, path, dtype, device)
+    return FAMILIES[card.family].load(card, path, dtype, device)
