@@ -12,7 +12,7 @@ import torch
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark
-from repro.models import find_card, load_model
+from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
@@ -41,7 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME[=PATH]",
-        help="only this model, from PATH or its shipped miniature; may be repeated (default: all miniatures)",
+        help="only this model; from PATH, or else its shipped miniature, or on CUDA (-m gpu) the published "
+        "checkpoint in the cache of huggingface_hub; may be repeated (default: all miniatures)",
     )
     group.addoption(
         "--benchmark",
@@ -92,7 +93,7 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
             raise pytest.UsageError(f"--model {given}: no directory behind the equals sign")
         if name in chosen:
             raise pytest.UsageError(f"--model {given}: {name} is named twice")
-        chosen[name] = Path(path).expanduser() if path else None
+        chosen[name] = Path(path).expanduser().resolve() if path else None
     return chosen or {name: None for name, card in REGISTRY.items() if card.miniature is not None}
 
 
@@ -173,11 +174,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> Lvlm:
-    """The model, loaded once per worker; on CUDA under ``-m gpu``, where it must be there."""
-    if device_name == "cuda" and not torch.cuda.is_available():
-        pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
+    """The model, loaded once per worker; on CUDA under ``-m gpu``, where it must be there.
+
+    Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. Weights
+    are looked for before CUDA: on a machine without either, both have to be got.
+    """
+    published = device_name == "cuda" and bool(request.config.getoption("--model"))
     try:
-        return load_model(model_name, models_of(request.config)[model_name], device=device_name)
+        path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
+        if device_name == "cuda" and not torch.cuda.is_available():
+            pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
+        return load_model(model_name, path, device=device_name)
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
 

@@ -28,6 +28,8 @@ class ModelCard:
         dtype: of real weights; a miniature is read in float32.
         miniature: directory of the trained miniature, shipped with the suite; None where there is none yet.
         source: where template and settings are stated.
+        preparation: commands that make OUT, which the suite reads, from DIR, the checkpoint as published; none
+            where it is read as it is.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ModelCard:
     dtype: str
     miniature: Path | None
     source: str
+    preparation: tuple[str, ...] = ()
 
 
 REGISTRY: dict[str, ModelCard] = {
@@ -92,6 +95,7 @@ REGISTRY: dict[str, ModelCard] = {
             dtype="bfloat16",
             miniature=None,
             source="QwenLM/Qwen-VL, eval_mm; ChatML as Qwen-VL-Chat's qwen_generation_utils.py forms it",
+            preparation=("python -m repro.models.convert DIR OUT",),
         ),
         ModelCard(
             name="shikra",
@@ -104,6 +108,11 @@ REGISTRY: dict[str, ModelCard] = {
             dtype="float16",
             miniature=FIXTURES / "shikra",
             source="shikras/shikra, mllm/conversation, vicuna_v1.1",
+            preparation=(
+                "python -m repro.models.convert DIR DELTA",
+                "hf download openai/clip-vit-large-patch14 --local-dir CLIP",
+                "python -m repro.models.shikra DELTA LLAMA CLIP OUT  # LLAMA: LLaMA-7B as safetensors",
+            ),
         ),
         ModelCard(
             name="intern-vl",
@@ -116,6 +125,10 @@ REGISTRY: dict[str, ModelCard] = {
             dtype="float16",
             miniature=None,
             source="OpenGVLab/InternVL, internvl_chat_llava/llava/conversation.py, conv_vicuna_v1",
+            preparation=(
+                "python -m repro.models.convert DIR OUT",
+                "hf download OpenGVLab/InternViT-6B-224px config.json --local-dir OUT/vision_tower",
+            ),
         ),
     )
 }

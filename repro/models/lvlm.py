@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from repro.models.card import ModelCard
+from repro.models.loading import check_directory
 from repro.segments import Segments
 
 #: Called after the attention of every decoder layer with (layer index from 0, query [B, H, Q, D],
@@ -117,9 +118,14 @@ class Lvlm:
     # What a family says of itself.
 
     @classmethod
+    def check(cls, path: Path) -> None:
+        """CheckpointError unless the directory holds a configuration of this family and safetensors weights."""
+        check_directory(path, cls.model_type)
+
+    @classmethod
     @contextmanager
     def whole(cls, path: Path) -> Iterator[Path]:
-        """The directory that ``load`` reads, for one that may hold a checkpoint in the parts it is published in."""
+        """What ``load`` reads, of a directory that may hold a checkpoint in the parts it is published in."""
         yield path
 
     @classmethod

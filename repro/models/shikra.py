@@ -76,6 +76,10 @@ class Shikra(Assembled):
     mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
 
     @classmethod
+    def check(cls, path: Path) -> None:
+        super().check(path / "delta" if (path / "delta").is_dir() else path)
+
+    @classmethod
     @contextmanager
     def whole(cls, path: Path) -> Iterator[Path]:
         """``path``; where it holds ``delta/``, ``base/`` and ``tower/`` instead, what ``merge`` makes of them.
@@ -134,15 +138,15 @@ def merged(name: str, delta: Tensor, base: Mapping[str, Tensor]) -> Tensor:
         raise CheckpointError(
             f"{name} is {delta.dtype} in the delta and {below.dtype} in the base: convert one"
         )
-    if delta.shape == below.shape:
-        return delta + below
-    fits = name in LONGER and delta.shape[1:] == below.shape[1:] and len(delta) > len(below)
-    if not fits:
+    longer = name in LONGER and delta.shape[1:] == below.shape[1:] and len(delta) > len(below)
+    if delta.shape != below.shape and not longer:
         raise CheckpointError(
             f"{name} is {list(delta.shape)} in the delta and {list(below.shape)} in the base: the base must be "
             "LLaMA-7B"
         )
-    return torch.cat([delta[: len(below)] + below, delta[len(below) :]])
+    made = delta.clone()
+    made[: len(below)] += below
+    return made
 
 
 def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
@@ -166,8 +170,12 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
         if made is None:
             continue
         above = published_tensors(delta, file.name)
-        tensors = {name: merged(name, tensor, below).contiguous() for name, tensor in above.items()}
-        save_file(tensors, out / "partial", metadata=made)
+        # No name for the merged tensors: it would keep them in memory while the next shard is merged.
+        save_file(
+            {name: merged(name, tensor, below) for name, tensor in above.items()},
+            out / "partial",
+            metadata=made,
+        )
         (out / "partial").replace(out / file.name)
     for file in delta.iterdir():
         if file.suffix in (".json", ".model"):
