@@ -17,6 +17,8 @@ pytestmark = pytest.mark.conformance
 
 ROOT = Path(__file__).resolve().parents[2]
 
+ONE = ("--model", "llava-1.5")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _everything_imported():
@@ -71,7 +73,7 @@ def test_directories_behind_options_do_not_move_the_suite(tmp_path):
     """With workers, in a process of its own, from the checkout, as a user would."""
     (tmp_path / "report").mkdir()
     command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", "--report"]
-    command += [tmp_path / "report", "--data", tmp_path, "-m", "table1", "--benchmark", "pope"]
+    command += [tmp_path / "report", "--data", tmp_path, "-m", "table1", *ONE, "--benchmark", "pope"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert f"rootdir: {ROOT}" in done.stdout and "coco_pope_adversarial.json" in done.stdout
     assert "1 failed" in done.stdout and "node down" not in done.stdout
@@ -99,7 +101,7 @@ def test_a_missing_checkpoint_fails_and_names_the_place(run, tmp_path):
 
 
 def test_missing_data_fails_and_names_the_file(run, tmp_path):
-    result = run("--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "report")
+    result = run(*ONE, "--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
     assert "TextVQA_0.5.1_val.json" in said(result)
 
@@ -110,14 +112,16 @@ def test_a_corrupt_image_fails_and_names_item_and_file(run, tmp_path):
     rows = json.loads((data / "textvqa" / "TextVQA_0.5.1_val.json").read_text())["data"]
     [image] = (data / "textvqa" / "train_images").glob(f"{rows[3]['image_id']}.*")
     image.write_bytes(image.read_bytes()[:40])
-    result = run("--data", data, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path / "report")
+    only = (*ONE, "--benchmark", "textvqa", "--limit", "8")
+    result = run("--data", data, *only, "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
     assert image.name in said(result) and f"item {rows[3]['question_id']}" in said(result)
 
 
 def test_gpu_without_cuda_fails(run, monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    result = run("-m", "gpu", "--benchmark", "pope", "--report", tmp_path / "report")
+    given = ("--model", f"llava-1.5={FIXTURES / 'llava-1.5'}")
+    result = run("-m", "gpu", *given, "--benchmark", "pope", "--report", tmp_path / "report")
     result.assert_outcomes(errors=1)
     assert "no CUDA device" in said(result)
 
@@ -227,6 +231,7 @@ def test_naming_a_benchmark_runs_that_one_alone(run):
 
 
 def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):
-    result = run("--model", "intern-vl", "--benchmark", "pope")
+    name = next(name for name, card in REGISTRY.items() if card.miniature is None)
+    result = run("--model", name, "--benchmark", "pope")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "has no miniature" in said(result) and "--model intern-vl=PATH" in said(result)
+    assert "has no miniature" in said(result) and f"--model {name}=PATH" in said(result)
