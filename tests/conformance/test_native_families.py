@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPVisionConfig,
     InstructBlipConfig,
@@ -24,7 +23,6 @@ from transformers import (
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
-from repro.models.qwen_vl import byte_letters
 from repro.sweep import sweep
 from repro.truncation import truncated
 
@@ -32,31 +30,13 @@ pytestmark = pytest.mark.conformance
 
 IMAGE = "<image>"
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-
-
-def store_tokenizer(directory, special=("<unk>", "<s>", "</s>", "<pad>", IMAGE), start="<s>"):
-    """A byte-level tokenizer; returns the ids of the special tokens."""
-    vocabulary = {letter: i for i, letter in enumerate([*special, *byte_letters().values()])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(special))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A", special_tokens=[(start, vocabulary[start])]
-    )
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "image_token": IMAGE,
-        "extra_special_tokens": {"image_token": IMAGE},
-    }
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
-    return vocabulary
+#: How the published tokenizers of both families name their special tokens.
+TOKENS = {
+    "special": ("<unk>", "<s>", "</s>", "<pad>", IMAGE),
+    "pad_token": "<pad>",
+    "image_token": IMAGE,
+    "extra_special_tokens": {"image_token": IMAGE},
+}
 
 
 def decoder(vocabulary) -> LlamaConfig:
@@ -79,9 +59,9 @@ def write_json(path, **content):
 
 
 @pytest.fixture(scope="module")
-def llava_next(tmp_path_factory):
+def llava_next(tmp_path_factory, store_tokenizer):
     directory = tmp_path_factory.mktemp("llava-1.6")
-    vocabulary = store_tokenizer(directory)
+    vocabulary = store_tokenizer(directory, **TOKENS)
     torch.manual_seed(0)
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(
@@ -130,10 +110,10 @@ def llava_next(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def instructblip(tmp_path_factory):
+def instructblip(tmp_path_factory, store_tokenizer):
     directory = tmp_path_factory.mktemp("instructblip")
-    vocabulary = store_tokenizer(directory)
-    questions = store_tokenizer(directory / "qformer_tokenizer")
+    vocabulary = store_tokenizer(directory, **TOKENS)
+    questions = store_tokenizer(directory / "qformer_tokenizer", **TOKENS)
     torch.manual_seed(1)
     config = InstructBlipConfig(
         vision_config={
