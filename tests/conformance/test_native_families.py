@@ -113,7 +113,9 @@ def llava_next(tmp_path_factory, store_tokenizer):
 def instructblip(tmp_path_factory, store_tokenizer):
     directory = tmp_path_factory.mktemp("instructblip")
     vocabulary = store_tokenizer(directory, **TOKENS)
-    questions = store_tokenizer(directory / "qformer_tokenizer", **TOKENS)
+    questions = store_tokenizer(
+        directory / "qformer_tokenizer", **TOKENS | {"special": (*TOKENS["special"], "[SEP]")}
+    )
     torch.manual_seed(1)
     config = InstructBlipConfig(
         vision_config={
@@ -188,7 +190,7 @@ def test_prompts_are_those_of_the_processor(family):
 def test_logits_from_embeddings_are_those_of_the_model(family):
     prompt = family.prompt(picture(40, 20), "What is it?")
     hidden = family.hidden_states(family.embed(prompt.input_ids, prompt.image_inputs))
-    close(family.head(hidden)[0], family.logits(prompt))
+    close(family.head(hidden)[0], family.model(input_ids=prompt.input_ids, **prompt.image_inputs).logits[0])
 
 
 def test_answers_are_greedy_whatever_the_checkpoint_says(family):
@@ -240,6 +242,34 @@ def test_tiles_of_llava_next_lie_where_they_were_cut(llava_next, size):
     for column, cells in enumerate(finer[:, :-1].T):
         centre = (column + 0.5) / (width - 1)
         assert (np.abs((cells % columns + 0.5) / columns - centre) <= 0.5 / columns).all()
+
+
+def test_a_token_of_the_model_in_a_question_is_refused(family):
+    with pytest.raises(ValueError, match=r"the question holds '</s>'.*'Is </s> it\?'"):
+        family.prompt(picture(16, 16), "Is </s> it?")
+
+
+def test_a_token_of_the_q_former_in_a_question_is_refused(instructblip):
+    with pytest.raises(ValueError, match=r"the question holds '\[SEP\]'"):
+        instructblip.prompt(picture(16, 16), "Is [SEP] it?")
+
+
+def test_an_answer_that_holds_the_image_token_is_no_image(family):
+    prompt = family.prompt(picture(40, 20), "What is it?")
+    forced = family.logits(prompt, [family.image_token_id, 7])
+    close(forced[: len(prompt.segments)], family.logits(prompt))
+    with torch.inference_mode():
+        embedded = family.embed(family.sequence(prompt, [family.image_token_id]), prompt.image_inputs)
+    assert torch.equal(embedded[0, -1], family.embeddings.weight[family.image_token_id])
+
+
+def test_of_a_long_question_the_q_former_reads_the_end_and_the_decoder_all(instructblip):
+    question = "".join(f"{i} " for i in range(100))
+    prompt = instructblip.prompt(picture(16, 16), question)
+    read = instructblip.processor.qformer_tokenizer(question).input_ids
+    assert prompt.image_inputs["qformer_input_ids"].tolist() == [[read[0], *read[-127:]]]
+    assert prompt.input_ids.shape[1] == 6 + len(instructblip.tokenizer(question).input_ids)
+    assert instructblip.logits(prompt).isfinite().all()
 
 
 def test_the_image_of_instructblip_stands_before_everything(instructblip):
