@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
+from repro.models.loading import COUNT, FROM_LAST, NUMBER
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -111,6 +112,12 @@ class Assembled(Lvlm):
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         pixels = prompt.image_inputs["pixel_values"]
         return {"pixel_values": pixels + (noise / _channels(self.std)).to(pixels)}
+
+
+#: What a published configuration must say of a LLaMA decoder and of the layer of the tower that it reads.
+LLAMA_SETTINGS = dict.fromkeys(
+    ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT
+) | {"rms_norm_eps": NUMBER, "mm_vision_select_layer": FROM_LAST}
 
 
 def llama_config(published: dict[str, Any], **beside: Any) -> LlamaConfig:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -84,6 +86,7 @@ def test_llama_tokens_are_those_of_sentencepiece(tmp_path, model_type):
     settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     tokenizer = load_tokenizer(tmp_path)
+    assert {"<unk>", "<s>", "</s>"} <= tokenizer.get_added_vocab().keys()
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     for text in (
         "A chat between a user and an assistant. USER: ",
@@ -154,6 +157,16 @@ def test_an_index_and_its_shards_must_agree(qwen):
         load_model("qwen-vl", directory)
 
 
+def test_a_vocabulary_whose_token_has_no_parts_is_refused(tmp_path):
+    tokens = [*(bytes([i]) for i in range(256)), b"ab", b"abc", b"xyz"]
+    lines = (base64.b64encode(token) + f" {rank}\n".encode() for rank, token in enumerate(tokens))
+    (tmp_path / "qwen.tiktoken").write_bytes(b"".join(lines))
+    with pytest.raises(
+        CheckpointError, match="qwen.tiktoken.*holds b'xyz', but not the tokens it is merged from"
+    ):
+        read_tokenizer(tmp_path / "qwen.tiktoken")
+
+
 @pytest.mark.parametrize("name", ["llava-1.5", "shikra", "intern-vl"])
 def test_a_checkpoint_of_another_family_is_refused(qwen, name):
     directory, _ = qwen
@@ -167,6 +180,105 @@ def test_the_two_layouts_called_llava_are_told_apart(intern):
         load_model("llava-1.5", directory)
     with pytest.raises(CheckpointError, match="names no InternViT"):
         load_model("intern-vl", Path(__file__).parents[2] / "fixtures" / "llava-1.5")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "key", "value", "expected"),
+    [
+        ("qwen-vl", "config.json", "hidden_size", "4096", "a whole number above 0"),
+        ("qwen-vl", "config.json", "num_hidden_layers", -2, "a whole number above 0"),
+        ("qwen-vl", "config.json", "layer_norm_epsilon", True, "a number above 0"),
+        ("qwen-vl", "config.json", "use_logn_attn", "yes", "true or false"),
+        ("qwen-vl", "config.json", "visual", 3, "an object"),
+        ("intern-vl", "config.json", "num_attention_heads", 4.0, "a whole number above 0"),
+        ("intern-vl", "config.json", "mm_vision_select_layer", 4, "a whole number below 0"),
+        ("intern-vl", "vision_tower/config.json", "hidden_act", None, "a text"),
+        ("shikra", "config.json", "vocab_size", 0, "a whole number above 0"),
+        ("shikra", "vision_tower/config.json", "vision_config", [], "an object"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_named(request, name, file, key, value, expected):
+    directory, _ = request.getfixturevalue(name.removesuffix("-vl"))
+    settings = json.loads((directory / file).read_text())
+    (directory / file).write_text(json.dumps(settings | {key: value}))
+    with pytest.raises(CheckpointError) as found:
+        load_model(name, directory)
+    assert f"{directory / file}: {key} is {value!r}; expected {expected}" in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["qwen-vl", "intern-vl", "shikra"])
+def test_a_token_of_the_model_in_a_question_is_refused(request, name):
+    token = {"qwen-vl": "<|im_end|>", "intern-vl": "</s>", "shikra": "<im_patch>"}[name]
+    lvlm = load_model(name, request.getfixturevalue(name.removesuffix("-vl"))[0])
+    with pytest.raises(ValueError, match=re.escape(f"the question holds {token!r}") + ".*'Is .* it"):
+        lvlm.prompt(Image.new("RGB", (8, 8)), f"Is {token} it?")
+
+
+@pytest.mark.parametrize("name", ["qwen-vl", "shikra"])
+def test_an_answer_that_holds_the_image_token_is_no_image(request, name):
+    lvlm = load_model(name, request.getfixturevalue(name.removesuffix("-vl"))[0])
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    prompt = lvlm.prompt(Image.fromarray(pixels), "Is it?")
+    token = lvlm.image_token_id
+
+    def insist(module, args, logits):
+        chosen = torch.arange(logits.shape[-1]) == token
+        return logits + 1e4 * chosen
+
+    handle = lvlm.head.register_forward_hook(insist)
+    try:
+        with torch.inference_mode():
+            out = lvlm.model.generate(
+                input_ids=prompt.input_ids,
+                attention_mask=torch.ones_like(prompt.input_ids),
+                **prompt.image_inputs,
+                max_new_tokens=3,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        assert out.sequences[0, -3:].tolist() == [token] * 3
+        # Rounding of logits near 1e4 aside, what is said of the other tokens must agree.
+        others = torch.arange(out.logits[0].shape[-1]) != token
+        forced = lvlm.logits(prompt, [token] * 2)[-3:, others]
+        np.testing.assert_allclose(forced, torch.cat(out.logits)[:, others], rtol=0, atol=1e-5)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("holders", [("base",), ("delta",), ("base", "delta")])
+def test_rotary_frequencies_of_old_conversions_are_left_aside(shikra_parts, store, tmp_path, holders):
+    delta, base, tower = shikra_parts
+    merge(delta, base, tower, tmp_path / "plain")
+    config = json.loads((delta / "config.json").read_text())
+    for path, settings, shards in ((base, {}, 1), (delta, config, 3)):
+        if path.name in holders:
+            tensors = {name: tensor.clone() for name, tensor in published_tensors(path).items()}
+            tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+            store(path, settings, tensors, shards)
+    merge(delta, base, tower, tmp_path / "out")
+    plain, merged = (load_model("shikra", tmp_path / name).model for name in ("plain", "out"))
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), merged.parameters(), strict=True))
+
+
+def test_biases_of_the_vision_towers_queries_keys_and_values_are_read(intern, store):
+    directory, _ = intern
+    config = json.loads((directory / "config.json").read_text())
+    tower = json.loads((directory / "vision_tower" / "config.json").read_text())
+    tensors = {name: tensor.clone() for name, tensor in published_tensors(directory).items()}
+    biases = {
+        name.replace("weight", "bias"): torch.randn(len(tensor))
+        for name, tensor in tensors.items()
+        if name.endswith("attn.qkv.weight")
+    }
+    store(directory, config, tensors | biases)
+    (directory / "vision_tower" / "config.json").write_text(json.dumps(tower | {"qkv_bias": True}))
+    layers = load_model("intern-vl", directory).model.vision_tower.encoder.layer
+    for number, layer in enumerate(layers):
+        read = torch.cat([getattr(layer.attention, f"{x}_proj").bias for x in "qkv"])
+        assert torch.equal(
+            read, biases[f"model.vision_tower.vision_tower.encoder.layers.{number}.attn.qkv.bias"]
+        )
 
 
 def test_missing_settings_are_named(qwen, intern):
