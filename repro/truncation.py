@@ -69,9 +69,12 @@ class Cut:
         self.length = self.followed = 0  # tokens in the pass with the image, and after it
 
     def on_embedding(self, module: Any, args: tuple[Tensor]) -> None:
-        """Every pass embeds its ids first: one that holds image tokens starts anew, others continue."""
+        """Every pass embeds its ids first: one that holds image tokens starts anew, others continue.
+
+        One id alone continues in any case: an answer may hold the id of the image token.
+        """
         is_image = args[0] == self.lvlm.image_token_id
-        self.prefill = bool(is_image.any())
+        self.prefill = args[0].shape[1] > 1 and bool(is_image.any())
         if not self.prefill:
             if self.image is None:
                 raise ValueError("the prompt holds no image token: there is nothing to truncate")

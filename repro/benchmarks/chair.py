@@ -38,7 +38,12 @@ from repro.benchmarks.files import checked, field, inside, read_json, read_text
 Mode = Literal["approx", "exact"]
 #: The user's turn.
 PROMPT = "Please describe this image in detail."
-_NLTK_DATA = ("punkt_tab", "averaged_perceptron_tagger_eng", "wordnet")
+#: NLTK data that exact mode needs, and the folder NLTK looks for each in.
+_NLTK_DATA = {
+    "punkt_tab": "tokenizers",
+    "averaged_perceptron_tagger_eng": "taggers",
+    "wordnet": "corpora",
+}
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,12 @@ def require_nltk_data() -> None:
         except LookupError:
             missing.append(name)
     if missing:
+        folders = ", ".join(f"{_NLTK_DATA[name]}/{name}" for name in missing)
         raise DataError(
-            f"exact CHAIR: NLTK data {', '.join(missing)} not found in {', '.join(nltk.data.path)}; expected "
-            f"{', '.join(_NLTK_DATA)}: run `python -m nltk.downloader {' '.join(missing)}`, set NLTK_DATA, "
-            "or use approximate CHAIR"
+            f"exact CHAIR: NLTK data {', '.join(missing)} not found in {', '.join(nltk.data.path)}; run "
+            f"`python -m nltk.downloader {' '.join(missing)}`, or unpack the zip files of these names from the "
+            f"packages of github.com/nltk/nltk_data to {folders} in a directory and set NLTK_DATA to it; or use "
+            "approximate CHAIR"
         )
 
 

@@ -81,7 +81,7 @@ class Llava(Lvlm):
             )
         return text
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
         text = self.wording(question)
         preparation = self.processor.image_processor
         red, green, blue = (int(255 * m) for m in preparation.image_mean)
@@ -107,13 +107,11 @@ class Llava(Lvlm):
             text=text,
         )
 
-    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
-        embedded = self.model.get_input_embeddings()(input_ids)
+    def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         features = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features of all images, transformers 4 returns one tensor per image.
         features = getattr(features, "pooler_output", features)
-        is_image = (input_ids == self.image_token_id).unsqueeze(-1)
-        return embedded.masked_scatter(is_image, torch.cat(tuple(features)).to(embedded.dtype))
+        return torch.cat(tuple(features))
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.

@@ -29,7 +29,7 @@ class LlavaNext(Llava):
         getattr(transformers, "LlavaNextImageProcessorPil", None) or transformers.LlavaNextImageProcessor
     )
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
         text = self.wording(question)
         picture = read_image(image)
         inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)

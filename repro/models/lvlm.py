@@ -148,13 +148,18 @@ class Lvlm:
         """Id of the placeholder that stands for one image token."""
         raise NotImplementedError
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        """The prompt of one picture and one question, in the card's template."""
+    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+        """``prompt`` of a question that holds none of the model's own tokens."""
         raise NotImplementedError
 
-    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
-        """Input embeddings [B, T, width] with image features in place of the placeholders."""
+    def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+        """What stands in place of the placeholders of B prompts, [B * n_image, width]."""
         raise NotImplementedError
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """All that read a question."""
+        return (self.tokenizer,)
 
     def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
         """Image inputs of several prompts as one batch."""
@@ -168,6 +173,38 @@ class Lvlm:
         raise NotImplementedError
 
     # What all families share.
+
+    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+        """The prompt of one picture and one question, in the card's template.
+
+        Raises:
+            ValueError: the picture cannot be read, the prompt is too long, or the question holds what the model
+                would not read as text: a token such as "</s>" could end the prompt, a placeholder stand for an
+                image.
+            FileNotFoundError: there is no such picture.
+        """
+        own = {token for tokenizer in self.tokenizers for token in tokenizer.get_added_vocab()}
+        # The place of the image is for the family to judge: Shikra is told it in the question.
+        if found := sorted(token for token in own - {self.card.placeholder} if token in question):
+            raise ValueError(
+                f"the question holds {found[0]!r}, which {self.card.name} reads as a token of its own and not as "
+                f"text: {question!r}"
+            )
+        return self.build_prompt(image, question)
+
+    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
+        """Input embeddings [B, T, width] with image features in place of the prompts' placeholders.
+
+        An answer may hold the placeholder's id too. It is embedded there as any other id, as in ``generate``.
+        """
+        features = self.image_features(image_inputs)
+        is_image = input_ids == self.image_token_id
+        own = is_image & (is_image.cumsum(dim=1) <= len(features) // len(input_ids))
+        answered = is_image & ~own
+        # Under another id, so that a truncation, which watches the ids, does not count them to the image.
+        embedded = self.embeddings(input_ids.masked_fill(answered, 0))
+        embedded = torch.where(answered[..., None], self.embeddings.weight[self.image_token_id], embedded)
+        return embedded.masked_scatter(own[..., None], features.to(embedded.dtype))
 
     @property
     def embeddings(self) -> Any:
@@ -201,8 +238,8 @@ class Lvlm:
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
         with torch.inference_mode():
-            ids = self.sequence(prompt, answer)
-            return self.model(input_ids=ids, **prompt.image_inputs, use_cache=False).logits[0]
+            embedded = self.embed(self.sequence(prompt, answer), prompt.image_inputs)
+            return self.head(self.hidden_states(embedded))[0]
 
     def sequence(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Token ids [1, T + len(answer)] of the prompt followed by the answer."""

@@ -24,7 +24,17 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from repro.models.assembled import Assembled, ReadsImages
 from repro.models.card import ModelCard
-from repro.models.loading import CheckpointError, load_renamed, published_tensors, read_json, require
+from repro.models.loading import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    OBJECT,
+    CheckpointError,
+    load_renamed,
+    published_tensors,
+    read_json,
+    require,
+)
 
 #: Published tensor name -> ours; several of ours are parts of a fused one, along its first axis.
 NAMES = {
@@ -56,15 +66,16 @@ SPECIAL = (
 )
 #: Queries of the resampler unless the configuration says ``n_queries``, an argument of the published tower.
 N_QUERIES = 256
-SETTINGS = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("kv_channels", "max_position_embeddings", "layer_norm_epsilon", "rotary_emb_base", "seq_length"),
-    *("use_dynamic_ntk", "use_logn_attn"),
-)
-VISUAL_SETTINGS = (
-    *("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio", "output_dim"),
-    "image_start_id",
-)
+SETTINGS = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), COUNT),
+    **dict.fromkeys(("num_attention_heads", "kv_channels", "max_position_embeddings", "seq_length"), COUNT),
+    **dict.fromkeys(("layer_norm_epsilon", "rotary_emb_base"), NUMBER),
+    **dict.fromkeys(("use_dynamic_ntk", "use_logn_attn"), FLAG),
+    "visual": OBJECT,
+}
+VISUAL_SETTINGS = dict.fromkeys(
+    ("image_size", "patch_size", "width", "layers", "heads", "output_dim", "image_start_id"), COUNT
+) | {"mlp_ratio": NUMBER}
 SYSTEM_MESSAGE = "You are a helpful assistant."
 
 
@@ -249,10 +260,18 @@ def byte_letters() -> dict[int, str]:
 
 
 def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge makes this one: byte pairs are merged by rank until two parts are left."""
+    """The two tokens whose merge makes this one: byte pairs are merged by rank until two parts are left.
+
+    Raises:
+        CheckpointError: the parts are not in the vocabulary.
+    """
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
+        if min(pairs) == len(ranks):
+            raise CheckpointError(
+                f"the vocabulary holds {token!r}, but not the tokens it is merged from: get the file again"
+            )
         at = pairs.index(min(pairs))
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return parts[0], parts[1]
@@ -276,7 +295,10 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     def spelled(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
 
-    merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    try:
+        merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     tokenizer = Tokenizer(
         models.BPE(
             vocab={spelled(token): rank for token, rank in ranks.items()},
@@ -313,10 +335,10 @@ class QwenVL(Assembled):
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> QwenVL:
         file = path / "config.json"
         published = read_json(file)
-        if not isinstance(published.get("visual"), dict):
+        if "visual" not in published:
             raise CheckpointError(f"{file} has no 'visual': it is of Qwen, not of Qwen-VL")
-        require(published, file, *SETTINGS)
-        require(published["visual"], file, *VISUAL_SETTINGS)
+        require(published, file, SETTINGS)
+        require(published["visual"], file, VISUAL_SETTINGS)
         model = load_renamed(
             QwenVLForCausalLM, native_config(published), published_tensors(path), path, NAMES, dtype, device
         )

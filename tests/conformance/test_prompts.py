@@ -50,6 +50,12 @@ def test_a_placeholder_in_the_question_is_refused(llava, picture, question):
         llava.prompt(picture, question)
 
 
+@pytest.mark.parametrize("token", ["</s>", "<unk>"])
+def test_a_token_of_the_model_in_the_question_is_refused(llava, picture, token):
+    with pytest.raises(ValueError, match=f"the question holds '{token}'.*'What {token} is it'"):
+        llava.prompt(picture, f"What {token} is it")
+
+
 @pytest.mark.parametrize("size", [(6, 3), (3, 6), (7, 4), (4, 7), (5, 1), (5, 5)])
 def test_pictures_are_padded_to_a_square_of_the_mean_colour(size):
     width, height = size

@@ -56,8 +56,37 @@ def test_embedding_and_decoding_by_parts_is_the_whole_model(lvlm, prompt, answer
     with torch.inference_mode():
         hidden = lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
         found = lvlm.head(hidden)[0]
+        expected = lvlm.model(input_ids=lvlm.sequence(prompt, answer), **prompt.image_inputs).logits[0]
 
-    assert_close(found.cpu(), lvlm.logits(prompt, answer).cpu())
+    assert_close(found.cpu(), expected.cpu())
+
+
+def test_an_answer_that_holds_the_image_token_is_no_image(lvlm, prompt, generate):
+    """Teacher forced, decoded, swept and truncated alike."""
+    token = lvlm.image_token_id
+    if lvlm.head.out_features <= token:
+        pytest.skip("no answer can hold the image token: the model's vocabulary has none")
+
+    def insist(module, args, logits):
+        return logits + 1e4 * (torch.arange(logits.shape[-1], device=logits.device) == token)
+
+    handle = lvlm.head.register_forward_hook(insist)
+    try:
+        ids, logits = generate(lvlm, prompt, NEW_TOKENS)
+        assert ids == (token,) * NEW_TOKENS
+        others = np.arange(logits.shape[1]) != token
+        assert_close(lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu()[:, others], logits[:, others])
+        [swept] = sweep(lvlm, [prompt], NEW_TOKENS)
+        for after, answer in enumerate(swept.answers):
+            assert answer.ids == ids
+            with truncated(lvlm, after):
+                _, decoded = generate(lvlm, prompt, NEW_TOKENS)
+                forced = lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu()
+                assert_close(forced[:, others], decoded[:, others])
+                np.testing.assert_allclose(attention_shares(lvlm, prompt, ids).raw.sum(-1), 1, atol=1e-5)
+        assert np.isfinite(llava_cam(lvlm, prompt, ids)).all()
+    finally:
+        handle.remove()
 
 
 def test_a_batch_is_embedded_as_its_prompts_alone(lvlm, prompts):
