@@ -10,15 +10,15 @@ from repro.models.card import REGISTRY, ModelCard
 from repro.models.instructblip import InstructBlip
 from repro.models.intern_vl import InternVL
 from repro.models.llava import Llava
-from repro.models.llava_next import LlavaNext
 from repro.models.loading import CheckpointError, check_directory
 from repro.models.lvlm import Lvlm
+from repro.models.native import Native
 from repro.models.qwen_vl import QwenVL
 from repro.models.shikra import Shikra
 
 FAMILIES: dict[str, type[Lvlm]] = {
+    "native": Native,
     "llava": Llava,
-    "llava_next": LlavaNext,
     "instructblip": InstructBlip,
     "qwen_vl": QwenVL,
     "shikra": Shikra,
@@ -61,6 +61,5 @@ def load_model(
     if dtype is None:
         small = device.type == "cpu" or path == card.miniature
         dtype = torch.float32 if small else getattr(torch, card.dtype)
-    family = FAMILIES[card.family]
-    check_directory(path, family.model_type)
-    return family.load(card, path, dtype, device)
+    check_directory(path, card.model_type)
+    return FAMILIES[card.family].load(card, path, dtype, device)

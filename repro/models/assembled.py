@@ -82,6 +82,10 @@ class Assembled(Lvlm):
     def image_token_id(self) -> int:
         return self.model.image_token_id
 
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        return self.std
+
     def tokens(self, question: str) -> tuple[str, list[int]]:
         """The whole prompt as text, and its ids with the image expanded to its tokens."""
         raise NotImplementedError
@@ -110,10 +114,6 @@ class Assembled(Lvlm):
 
     def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
         return self.model.embed(input_ids, **image_inputs)
-
-    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        pixels = prompt.image_inputs["pixel_values"]
-        return {"pixel_values": pixels + (noise / _channels(self.std)).to(pixels)}
 
 
 def llama_config(published: dict[str, Any], **beside: Any) -> LlamaConfig:

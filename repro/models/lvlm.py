@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,9 +104,6 @@ class Lvlm:
     ``rotary_emb``; ``head`` turns normed hidden states into logits.
     """
 
-    #: ``model_type`` of the configurations this family reads.
-    model_type: ClassVar[str]
-
     def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
         self.card, self.processor, self.path = card, processor, path
         self.model: Any = model.eval().requires_grad_(False)
@@ -152,10 +149,29 @@ class Lvlm:
         }
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        """Image inputs of n noisy copies: ``noise`` [n, 3, H, W] in units of pixel values in [0, 1]."""
-        raise NotImplementedError
+        """Image inputs of n noisy copies.
+
+        Args:
+            noise: [n, *shape of the pixel values], in units of pixel values in [0, 1].
+        """
+        pixels = prompt.image_inputs["pixel_values"]
+        # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
+        scaled = (noise.to(self.device) / torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)).to(
+            pixels
+        )
+        return self.batched(
+            [
+                replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one})
+                for one in scaled
+            ]
+        )
 
     # What all families share.
+
+    @property
+    def pixel_std(self) -> Sequence[float]:
+        """By what the pixel values of each channel were divided."""
+        return self.processor.image_processor.image_std
 
     @property
     def embeddings(self) -> Any:

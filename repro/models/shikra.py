@@ -70,7 +70,6 @@ class ShikraForCausalLM(ReadsImages, LlamaForCausalLM):
 class Shikra(Assembled):
     """A merged Shikra: delta plus LLaMA, with CLIP's published files in ``vision_tower/``."""
 
-    model_type = "shikra"
     mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
 
     @classmethod
