@@ -6,6 +6,8 @@ Small checkpoints with random weights, in the published layouts.
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     ProcessorMixin,
@@ -26,6 +30,7 @@ from transformers import (
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
+from repro.models.card import REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.qwen_vl import byte_letters
 from repro.sweep import sweep
@@ -34,6 +39,8 @@ from repro.truncation import truncated
 pytestmark = pytest.mark.conformance
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+README = Path(__file__).resolve().parents[2] / "README.md"
+EXAMPLE = re.compile(r"<!-- adding a model -->\n```python\n(.*?)```\n<!-- /adding a model -->", re.DOTALL)
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 QUESTION = "What is it?"
 
@@ -327,3 +334,51 @@ def test_tensors_that_do_not_fit_are_named(family, tmp_path, damage):
 def test_another_kind_of_model_is_refused(llava_onevision):
     with pytest.raises(CheckpointError, match="'llava_onevision'; expected 'internvl'"):
         load_model("internvl3", llava_onevision[0].path)
+
+
+@pytest.fixture
+def place_of_the_example(tmp_path, monkeypatch):
+    """The working directory in which the README's example finds its checkpoint and its picture."""
+    directory = tmp_path / "models" / "llava-interleave-qwen-7b-hf"
+    directory.mkdir(parents=True)
+    vocabulary = store_tokenizer(directory, image_token="<image>")
+    torch.manual_seed(0)
+    tower = {"model_type": "siglip_vision_model", "image_size": 16, "patch_size": 4, "vision_use_head": False}
+    config = LlavaConfig(
+        vision_config={**VISION, **tower},
+        text_config=Qwen2Config(**decoder(vocabulary)),
+        image_token_index=vocabulary["<image>"],
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=False,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(directory)
+    write_json(
+        directory / "preprocessor_config.json",
+        image_processor_type="SiglipImageProcessor",
+        size={"height": 16, "width": 16},
+        **PREPARATION,
+    )
+    picture(30, 20).save(tmp_path / "kite.png")
+    monkeypatch.chdir(tmp_path)
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
+
+
+@pytest.mark.usefixtures("place_of_the_example")
+def test_the_example_of_at_most_40_lines_sweeps_a_model_it_adds(capsys):
+    [example] = EXAMPLE.findall(README.read_text(encoding="utf-8"))
+    assert len(example.splitlines()) <= 40
+    found: dict = {}
+    exec(compile(example, str(README), "exec"), found)
+    lvlm, prompt = found["lvlm"], found["prompt"]
+    assert len(prompt.segments.image) == 16
+    answers = []
+    for layer in range(lvlm.n_layers + 1):
+        with truncated(lvlm, layer):
+            answers.append(lvlm.answer(prompt, 8).text)
+    assert len(set(answers)) > 1
+    lines = [f"truncated after layer {layer}: {text}" for layer, text in enumerate(answers)]
+    assert capsys.readouterr().out == "\n".join(lines) + "\n"
