@@ -83,9 +83,8 @@ def llava_cam(
         raise ValueError(f"noise must not be negative, not {noise}")
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
-    shape = next(iter(prompt.image_inputs.values())).shape
     draw = torch.Generator().manual_seed(seed)
-    drawn = noise * torch.randn(samples, *shape[1:], generator=draw)
+    drawn = noise * torch.randn(samples, *prompt.image_inputs["pixel_values"].shape, generator=draw)
     target = torch.tensor(list(answer), device=lvlm.device)
     ids = lvlm.sequence(prompt, answer[:-1])
     image = torch.from_numpy(prompt.segments.image).to(lvlm.device)

@@ -55,6 +55,20 @@ def ask_llava(benchmark: str, item: Item) -> str:
     return item.question
 
 
+def ask_internvl(benchmark: str, item: Item) -> str:
+    """InternVL's internvl_chat/eval: evaluate_pope.py at 0355722 (with LLaVA's question file, and a blank behind
+    it), evaluate_vqa.py at 0b25955 (TextVQA without OCR tokens), evaluate_scienceqa.py at 0e7c78f.
+    """
+    if benchmark == "pope":
+        return f"{item.question}{SHORT_ANSWER} "
+    if benchmark == "textvqa":
+        return f"{item.question} {SHORT_ANSWER.strip()}"
+    if benchmark == "scienceqa":
+        hint = f"{item.hint}\n" if item.hint else ""
+        return f"{hint}{item.question}\n{lettered(item)}{LETTER_ANSWER}"
+    return item.question
+
+
 def ask_qwen_vl(benchmark: str, item: Item) -> str:
     """Qwen-VL's eval_mm at aa00ed0: evaluate_vqa.py and evaluate_multiple_choice.py.
 
@@ -111,6 +125,7 @@ def say_shikra(benchmark: str, answer: str) -> str:
 
 OFFICIAL = {
     "llava": Style(ask_llava),
+    "internvl": Style(ask_internvl),
     "qwen_vl": Style(ask_qwen_vl),
     "instructblip": Style(
         ask_instructblip,

@@ -11,15 +11,15 @@ from repro.models.card import REGISTRY, ModelCard
 from repro.models.instructblip import InstructBlip
 from repro.models.intern_vl import InternVL
 from repro.models.llava import Llava
-from repro.models.llava_next import LlavaNext
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
+from repro.models.native import Native
 from repro.models.qwen_vl import QwenVL
 from repro.models.shikra import Shikra
 
 FAMILIES: dict[str, type[Lvlm]] = {
+    "native": Native,
     "llava": Llava,
-    "llava_next": LlavaNext,
     "instructblip": InstructBlip,
     "qwen_vl": QwenVL,
     "shikra": Shikra,
@@ -46,13 +46,13 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
     card = find_card(name)
     family = FAMILIES[card.family]
     if path is None and published:
-        return cached(card, family.model_type)
+        return cached(card)
     path = card.miniature if path is None else Path(path)
     if path is None:
         raise CheckpointError(
             f"{name} has no miniature: give a checkpoint directory of {card.hub_id} (--model {name}=PATH)"
         )
-    family.check(path)
+    family.check(card, path)
     return path
 
 

@@ -80,6 +80,10 @@ class Assembled(Lvlm):
     def image_token_id(self) -> int:
         return self.model.image_token_id
 
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        return self.std
+
     def tokens(self, question: str) -> tuple[str, list[int]]:
         """The whole prompt as text, and its ids with the image expanded to its tokens."""
         raise NotImplementedError
@@ -108,10 +112,6 @@ class Assembled(Lvlm):
 
     def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         return self.model.image_features(**image_inputs).flatten(0, 1)
-
-    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        pixels = prompt.image_inputs["pixel_values"]
-        return {"pixel_values": pixels + (noise / _channels(self.std)).to(pixels)}
 
 
 #: What a published configuration must say of a LLaMA decoder and of the layer of the tower that it reads.

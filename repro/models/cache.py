@@ -10,7 +10,7 @@ from repro.models.card import ModelCard
 from repro.models.loading import CheckpointError, check_directory
 
 
-def cached(card: ModelCard, model_type: str) -> Path:
+def cached(card: ModelCard) -> Path:
     """The directory of the card's checkpoint in the cache.
 
     Raises:
@@ -23,7 +23,7 @@ def cached(card: ModelCard, model_type: str) -> Path:
         if not reference.is_file():
             raise CheckpointError(f"{reference} is missing: {card.hub_id} is not in the cache")
         snapshot = folder / "snapshots" / reference.read_text(encoding="utf-8").strip()
-        check_directory(snapshot, model_type)
+        check_directory(snapshot, card.model_type)
     except CheckpointError as error:
         download = f"hf download {card.hub_id} --local-dir DIR"
         made = "OUT" if card.preparation else "DIR"

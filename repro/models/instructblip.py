@@ -32,8 +32,6 @@ QFORMER_TOKENS = 128
 class InstructBlip(Lvlm):
     """``InstructBlipForConditionalGeneration`` in the layout of ``Salesforce/instructblip-vicuna-7b``."""
 
-    model_type = "instructblip"
-
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InstructBlip:
         # The Q-Former of transformers 4 knows no SDPA; the decoder is what is measured.
@@ -125,10 +123,3 @@ class InstructBlip(Lvlm):
             "qformer_input_ids": padded("qformer_input_ids"),
             "qformer_attention_mask": padded("qformer_attention_mask"),
         }
-
-    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        std = torch.tensor(self.processor.image_processor.image_std, device=self.device).view(1, 3, 1, 1)
-        pixels = prompt.image_inputs["pixel_values"]
-        noisy = {"pixel_values": pixels + (noise.to(self.device) / std).to(pixels.dtype)}
-        texts = ("qformer_input_ids", "qformer_attention_mask")
-        return noisy | {key: prompt.image_inputs[key].expand(len(noise), -1) for key in texts}

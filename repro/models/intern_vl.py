@@ -125,7 +125,6 @@ class InternVL(Assembled):
     Its vision tower's ``config.json`` (of ``OpenGVLab/InternViT-6B-224px``) lies in ``vision_tower/``.
     """
 
-    model_type = "llava"
     mean, std = tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
     side: int
 

@@ -84,14 +84,14 @@ def check_directory(path: Path, model_type: str) -> None:
     )
 
 
-def load_part(part: Any, path: Path, file: str) -> Any:
+def load_part(part: Any, path: Path, file: str, **settings: Any) -> Any:
     """``part.from_pretrained`` of a checkpoint directory; CheckpointError that names the file it is made of."""
     if not (path / file).is_file():
         raise CheckpointError(
             f"{path / file} is missing: a checkpoint directory in the published layout has it"
         )
     try:
-        return part.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        return part.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # the tokenizers library raises bare Exceptions
         raise CheckpointError(f"cannot read {path / file}: {error}") from error
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,9 +105,6 @@ class Lvlm:
     ``rotary_emb``; ``head`` turns normed hidden states into logits.
     """
 
-    #: ``model_type`` of the configurations this family reads.
-    model_type: ClassVar[str]
-
     def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
         self.card, self.processor, self.path = card, processor, path
         self.model: Any = model.eval().requires_grad_(False)
@@ -118,9 +115,9 @@ class Lvlm:
     # What a family says of itself.
 
     @classmethod
-    def check(cls, path: Path) -> None:
-        """CheckpointError unless the directory holds a configuration of this family and safetensors weights."""
-        check_directory(path, cls.model_type)
+    def check(cls, card: ModelCard, path: Path) -> None:
+        """CheckpointError unless the directory holds such a configuration, and weights as safetensors."""
+        check_directory(path, card.model_type)
 
     @classmethod
     @contextmanager
@@ -169,8 +166,22 @@ class Lvlm:
         }
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        """Image inputs of n noisy copies: ``noise`` [n, 3, H, W] in units of pixel values in [0, 1]."""
-        raise NotImplementedError
+        """Image inputs of n noisy copies.
+
+        Args:
+            noise: [n, *shape of the pixel values], in units of pixel values in [0, 1].
+        """
+        pixels = prompt.image_inputs["pixel_values"]
+        # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
+        scaled = (noise.to(self.device) / torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)).to(
+            pixels
+        )
+        return self.batched(
+            [
+                replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one})
+                for one in scaled
+            ]
+        )
 
     # What all families share.
 
@@ -199,12 +210,26 @@ class Lvlm:
         """
         features = self.image_features(image_inputs)
         is_image = input_ids == self.image_token_id
-        own = is_image & (is_image.cumsum(dim=1) <= len(features) // len(input_ids))
+        column, n_image = (
+            torch.arange(input_ids.shape[1], device=self.device),
+            len(features) // len(input_ids),
+        )
+        first = is_image.int().argmax(dim=1, keepdim=True)
+        own = (column >= first) & (column < first + n_image)
+        if not is_image[own].all() or own.sum() != len(features) or is_image[column == first + n_image].any():
+            raise ValueError(
+                f"{len(features)} features for {len(input_ids)} prompts do not fit their placeholders in a row"
+            )
         answered = is_image & ~own
         # Under another id, so that a truncation, which watches the ids, does not count them to the image.
         embedded = self.embeddings(input_ids.masked_fill(answered, 0))
         embedded = torch.where(answered[..., None], self.embeddings.weight[self.image_token_id], embedded)
         return embedded.masked_scatter(own[..., None], features.to(embedded.dtype))
+
+    @property
+    def pixel_std(self) -> Sequence[float]:
+        """By what the pixel values of each channel were divided."""
+        return self.processor.image_processor.image_std
 
     @property
     def embeddings(self) -> Any:

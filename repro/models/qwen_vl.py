@@ -326,7 +326,6 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 class QwenVL(Assembled):
     """The layout of ``Qwen/Qwen-VL`` and ``Qwen/Qwen-VL-Chat``, weights as safetensors."""
 
-    model_type = "qwen"
     #: Whether the checkpoint was tuned on ChatML (Qwen-VL-Chat) or continues raw text (Qwen-VL).
     chat: bool
     mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)

@@ -76,12 +76,11 @@ class ShikraForCausalLM(ReadsImages, LlamaForCausalLM):
 class Shikra(Assembled):
     """A merged Shikra: delta plus LLaMA, with CLIP's published files in ``vision_tower/``."""
 
-    model_type = "shikra"
     mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
 
     @classmethod
-    def check(cls, path: Path) -> None:
-        super().check(path / "delta" if (path / "delta").is_dir() else path)
+    def check(cls, card: ModelCard, path: Path) -> None:
+        super().check(card, path / "delta" if (path / "delta").is_dir() else path)
 
     @classmethod
     @contextmanager

@@ -51,6 +51,25 @@ def test_llava_is_asked_science_questions_as_recorded(case):
             "What does USPS mean?\nAnswer the question using a single word or phrase.",
         ),
         ("llava", "chair", CAPTION, "Please describe this image in detail."),
+        (
+            "internvl",
+            "pope",
+            item("Is there a cat?"),
+            "Is there a cat?\nAnswer the question using a single word or phrase. ",
+        ),
+        (
+            "internvl",
+            "textvqa",
+            item("what does USPS mean?"),
+            "what does USPS mean? Answer the question using a single word or phrase.",
+        ),
+        (
+            "internvl",
+            "scienceqa",
+            CHOICE,
+            "A hint.\nWhich?\nA. red\nB. blue\nAnswer with the option's letter from the given choices directly.",
+        ),
+        ("internvl", "chair", CAPTION, "Please describe this image in detail."),
         ("qwen_vl", "pope", item("Is there a cat?"), "Is there a cat? Answer:"),
         ("qwen_vl", "textvqa", item("what does USPS mean?"), "what does USPS mean? Answer:"),
         (
