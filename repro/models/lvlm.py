@@ -119,7 +119,7 @@ class Lvlm:
     @classmethod
     @contextmanager
     def whole(cls, path: Path) -> Iterator[Path]:
-        """The directory that ``load`` reads, for one that may hold a checkpoint in the parts it is published in."""
+        """The directory that ``load`` reads, for one that may hold a checkpoint in its published parts."""
         yield path
 
     @classmethod
@@ -158,7 +158,7 @@ class Lvlm:
         }
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        """Image inputs of n noisy copies: ``noise`` [n, 3, H, W] in units of pixel values in [0, 1]."""
+        """Image inputs of n noisy copies: ``noise`` [n, ...] as ``pixel_values``, in units of pixels in [0, 1]."""
         raise NotImplementedError
 
     # What all families share.
