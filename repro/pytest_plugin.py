@@ -27,6 +27,7 @@ MARKERS = {
     "conformance": "equality with the official evaluators and the published formats",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
+    "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 CHECKOUT = FIXTURES.parent
 MINIWORLD = FIXTURES / "miniworld"
@@ -148,7 +149,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # Every registered model is a parameter; what --model leaves out is deselected later, after the goldens
     # have been counted, so that narrowing a run never makes another model's goldens look unused.
     if "model_name" in metafunc.fixturenames:
-        metafunc.parametrize("model_name", list(REGISTRY), scope="session")
+        left_out = {name for mark in metafunc.definition.iter_markers("without") for name in mark.args}
+        names = [name for name in REGISTRY if name not in left_out]
+        metafunc.parametrize("model_name", names, scope="session")
     if "benchmark_name" in metafunc.fixturenames:
         metafunc.parametrize("benchmark_name", list(BENCHMARKS), scope="session")
     if "device_name" in metafunc.fixturenames:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import repro.evaluation.recorded as recorded
 import repro.evaluation.run as running
+import repro.report.sections as sections
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import asked_boxes
@@ -146,10 +148,39 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
     for name in Measured.__dataclass_fields__:
         assert len(getattr(again, name)) == len(getattr(measured, name))
     np.testing.assert_array_equal(again.shares[0].raw, measured.shares[0].raw)
-    np.testing.assert_array_equal(again.heats[0].heat, measured.heats[0].heat)
-    np.testing.assert_array_equal(again.pointing[0].energy, measured.pointing[0].energy)
-    # The last layer's map is empty by construction, so nothing of it can point.
-    assert np.isnan(measured.pointing[0].energy[-1])
+    placed = make_prompt(lvlm, result.benchmark, result.items[0]).spatial
+    assert len(measured.heats) == len(measured.pointing) == placed
+    for one, other in zip(again.heats, measured.heats, strict=True):
+        np.testing.assert_array_equal(one.heat, other.heat)
+    for one, other in zip(again.pointing, measured.pointing, strict=True):
+        np.testing.assert_array_equal(one.energy, other.energy)
+        # The last layer's map is empty by construction, so nothing of it can point.
+        assert np.isnan(one.energy[-1])
+
+
+# The image tokens of InstructBLIP have no place in the picture.
+@pytest.mark.without("instructblip")
+def test_boxes_are_of_the_file_in_whatever_size_the_model_sees_it(lvlm, evaluation, monkeypatch):
+    whole, _ = evaluation
+    right = {"accuracy": np.ones_like(whole.parts["accuracy"])}
+    result = dataclasses.replace(whole, items=whole.items[:2], parts=right)
+    boxes = partial(asked_boxes, directory=MINIWORLD)
+    x, y, width, height = boxes(result.items[0])[0]
+    found = {}
+    for wide, high in ((48, 48), (24, 96)):
+
+        def seen(*args, size=(wide, high)):
+            prompt = make_prompt(*args)
+            return dataclasses.replace(prompt, image=prompt.image.resize(size))
+
+        monkeypatch.setattr(sections, "make_prompt", seen)
+        (row,), (found[wide],) = sections.heat_sections(lvlm, result, boxes)
+        assert row.box == (x * wide / 48, y * high / 48, width * wide / 48, height * high / 48)
+        assert row.image.shape == (high, wide, 3)
+
+    np.testing.assert_array_equal(found[24].energy, found[48].energy)
+    covered = width * height / 48**2
+    assert found[24].area_share == found[48].area_share == pytest.approx(covered, abs=1e-6)
 
 
 def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypatch):
@@ -160,5 +191,6 @@ def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypa
     recorded.compare_with_record(result, update=True)
     recorded.compare_with_record(result)
     result.parts["accuracy"][3, 4, 0] += 0.3
-    with pytest.raises(AssertionError, match=r"1 of 88 answers .* by layer L: \{4: 1\}"):
+    answers = 8 * (lvlm.n_layers + 1)
+    with pytest.raises(AssertionError, match=rf"1 of {answers} answers .* by layer L: \{{4: 1\}}"):
         recorded.compare_with_record(result)
