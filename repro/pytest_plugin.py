@@ -25,6 +25,7 @@ MARKERS = {
     "invariant": "what must hold of any model and any input",
     "golden": "recorded arrays the code must keep reproducing",
     "conformance": "equality with the official evaluators and the published formats",
+    "audit": "claims of the paper against its own arithmetic",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",

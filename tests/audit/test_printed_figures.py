@@ -1,0 +1,269 @@
+"""Can the figures of Table 1 be what they say? What arithmetic alone finds, without a model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from repro.audit import arithmetic as a
+
+pytestmark = pytest.mark.audit
+
+
+class Row(NamedTuple):
+    """An accuracy (CHAIR: the share printed) of Table 1, and POPE's F1, at the baseline and at the cliff layer."""
+
+    before: float
+    after: float
+    f1_before: float | None = None
+    f1_after: float | None = None
+
+
+#: Table 1 by model and benchmark; Shikra has no TextVQA.
+TABLE_1 = {
+    "llava-1.5": {
+        "pope": Row(84.70, 85.51, 85.50, 85.99),
+        "scienceqa": Row(65.00, 66.48),
+        "textvqa": Row(59.34, 60.02),
+        "chair": Row(13.80, 13.80),
+    },
+    "qwen-vl": {
+        "pope": Row(80.81, 81.13, 77.29, 77.82),
+        "scienceqa": Row(67.12, 67.67),
+        "textvqa": Row(60.60, 60.73),
+        "chair": Row(12.50, 12.50),
+    },
+    "instructblip": {
+        "pope": Row(84.85, 85.44, 85.40, 85.40),
+        "scienceqa": Row(60.50, 60.50),
+        "textvqa": Row(50.10, 50.62),
+        "chair": Row(24.50, 22.80),
+    },
+    "shikra": {
+        "pope": Row(75.41, 76.34, 78.52, 79.16),
+        "scienceqa": Row(45.80, 46.70),
+        "chair": Row(12.50, 12.50),
+    },
+    "intern-vl": {
+        "pope": Row(94.01, 94.58, 86.31, 87.21),
+        "scienceqa": Row(66.20, 66.85),
+        "textvqa": Row(57.00, 58.18),
+        "chair": Row(12.90, 12.90),
+    },
+}
+BASELINES = [(model, "before") for model in TABLE_1]
+CELLS = BASELINES + [(model, "after") for model in TABLE_1]
+INTERN_VL = [("intern-vl", "before"), ("intern-vl", "after")]
+#: What POPE's figures may be of: pooled questions.
+POOLED = {
+    2910: a.POPE_RANDOM,
+    3000: a.POPE,
+    8910: a.Questions(4500, 4410),
+    9000: a.Questions(4500, 4500),
+}
+#: Or means over the three categories, in either edition.
+MEANS = {9000: [a.POPE] * 3, 8910: [a.POPE_RANDOM, a.POPE, a.POPE]}
+
+
+def pope(model: str, column: str) -> tuple[float, float]:
+    """Accuracy and F1."""
+    row = TABLE_1[model]["pope"]
+    found = (row.before, row.f1_before) if column == "before" else (row.after, row.f1_after)
+    assert found[1] is not None
+    return found[0], found[1]
+
+
+def figures(benchmark: str) -> list[float]:
+    """What Table 1 prints for a benchmark, but for F1."""
+    rows = [rows[benchmark] for rows in TABLE_1.values()]
+    return sorted({figure for row in rows for figure in (row.before, row.after)})
+
+
+# Accuracy and F1
+
+
+@pytest.mark.parametrize(
+    ("n", "possible"),
+    [
+        (2910, {("instructblip", "before"), ("qwen-vl", "after")}),
+        (3000, {("llava-1.5", "before"), ("qwen-vl", "after")}),
+        (8910, set(CELLS) - set(INTERN_VL)),
+        (9000, set(CELLS) - set(INTERN_VL) - {("instructblip", "before")}),
+    ],
+)
+def test_which_pope_figures_go_together_in_pooled_questions(n, possible):
+    assert {cell for cell in CELLS if a.table_with(*pope(*cell), POOLED[n])} == possible
+
+
+@pytest.mark.parametrize(
+    ("n", "possible"),
+    [
+        (8910, set(CELLS) - set(INTERN_VL)),
+        (9000, set(CELLS) - set(INTERN_VL) - {("instructblip", "before")}),
+    ],
+)
+def test_which_pope_figures_go_together_as_means_of_three_categories(n, possible):
+    assert {cell for cell in CELLS if a.tables_with(*pope(*cell), MEANS[n])} == possible
+
+
+@pytest.mark.parametrize("reading", a.READINGS)
+@pytest.mark.parametrize("cell", INTERN_VL)
+def test_no_reading_makes_intern_vls_pope_figures_possible(cell, reading):
+    for asked in POOLED.values():
+        assert a.table_with(*pope(*cell), asked, reading) is None
+    for splits in MEANS.values():
+        assert a.tables_with(*pope(*cell), splits, reading) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "allowed", "of_means", "yes"),
+    [("before", (93.63, 94.35), 92.70, (18.9, 24.9)), ("after", (94.27, 94.86), 93.53, (18.5, 23.9))],
+)
+def test_what_intern_vls_accuracy_would_need(column, allowed, of_means, yes):
+    """F1 some seven points higher on POPE, where half of the answers are yes, or a set with a fifth of them."""
+    accuracy, f1 = pope("intern-vl", column)
+    low, high = a.f1_range(accuracy)
+    assert (round(low, 2), round(high, 2)) == allowed
+    assert f1 < a.mean_f1_at_least(accuracy, 3) == pytest.approx(of_means, abs=0.005) < low
+    assert a.yes_needed(accuracy, f1) == pytest.approx(yes, abs=0.05)
+
+
+# Granularity
+
+T, D = "truncated", "padded"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "n", "impossible"),
+    [
+        ("pope", 2910, {75.41: [], 76.34: [], 80.81: [], 84.70: [T, D], 85.44: [], 85.51: [], 94.01: [], 94.58: []}),
+        ("pope", 3000, {75.41: [], 76.34: [], 80.81: [], 84.85: [], 85.44: [], 85.51: [], 94.01: [], 94.58: []}),
+        ("pope", 8910, {}),
+        ("pope", 9000, {84.85: [T]}),
+        ("scienceqa", 2017, {45.80: [D], 60.50: [D], 66.20: [D], 66.85: [], 67.12: [T]}),
+        ("scienceqa", 4241, {45.80: [D], 46.70: [D], 65.00: [T, D], 66.20: [D], 66.48: [], 67.12: []}),
+        ("chair", 500, {12.50: [], 12.90: [], 24.50: []}),
+        ("chair", 1000, {}),
+        ("chair", 5000, {}),
+    ],
+)  # fmt: skip
+def test_which_figures_no_n_items_can_have_and_how_else_they_might_be_read(benchmark, n, impossible):
+    assert n in a.SIZES[benchmark]
+    assert {
+        figure: [reading for reading in a.READINGS if a.counts(figure, n, reading)]
+        for figure in figures(benchmark)
+        if not a.counts(figure, n)
+    } == impossible
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "rounded", "anyhow"),
+    [("pope", [8910], [8910, 9000]), ("scienceqa", [], []), ("chair", [1000, 5000], [1000, 5000])],
+)
+def test_which_single_size_fits_a_benchmarks_rows(benchmark, rounded, anyhow):
+    assert a.sizes(figures(benchmark), a.SIZES[benchmark], ["rounded"]) == rounded
+    assert a.sizes(figures(benchmark), a.SIZES[benchmark]) == anyhow
+
+
+@pytest.mark.parametrize(
+    ("model", "rounded", "anyhow"),
+    [
+        ("llava-1.5", [2017], [2017]),
+        ("qwen-vl", [], [2017]),
+        ("instructblip", [4241], [2017, 4241]),
+        ("shikra", [], [2017, 4241]),
+        ("intern-vl", [], [4241]),
+    ],
+)
+def test_which_size_fits_a_models_scienceqa_row(model, rounded, anyhow):
+    """LLaVA's is of the questions with an image, Intern-VL's cannot be: the rows are not of the same questions."""
+    row = TABLE_1[model]["scienceqa"]
+    assert a.sizes(row[:2], a.SIZES["scienceqa"], ["rounded"]) == rounded
+    assert a.sizes(row[:2], a.SIZES["scienceqa"]) == anyhow
+
+
+@pytest.mark.parametrize(
+    ("n", "percent"), [(500, 5.0), (2017, 20.2), (3000, 30.0), (4241, 42.4), (8910, 89.1), (9000, 90.0)]
+)
+def test_how_many_figures_pass_by_chance(n, percent):
+    assert a.power(n) == pytest.approx(percent, abs=0.05)
+
+
+# Significance
+
+#: Percent changes: z by size, and at the first size that leaves the change possible the most flips.
+CHANGES = {
+    ("llava-1.5", "pope"): ({3000: 0.88, 8910: 1.52, 9000: 1.53}, {3000: 138, 8910: 1349, 9000: 1349}),
+    ("llava-1.5", "scienceqa"): ({2017: 0.99, 4241: 1.44}, {2017: 218, 4241: 1001}),
+    ("llava-1.5", "textvqa"): ({5000: 0.69}, {5000: 282}),
+    ("qwen-vl", "pope"): ({3000: 0.32, 8910: 0.54, 9000: 0.55}, {3000: None, 8910: 203, 9000: 203}),
+    ("qwen-vl", "scienceqa"): ({2017: 0.37, 4241: 0.54}, {2017: 25, 4241: 125}),
+    ("qwen-vl", "textvqa"): ({5000: 0.13}, {5000: 9}),
+    ("instructblip", "pope"): ({3000: 0.64, 8910: 1.11, 9000: 1.11}, {3000: 74, 8910: 703, 9000: 730}),
+    ("instructblip", "textvqa"): ({5000: 0.52}, {5000: 162}),
+    ("instructblip", "chair"): ({500: -0.63, 1000: -0.90}, {500: None, 1000: 67}),
+    ("shikra", "pope"): ({3000: 0.84, 8910: 1.45, 9000: 1.46}, {3000: 190, 8910: 1749, 9000: 1792}),
+    ("shikra", "scienceqa"): ({2017: 0.57, 4241: 0.83}, {2017: 74, 4241: 356}),
+    ("intern-vl", "pope"): ({3000: 0.95, 8910: 1.64, 9000: 1.65}, {3000: 67, 8910: 651, 9000: 676}),
+    ("intern-vl", "scienceqa"): ({2017: 0.44, 4241: 0.63}, {2017: 37, 4241: None}),
+    ("intern-vl", "textvqa"): ({5000: 1.19}, {5000: 875}),
+}
+
+
+def test_every_change_of_table_1_is_judged():
+    changed = {
+        (model, benchmark)
+        for model, rows in TABLE_1.items()
+        for benchmark, row in rows.items()
+        if row.before != row.after
+    }
+    assert changed == set(CHANGES)
+
+
+@pytest.mark.parametrize(("model", "benchmark"), list(CHANGES))
+def test_no_change_is_significant_between_different_items(model, benchmark):
+    """The largest |z| is 1.65, of Intern-VL on POPE, where the figures are impossible; else 1.53, of LLaVA."""
+    row, (expected, _) = TABLE_1[model][benchmark], CHANGES[model, benchmark]
+    found = {n: round(a.unpaired_z(row.before, row.after, n), 2) for n in expected}
+    assert found == expected
+    assert max(map(abs, found.values())) <= (1.65 if (model, benchmark) == ("intern-vl", "pope") else 1.53)
+
+
+def test_chair_would_be_significant_if_it_were_a_share_of_5000_captions():
+    row = TABLE_1["instructblip"]["chair"]
+    assert a.unpaired_z(row.before, row.after, 5000) == pytest.approx(-2.00, abs=0.005)
+
+
+@pytest.mark.parametrize(("model", "benchmark"), list(CHANGES))
+def test_how_many_answers_may_flip_for_a_change_to_be_significant(model, benchmark):
+    """None: no n items can have the change. TextVQA is taken as if its answers were right or wrong."""
+    row, (_, expected) = TABLE_1[model][benchmark], CHANGES[model, benchmark]
+    nets = {n: a.net_changes(row.before, row.after, n) for n in expected}
+    assert {n: max(map(a.most_flips, net), default=None) for n, net in nets.items()} == expected
+
+
+# Selection
+
+
+@pytest.mark.parametrize(
+    ("n", "gain"), [(2017, 0.595), (4241, 0.410), (5000, 0.378), (8910, 0.282), (9000, 0.281)]
+)
+def test_the_best_of_ten_layers_gains_though_nothing_changes(n, gain):
+    """With 3 % of the answers flipping: 1.54 standard deviations sqrt(0.03 / n)."""
+    seen = a.selection_effect(n, layers=10, flips=3.0)
+    assert seen.gain == pytest.approx(gain, abs=0.01)
+    assert 0 < seen.low < seen.gain < seen.high
+    assert seen.improved > 99.5
+
+
+def test_all_changes_are_for_the_better_as_selection_has_it():
+    """17 figures rise and none falls, of those where higher is better."""
+    changes = [
+        after - before
+        for rows in TABLE_1.values()
+        for benchmark, row in rows.items()
+        for before, after in (row[:2], row[2:])
+        if benchmark != "chair" and before is not None
+    ]
+    assert (sum(c > 0 for c in changes), sum(c < 0 for c in changes), len(changes)) == (17, 0, 19)
