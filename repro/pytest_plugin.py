@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,13 +13,16 @@ import torch
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark
+from repro.benchmarks.questions import LLAVA_POPE
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
+from repro.report import replay
 from repro.report.build import build, table_lines
 from repro.report.page import ReportError, check_writable, write_report
 from repro.report.sections import load
+from repro.report.text import columns
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
@@ -66,6 +70,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="data sets in the published layout (default: the miniature data sets)",
     )
+    group.addoption(
+        "--answers",
+        type=Path,
+        metavar="PATH",
+        help="score the answers recorded in this file, or in each *.jsonl of this directory, and run no model",
+    )
+    group.addoption(
+        "--allow-missing",
+        action="store_true",
+        help="with --answers: score what fits although ids are unknown or missing",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -110,16 +125,34 @@ def benchmarks_of(config: pytest.Config) -> list[str]:
     return chosen
 
 
+def answers_of(config: pytest.Config) -> list[Path]:
+    """The files of ``--answers``; none without it."""
+    given: Path | None = config.getoption("--answers")
+    if given is None:
+        if config.getoption("--allow-missing"):
+            raise pytest.UsageError("--allow-missing: is about --answers, which is not given")
+        return []
+    for option in ("--model", "--limit", "--snapshot-update"):
+        if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
+            raise pytest.UsageError(f"--answers runs no model: leave {option} out")
+    files = sorted(given.glob("*.jsonl")) if given.is_dir() else [given]
+    files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
+    if not files:
+        raise pytest.UsageError(f"--answers {given}: expected a file of answers, or a directory with *.jsonl")
+    return files
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
-    models_of(config), benchmarks_of(config)
+    models_of(config), benchmarks_of(config), answers_of(config)
     if _is_worker(config):
         # Workers that each use every core wait for each other more than they compute.
         workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     else:
         config.pluginmanager.register(_Summary())
+        config.pluginmanager.register(_Replays())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     if config.getoption("update_snapshots", False) and (limit is not None or other_data):
@@ -138,7 +171,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse a report directory that cannot be written before anything long starts."""
     config = session.config
     expression = config.getoption("-m") or "table1"
-    if _is_worker(config) or config.getoption("--collect-only") or "table1" not in expression:
+    idle = config.getoption("--collect-only") or config.getoption("--answers")
+    if _is_worker(config) or idle or "table1" not in expression:
         return
     try:
         check_writable(config.getoption("--report"))
@@ -155,6 +189,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("model_name", names, scope="session")
     if "benchmark_name" in metafunc.fixturenames:
         metafunc.parametrize("benchmark_name", list(BENCHMARKS), scope="session")
+    if "answers_file" in metafunc.fixturenames:
+        files = answers_of(metafunc.config)
+        metafunc.parametrize("answers_file", files, ids=[path.name for path in files])
     if "device_name" in metafunc.fixturenames:
         on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
         metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
@@ -170,7 +207,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
-        (kept if named and opted else left).append(item)
+        # Recorded answers take the place of every model's in Table 1.
+        replays = "answers_file" in getattr(item, "fixturenames", ())
+        asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
+        (kept if named and opted and asked else left).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
@@ -238,6 +278,29 @@ class _Summary:
             terminalreporter.write_line(f"the report is not written: {error}", red=True)
             return
         terminalreporter.write_line(f"report: {page}")
+
+
+class _Replays:
+    """Collects the rows of replayed answers, in whatever worker, and shows them when the session ends."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.notes: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == "replayed" and report.when == "call":
+                rows, notes = json.loads(str(value))
+                self.rows += rows
+                self.notes += notes
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.rows:
+            return
+        terminalreporter.section("Table 1, recorded answers")
+        header = (replay.HEADER + replay.PAIRED)[: max(map(len, self.rows))]
+        for line in [*columns([header, *self.rows]), *self.notes]:
+            terminalreporter.write_line(line)
 
 
 def _table_order(path: Path) -> tuple[int, int]:

@@ -25,7 +25,7 @@ class Item:
 
     Attributes:
         id: unique within the benchmark; answers are matched by it, never by order.
-        image: the image file.
+        image: the image file; None for a question without one.
         question: as published; a protocol words the user's turn (``repro.protocols``).
         reference: what the scorer compares the answer with.
         stratum: group within which metrics are formed before averaging, e.g. a POPE category.
@@ -34,7 +34,7 @@ class Item:
     """
 
     id: str
-    image: Path
+    image: Path | None
     question: str
     reference: Any
     stratum: str = ""

@@ -6,7 +6,7 @@ Data directory, as published (lupantech/ScienceQA)::
     DIR/scienceqa/pid_splits.json    {"test": [id, ...], ...}
     DIR/scienceqa/images/test/{id}/image.png
 
-Of the 4241 test questions 2017 have an image; the text-only ones are left out.
+Of the 4241 test questions 2017 have an image. Models are asked those; recorded answers may be to all.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from repro.benchmarks.files import checked, field, inside, read_json, strings
 LETTERS = "ABCDE"
 
 
-def _item(directory: Path, number: str, problem: Any, where: str) -> Item | None:
-    """The item of a problem, None for a text-only one."""
+def _item(directory: Path, number: str, problem: Any, where: str) -> Item:
+    """The item of a problem."""
     image = field(problem, "image", (str, type(None)), where)
-    if image is None:
-        return None
     choices = strings(problem, "choices", where)
     if not 2 <= len(choices) <= len(LETTERS):
         raise DataError(f"{where}: {len(choices)} choices; expected 2 to {len(LETTERS)}: correct the row")
@@ -36,13 +34,13 @@ def _item(directory: Path, number: str, problem: Any, where: str) -> Item | None
             f"{len(choices)} choices: correct the row"
         )
     hint, question = field(problem, "hint", str, where), field(problem, "question", str, where)
-    path = inside(directory / "images" / "test", f"{number}/{image}", where)
+    path = inside(directory / "images" / "test", f"{number}/{image}", where) if image is not None else None
     kind = field(problem, "skill", str, where) if "skill" in problem else ""
     return Item(number, path, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
 
 
-def load(directory: Path) -> list[Item]:
-    """Image questions of the test split; a reference is the letter of the right choice, the kind its skill.
+def load_all(directory: Path) -> list[Item]:
+    """Questions of the test split; a reference is the letter of the right choice, the kind its skill.
 
     Raises:
         DataError: a file or a problem is missing or malformed, an answer is not the index of a choice.
@@ -58,7 +56,13 @@ def load(directory: Path) -> list[Item]:
                 "one release: download both again"
             )
         items.append(_item(folder, number, table[number], f"{problems}, problem {number}"))
-    return checked([item for item in items if item is not None], problems)
+    return checked(items, problems)
+
+
+def load(directory: Path) -> list[Item]:
+    """Those questions of ``load_all`` that have an image."""
+    problems = directory / "scienceqa" / "problems.json"
+    return checked([item for item in load_all(directory) if item.image is not None], problems)
 
 
 def chosen_letter(answer: str) -> str | None:

@@ -53,9 +53,10 @@ class Evaluation:
 def image_names(items: Sequence[Item]) -> list[str]:
     """Image of each item, by folder and name: questions about one image succeed or fail together.
 
-    The rest of its path is left out: names decide halves and resamples, wherever the data lie.
+    The rest of its path is left out: names decide halves and resamples, wherever the data lie. A question
+    without an image stands for itself.
     """
-    return ["/".join(item.image.parts[-2:]) for item in items]
+    return ["/".join(item.image.parts[-2:]) if item.image else f"question {item.id}" for item in items]
 
 
 def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -74,6 +75,8 @@ def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 def make_prompt(lvlm: Lvlm, benchmark: Benchmark, item: Item) -> Prompt:
     """The prompt of an item as the model's authors ask it; errors name the item."""
+    if item.image is None:
+        raise ValueError(f"item {item.id}: has no image")
     try:
         return lvlm.prompt(item.image, OFFICIAL[lvlm.card.style].ask(benchmark.name, item))
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ import torch
 from repro.models.card import REGISTRY
 from repro.report.data import RecordedTable, Report
 from repro.report.sections import MARGIN, Measured
-from repro.report.text import layer_interval, percent, percent_interval, points, points_interval
+from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
 
 _MINIATURE = (
     "is a miniature: a small model of the real architecture, trained from scratch on rendered scenes. It "
@@ -91,8 +91,4 @@ def table_lines(parts: Sequence[Measured]) -> list[str]:
                 f"{points(row.difference)} {points_interval(row.difference_interval)}",
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return [*lines, "", *notes(parts)]
+    return [*columns(rows), "", *notes(parts)]

@@ -15,6 +15,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import asked_boxes
 from repro.cliff import held_out
+from repro.evaluation.answers import replay
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate, limited, make_prompt
 from repro.models.card import FIXTURES
@@ -30,7 +31,7 @@ MINIWORLD = FIXTURES / "miniworld"
 def evaluation(lvlm, tmp_path_factory):
     """Eight scenes of TextVQA, with the log of the run."""
     items = limited(BENCHMARKS["textvqa"].load(MINIWORLD), 8)
-    log = tmp_path_factory.mktemp("run") / "answers.jsonl"
+    log = tmp_path_factory.mktemp("run") / f"{lvlm.card.name}-textvqa.jsonl"
     return evaluate(lvlm, BENCHMARKS["textvqa"], items, log=log, progress=False), log
 
 
@@ -50,6 +51,13 @@ def test_the_log_has_one_row_per_item_and_layer(lvlm, evaluation):
     index = {item.id: i for i, item in enumerate(result.items)}
     for row in rows:
         assert tuple(row["accuracy"]) == tuple(result.parts["accuracy"][index[row["item"]], row["layer"]])
+
+
+def test_the_log_replayed_scores_as_the_run_did(evaluation):
+    result, log = evaluation
+    again = replay(log, MINIWORLD, allow_missing=True)
+    assert [item.id for item in again.items] == [item.id for item in result.items]
+    np.testing.assert_array_equal(again.parts["accuracy"], result.parts["accuracy"])
 
 
 def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
