@@ -109,7 +109,7 @@ REGISTRY: dict[str, ModelCard] = {
             template="<image>{question}",
             placeholder="<image>",
             dtype="bfloat16",
-            miniature=None,
+            miniature=FIXTURES / "qwen-vl",
             source="QwenLM/Qwen-VL, eval_mm; ChatML as Qwen-VL-Chat's qwen_generation_utils.py forms it",
             preparation=("python -m repro.models.convert DIR OUT",),
         ),
