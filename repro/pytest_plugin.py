@@ -188,7 +188,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = [name for name in REGISTRY if name not in left_out]
         metafunc.parametrize("model_name", names, scope="session")
     if "benchmark_name" in metafunc.fixturenames:
-        metafunc.parametrize("benchmark_name", list(BENCHMARKS), scope="session")
+        # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
+        metafunc.parametrize("benchmark_name", list(BENCHMARKS))
     if "answers_file" in metafunc.fixturenames:
         files = answers_of(metafunc.config)
         metafunc.parametrize("answers_file", files, ids=[path.name for path in files])
@@ -239,7 +240,7 @@ def data(request: pytest.FixtureRequest) -> Path:
     return request.config.getoption("--data")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def benchmark_set(benchmark_name: str) -> Benchmark:
     """The benchmark by its name."""
     return BENCHMARKS[benchmark_name]

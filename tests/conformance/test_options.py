@@ -1,5 +1,6 @@
 """What a user names must run or fail, never be skipped; what cannot work is refused before it starts."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -235,3 +236,10 @@ def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):
     result = run("--model", name, "--benchmark", "pope")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "has no miniature" in said(result) and f"--model {name}=PATH" in said(result)
+
+
+def test_no_model_is_loaded_twice(run):
+    lines = [line for line in run("--collect-only", "-q").outlines if "test_table1[" in line]
+    models = [max((name for name in REGISTRY if f"[{name}-" in line), key=len) for line in lines]
+    groups = [name for name, _ in itertools.groupby(models)]
+    assert len(groups) == len(set(groups)) > 1 and len(lines) == len(groups) * len(BENCHMARKS)
