@@ -107,7 +107,7 @@ class Llava(Lvlm):
             text=text,
         )
 
-    def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         features = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features of all images, transformers 4 returns one tensor per image.
         features = getattr(features, "pooler_output", features)
