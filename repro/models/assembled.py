@@ -43,7 +43,7 @@ class ReadsImages:
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(input_ids)
             cache = kwargs.get("past_key_values")
-            # Behind the prompt, in decoding, an image token is a word of the answer.
+            # transformers 4 gives the pixels again with each token of the answer, which may be the image's.
             if pixel_values is not None and (cache is None or cache.get_seq_length() == 0):
                 features = self.image_features(pixel_values).to(inputs_embeds.dtype)
                 is_image = (input_ids == self.image_token_id)[..., None]
@@ -110,7 +110,7 @@ class Assembled(Lvlm):
             text=text,
         )
 
-    def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         return self.model.image_features(**image_inputs).flatten(0, 1)
 
 

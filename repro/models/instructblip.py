@@ -103,7 +103,7 @@ class InstructBlip(Lvlm):
             spatial=False,
         )
 
-    def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         features = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features, transformers 4 returns them, alone or first of several.
         features = getattr(features, "pooler_output", features)

@@ -149,7 +149,7 @@ class Lvlm:
         """``prompt`` of a question that holds none of the model's own tokens."""
         raise NotImplementedError
 
-    def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         """What stands in place of the placeholders of B prompts, [B * n_image, width]."""
         raise NotImplementedError
 
@@ -208,7 +208,7 @@ class Lvlm:
 
         An answer may hold the placeholder's id too. It is embedded there as any other id, as in ``generate``.
         """
-        features = self.image_features(image_inputs)
+        features = self.features(image_inputs)
         is_image = input_ids == self.image_token_id
         column, n_image = (
             torch.arange(input_ids.shape[1], device=self.device),

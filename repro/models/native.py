@@ -118,7 +118,7 @@ class Native(Lvlm):
         """Rows and columns of the tokens of one tile."""
         blank = self.prepared(Image.new("RGB", (16, 16)))
         with torch.inference_mode():
-            return isqrt(len(self.image_features({"pixel_values": blank["pixel_values"][:1]})))
+            return isqrt(len(self.features({"pixel_values": blank["pixel_values"][:1]})))
 
     def _places_of_tiles(self, picture: Image.Image) -> np.ndarray:
         """Where tiles were cut, seen by cutting a picture whose colours say where a pixel is."""
@@ -153,7 +153,7 @@ class Native(Lvlm):
         finer = np.concatenate([row[:, None] * side + column, np.full((rows, 1), -1)], axis=1)
         return (side, side), np.concatenate([np.arange(side * side), finer.reshape(-1)])
 
-    def image_features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         found = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features of all images; alone they are one tensor, or one per image.
         return torch.cat(tuple(getattr(found, "pooler_output", found)))

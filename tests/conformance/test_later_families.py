@@ -254,7 +254,7 @@ def test_noise_is_in_units_of_pixel_values(family):
     noise = torch.full((2, *expected.shape), 20 / 255).masked_fill(padding, 0)
     noisy = family.with_noise(dark, noise)
     assert torch.equal(
-        family.image_features(noisy)[: len(dark.cells)], family.image_features(noisy)[len(dark.cells) :]
+        family.features(noisy)[: len(dark.cells)], family.features(noisy)[len(dark.cells) :]
     )
     for found in noisy["pixel_values"].chunk(2):
         torch.testing.assert_close(found, expected)
@@ -263,8 +263,8 @@ def test_noise_is_in_units_of_pixel_values(family):
 @torch.inference_mode()
 def test_pictures_of_several_shapes_are_one_batch(family):
     prompts = [family.prompt(picture(*size), QUESTION) for size in ((40, 20), (16, 16), (20, 60))]
-    single = torch.cat([family.image_features(prompt.image_inputs) for prompt in prompts])
-    close(family.image_features(family.batched(prompts)), single)
+    single = torch.cat([family.features(prompt.image_inputs) for prompt in prompts])
+    close(family.features(family.batched(prompts)), single)
 
 
 @pytest.mark.parametrize("size", SIZES)
