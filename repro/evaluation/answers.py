@@ -165,7 +165,7 @@ def replay(
             or come twice; prompts that ask something else.
     """
     kind, rows = read_answers(path)
-    read = _as_it_is
+    read: Callable[[str, str], str] = _as_it_is
     if kind == "own":
         model, benchmark = _own_name(path, names)
         read = OFFICIAL[find_card(model).style].read
