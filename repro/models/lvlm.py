@@ -161,10 +161,23 @@ class Lvlm:
         )
         return self.batched(
             [
-                replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one})
+                replace(
+                    prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one.view_as(pixels)}
+                )
                 for one in scaled
             ]
         )
+
+    def positions(self, prompt: Prompt, after: int = 0) -> Tensor | None:
+        """Rotary positions of the prompt and ``after`` tokens behind it, [3, 1, T + after]: time, row, column.
+
+        None where a token's position is its place in the sequence, as with most decoders.
+        """
+        return None
+
+    def generation_inputs(self, prompt: Prompt) -> dict[str, Tensor]:
+        """What ``generate`` takes beside the ids."""
+        return prompt.image_inputs
 
     # What all families share.
 
@@ -198,15 +211,25 @@ class Lvlm:
         """Where the weights are."""
         return self.model.device
 
-    def hidden_states(self, embeddings: Tensor) -> Tensor:
-        """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass."""
-        return self.decoder(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    def hidden_states(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass.
+
+        Args:
+            positions: as ``positions`` gives them.
+        """
+        given = {} if positions is None else {"position_ids": positions.expand(-1, len(embeddings), -1)}
+        return self.decoder(inputs_embeds=embeddings, use_cache=False, **given).last_hidden_state
 
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
         with torch.inference_mode():
-            ids = self.sequence(prompt, answer)
-            return self.model(input_ids=ids, **prompt.image_inputs, use_cache=False).logits[0]
+            ids, positions = self.sequence(prompt, answer), self.positions(prompt, len(answer))
+            given = (
+                prompt.image_inputs
+                if positions is None
+                else prompt.image_inputs | {"position_ids": positions}
+            )
+            return self.model(input_ids=ids, **given, use_cache=False).logits[0]
 
     def sequence(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Token ids [1, T + len(answer)] of the prompt followed by the answer."""
@@ -219,7 +242,7 @@ class Lvlm:
             ids = self.model.generate(
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),
-                **prompt.image_inputs,
+                **self.generation_inputs(prompt),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
