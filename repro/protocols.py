@@ -83,6 +83,22 @@ def ask_qwen_vl(benchmark: str, item: Item) -> str:
     return item.question
 
 
+def ask_qwen2_vl(benchmark: str, item: Item) -> str:
+    """VLMEvalKit's vlmeval/vlm/qwen2_vl/prompt.py, with which Qwen's team evaluates from Qwen2-VL on.
+
+    Its text of a choice ends with a full stop, the blank behind it is stripped.
+    """
+    if benchmark == "pope":
+        return f"{item.question} Please answer yes or no."
+    if benchmark == "textvqa":
+        return f"{item.question}\nPlease try to answer the question with short words or phrases if possible."
+    if benchmark == "scienceqa":
+        hint = f"Hint: {item.hint}\n" if item.hint else ""
+        asked = "Please select the correct answer from the options above."
+        return f"{hint}Question: {item.question}\nOptions:\n{lettered(item)}\n{asked}"
+    return item.question
+
+
 def ask_instructblip(benchmark: str, item: Item) -> str:
     """LAVIS at 506965b for VQA; for ScienceQA as its maintainers say (salesforce/LAVIS#326)."""
     if benchmark in ("pope", "textvqa"):
@@ -127,6 +143,7 @@ OFFICIAL = {
     "llava": Style(ask_llava),
     "internvl": Style(ask_internvl),
     "qwen_vl": Style(ask_qwen_vl),
+    "qwen2_vl": Style(ask_qwen2_vl),
     "instructblip": Style(
         ask_instructblip,
         read_instructblip,

@@ -15,10 +15,10 @@ VICUNA = (
     "USER: <image>\n{question} ASSISTANT:"
 )
 
-#: ChatML with the question behind the picture, for a system message.
+#: ChatML with the question behind the picture, for a system message and the picture's words.
 CHATML = (
     "<|im_start|>system\n{system}<|im_end|>\n"
-    "<|im_start|>user\n{image}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
+    "<|im_start|>user\n{image}{{question}}<|im_end|>\n<|im_start|>assistant\n"
 )
 
 
@@ -155,7 +155,7 @@ REGISTRY: dict[str, ModelCard] = {
             family="native",
             model_type="llava_onevision",
             style="llava",
-            template=CHATML.format(system="You are a helpful assistant.", image="<image>"),
+            template=CHATML.format(system="You are a helpful assistant.", image="<image>\n"),
             placeholder="<image>",
             dtype="float16",
             miniature=None,
@@ -170,13 +170,28 @@ REGISTRY: dict[str, ModelCard] = {
             style="internvl",
             template=CHATML.format(
                 system="你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。",
-                image="<img><IMG_CONTEXT></img>",
+                image="<img><IMG_CONTEXT></img>\n",
             ),
             placeholder="<IMG_CONTEXT>",
             dtype="bfloat16",
             miniature=None,
             source="OpenGVLab/InternVL, conversation.py, internvl2_5; eval/*.py --dynamic, max-num 6",
             image_settings={"crop_to_patches": True, "max_patches": 6},
+        ),
+        ModelCard(
+            name="qwen2.5-vl",
+            hub_id="Qwen/Qwen2.5-VL-7B-Instruct",
+            revision="main",
+            family="native",
+            model_type="qwen2_5_vl",
+            style="qwen2_vl",
+            template=CHATML.format(
+                system="You are a helpful assistant.", image="<|vision_start|><|image_pad|><|vision_end|>"
+            ),
+            placeholder="<|image_pad|>",
+            dtype="bfloat16",
+            miniature=None,
+            source="chat_template.json of the checkpoint; open-compass/VLMEvalKit, vlmeval/vlm/qwen2_vl/prompt.py",
         ),
     )
 }

@@ -178,10 +178,23 @@ class Lvlm:
         )
         return self.batched(
             [
-                replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one})
+                replace(
+                    prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one.view_as(pixels)}
+                )
                 for one in scaled
             ]
         )
+
+    def positions(self, prompt: Prompt, after: int = 0) -> Tensor | None:
+        """Rotary positions of the prompt and ``after`` tokens behind it, [3, 1, T + after]: time, row, column.
+
+        None where a token's position is its place in the sequence, as with most decoders.
+        """
+        return None
+
+    def generation_inputs(self, prompt: Prompt) -> dict[str, Tensor]:
+        """What ``generate`` takes beside the ids."""
+        return prompt.image_inputs
 
     # What all families share.
 
@@ -218,7 +231,7 @@ class Lvlm:
         own = (column >= first) & (column < first + n_image)
         if not is_image[own].all() or own.sum() != len(features) or is_image[column == first + n_image].any():
             raise ValueError(
-                f"{len(features)} features for {len(input_ids)} prompts do not fit their placeholders in a row"
+                f"the prompts hold {int(is_image.sum())} image tokens, the model gives {len(features)} features"
             )
         answered = is_image & ~own
         # Under another id, so that a truncation, which watches the ids, does not count them to the image.
@@ -256,15 +269,20 @@ class Lvlm:
         """Where the weights are."""
         return self.model.device
 
-    def hidden_states(self, embeddings: Tensor) -> Tensor:
-        """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass."""
-        return self.decoder(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    def hidden_states(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass.
+
+        Args:
+            positions: as ``positions`` gives them.
+        """
+        given = {} if positions is None else {"position_ids": positions.expand(-1, len(embeddings), -1)}
+        return self.decoder(inputs_embeds=embeddings, use_cache=False, **given).last_hidden_state
 
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
         with torch.inference_mode():
             embedded = self.embed(self.sequence(prompt, answer), prompt.image_inputs)
-            return self.head(self.hidden_states(embedded))[0]
+            return self.head(self.hidden_states(embedded, self.positions(prompt, len(answer))))[0]
 
     def sequence(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Token ids [1, T + len(answer)] of the prompt followed by the answer."""
@@ -277,7 +295,7 @@ class Lvlm:
             ids = self.model.generate(
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),
-                **prompt.image_inputs,
+                **self.generation_inputs(prompt),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,

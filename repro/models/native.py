@@ -91,22 +91,35 @@ class Native(Lvlm):
         grid, cells = self.places(picture, inputs)
         at = ids.index(self.image_token_id)
         ids[at : at + 1] = [self.image_token_id] * len(cells)
-        height, width = inputs["pixel_values"].shape[-2:]
         return Prompt(
             input_ids=torch.tensor([ids], device=self.device),
             image_inputs=inputs,
             segments=Segments.from_image_mask(np.asarray(ids) == self.image_token_id),
             grid=grid,
-            image=picture.resize((width, height), Image.Resampling.BICUBIC),
+            image=picture.resize(self.seen_size(inputs), Image.Resampling.BICUBIC),
             text=text,
             cells=cells,
         )
+
+    def seen_size(self, inputs: dict[str, Tensor]) -> tuple[int, int]:
+        """Width and height of the whole picture as the vision tower sees it."""
+        if "image_grid_thw" in inputs:
+            _, rows, columns = (
+                inputs["image_grid_thw"][0] * self.processor.image_processor.patch_size
+            ).tolist()
+            return columns, rows
+        height, width = inputs["pixel_values"].shape[-2:]
+        return width, height
 
     def places(self, picture: Image.Image, inputs: dict[str, Tensor]) -> tuple[tuple[int, int], np.ndarray]:
         """The grid over a picture, and for each of its tokens the cell it covers, -1 where it covers none.
 
         Tiles are finer than the grid of the whole picture: their tokens go to the cell that holds their centre.
         """
+        if "image_grid_thw" in inputs:
+            blocks = inputs["image_grid_thw"][0] // self.processor.image_processor.merge_size
+            rows, columns = blocks[1:].tolist()
+            return (rows, columns), np.arange(rows * columns)
         if "image_sizes" in inputs:
             return self._places_of_anyres(inputs["image_sizes"][0].tolist())
         side, tiles = self.tile_side, len(inputs["pixel_values"])
@@ -157,6 +170,31 @@ class Native(Lvlm):
         found = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features of all images; alone they are one tensor, or one per image.
         return torch.cat(tuple(getattr(found, "pooler_output", found)))
+
+    def positions(self, prompt: Prompt, after: int = 0) -> Tensor | None:
+        place = getattr(self.model.model, "get_rope_index", None)
+        if place is None:
+            return None
+        given = self.generation_inputs(prompt)
+        given = {key: given[key] for key in inspect.signature(place).parameters if key in given}
+        at = place(prompt.input_ids, **given)[0]
+        # A prompt ends with text, whose three positions are one and go on by one each.
+        return torch.cat([at, at[..., -1:] + torch.arange(1, after + 1, device=at.device)], dim=-1)
+
+    def generation_inputs(self, prompt: Prompt) -> dict[str, Tensor]:
+        if "mm_token_type_ids" not in inspect.signature(self.model.forward).parameters:
+            return prompt.image_inputs
+        # transformers 5 finds the image for the rotary positions by them.
+        return prompt.image_inputs | {"mm_token_type_ids": (prompt.input_ids == self.image_token_id).int()}
+
+    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
+        if (
+            noise.dim() == 3
+        ):  # patches lie flat: channel, frame, row and column; a picture is the same in all frames
+            frames = self.processor.image_processor.temporal_patch_size
+            noise = noise.view(*noise.shape[:2], 3, frames, -1)
+            noise = noise[:, :, :, :1].expand_as(noise)
+        return super().with_noise(prompt, noise)
 
     def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
         pixels = [prompt.image_inputs["pixel_values"] for prompt in prompts]

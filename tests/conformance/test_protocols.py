@@ -84,6 +84,20 @@ def test_llava_is_asked_science_questions_as_recorded(case):
             item("Which?", "", ("x", "y")),
             "Context: N/A\nQuestion: Which?\nOptions: A. x\nB. y\nAnswer:",
         ),
+        ("qwen2_vl", "pope", item("Is there a cat?"), "Is there a cat? Please answer yes or no."),
+        (
+            "qwen2_vl",
+            "textvqa",
+            item("what does USPS mean?"),
+            "what does USPS mean?\nPlease try to answer the question with short words or phrases if possible.",
+        ),
+        (
+            "qwen2_vl",
+            "scienceqa",
+            CHOICE,
+            "Hint: A hint.\nQuestion: Which?\nOptions:\nA. red\nB. blue\n"
+            "Please select the correct answer from the options above.",
+        ),
         ("instructblip", "pope", item("Is there a cat?"), "Question: Is there a cat? Short answer:"),
         (
             "instructblip",
