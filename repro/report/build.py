@@ -16,7 +16,7 @@ from repro.report.sections import MARGIN, Measured
 from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
 
 _MINIATURE = (
-    "is a miniature: a small model of the real architecture, trained from scratch on rendered scenes. It "
+    "is a miniature: a small model of the real architecture, trained on rendered scenes. It "
     "exercises the method and the code; it is not the published model, and its numbers say nothing about that one."
 )
 _LAYERS = (
