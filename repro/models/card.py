@@ -96,7 +96,7 @@ REGISTRY: dict[str, ModelCard] = {
             template="{question}",
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "instructblip",
             source="salesforce/LAVIS, lavis/models/blip2_models/blip2_vicuna_instruct.py",
         ),
         ModelCard(
@@ -141,7 +141,7 @@ REGISTRY: dict[str, ModelCard] = {
             template=VICUNA,
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "intern-vl",
             source="OpenGVLab/InternVL, internvl_chat_llava/llava/conversation.py, conv_vicuna_v1",
             preparation=(
                 "python -m repro.models.convert DIR OUT",

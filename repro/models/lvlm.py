@@ -223,13 +223,10 @@ class Lvlm:
         """
         features = self.features(image_inputs)
         is_image = input_ids == self.image_token_id
-        column, n_image = (
-            torch.arange(input_ids.shape[1], device=self.device),
-            len(features) // len(input_ids),
-        )
-        first = is_image.int().argmax(dim=1, keepdim=True)
-        own = (column >= first) & (column < first + n_image)
-        if not is_image[own].all() or own.sum() != len(features) or is_image[column == first + n_image].any():
+        own = is_image & (is_image.cumsum(dim=1) <= len(features) // len(input_ids))
+        # A prompt ends with text, so a placeholder right behind the last feature is one too many.
+        surplus = is_image[:, 1:] & ~own[:, 1:] & own[:, :-1]
+        if own.sum() != len(features) or surplus.any():
             raise ValueError(
                 f"the prompts hold {int(is_image.sum())} image tokens, the model gives {len(features)} features"
             )
