@@ -125,24 +125,22 @@ def test_what_intern_vls_accuracy_would_need(column, allowed, of_means, yes):
     accuracy, f1 = pope("intern-vl", column)
     low, high = a.f1_range(accuracy)
     assert (round(low, 2), round(high, 2)) == allowed
-    assert f1 < a.mean_f1_at_least(accuracy, 3) == pytest.approx(of_means, abs=0.005) < low
+    assert f1 < round(a.mean_f1_at_least(accuracy, 3), 2) == of_means < low
     assert a.yes_needed(accuracy, f1) == pytest.approx(yes, abs=0.05)
 
 
 # Granularity
 
 T, D = "truncated", "padded"
+#: POPE accuracies that no category has, of either edition, however read.
+NEVER = {figure: [] for figure in (75.41, 76.34, 80.81, 85.44, 85.51, 94.01, 94.58)}
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "n", "impossible"),
+    ("name", "n", "impossible"),
     [
-        (
-            "pope",
-            2910,
-            {75.41: [], 76.34: [], 80.81: [], 84.70: [T, D], 85.44: [], 85.51: [], 94.01: [], 94.58: []},
-        ),
-        ("pope", 3000, {75.41: [], 76.34: [], 80.81: [], 84.85: [], 85.44: [], 85.51: [], 94.01: [], 94.58: []}),
+        ("pope", 2910, {**NEVER, 84.70: [T, D]}),
+        ("pope", 3000, {**NEVER, 84.85: []}),
         ("pope", 8910, {}),
         ("pope", 9000, {84.85: [T]}),
         ("scienceqa", 2017, {45.80: [D], 60.50: [D], 66.20: [D], 66.85: [], 67.12: [T]}),
@@ -151,23 +149,23 @@ T, D = "truncated", "padded"
         ("chair", 1000, {}),
         ("chair", 5000, {}),
     ],
-)  # fmt: skip
-def test_which_figures_no_n_items_can_have_and_how_else_they_might_be_read(benchmark, n, impossible):
-    assert n in a.SIZES[benchmark]
+)
+def test_which_figures_no_n_items_can_have_and_how_else_they_might_be_read(name, n, impossible):
+    assert n in a.SIZES[name]
     assert {
         figure: [reading for reading in a.READINGS if a.counts(figure, n, reading)]
-        for figure in figures(benchmark)
+        for figure in figures(name)
         if not a.counts(figure, n)
     } == impossible
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "rounded", "anyhow"),
+    ("name", "rounded", "anyhow"),
     [("pope", [8910], [8910, 9000]), ("scienceqa", [], []), ("chair", [1000, 5000], [1000, 5000])],
 )
-def test_which_single_size_fits_a_benchmarks_rows(benchmark, rounded, anyhow):
-    assert a.sizes(figures(benchmark), a.SIZES[benchmark], ["rounded"]) == rounded
-    assert a.sizes(figures(benchmark), a.SIZES[benchmark]) == anyhow
+def test_which_single_size_fits_a_benchmarks_rows(name, rounded, anyhow):
+    assert a.sizes(figures(name), a.SIZES[name], ["rounded"]) == rounded
+    assert a.sizes(figures(name), a.SIZES[name]) == anyhow
 
 
 @pytest.mark.parametrize(
@@ -196,7 +194,7 @@ def test_how_many_figures_pass_by_chance(n, percent):
 
 # Significance
 
-#: Percent changes: z by size, and at the first size that leaves the change possible the most flips.
+#: What changed, by number of items: z, and the most flips that leave it significant.
 CHANGES = {
     ("llava-1.5", "pope"): ({3000: 0.88, 8910: 1.52, 9000: 1.53}, {3000: 138, 8910: 1349, 9000: 1349}),
     ("llava-1.5", "scienceqa"): ({2017: 0.99, 4241: 1.44}, {2017: 218, 4241: 1001}),
@@ -206,7 +204,7 @@ CHANGES = {
     ("qwen-vl", "textvqa"): ({5000: 0.13}, {5000: 9}),
     ("instructblip", "pope"): ({3000: 0.64, 8910: 1.11, 9000: 1.11}, {3000: 74, 8910: 703, 9000: 730}),
     ("instructblip", "textvqa"): ({5000: 0.52}, {5000: 162}),
-    ("instructblip", "chair"): ({500: -0.63, 1000: -0.90}, {500: None, 1000: 67}),
+    ("instructblip", "chair"): ({500: -0.63, 1000: -0.89}, {500: None, 1000: 67}),
     ("shikra", "pope"): ({3000: 0.84, 8910: 1.45, 9000: 1.46}, {3000: 190, 8910: 1749, 9000: 1792}),
     ("shikra", "scienceqa"): ({2017: 0.57, 4241: 0.83}, {2017: 74, 4241: 356}),
     ("intern-vl", "pope"): ({3000: 0.95, 8910: 1.64, 9000: 1.65}, {3000: 67, 8910: 651, 9000: 676}),
@@ -225,13 +223,13 @@ def test_every_change_of_table_1_is_judged():
     assert changed == set(CHANGES)
 
 
-@pytest.mark.parametrize(("model", "benchmark"), list(CHANGES))
-def test_no_change_is_significant_between_different_items(model, benchmark):
+@pytest.mark.parametrize(("model", "name"), list(CHANGES))
+def test_no_change_is_significant_between_different_items(model, name):
     """The largest |z| is 1.65, of Intern-VL on POPE, where the figures are impossible; else 1.53, of LLaVA."""
-    row, (expected, _) = TABLE_1[model][benchmark], CHANGES[model, benchmark]
+    row, (expected, _) = TABLE_1[model][name], CHANGES[model, name]
     found = {n: round(a.unpaired_z(row.before, row.after, n), 2) for n in expected}
     assert found == expected
-    assert max(map(abs, found.values())) <= (1.65 if (model, benchmark) == ("intern-vl", "pope") else 1.53)
+    assert max(map(abs, found.values())) <= (1.65 if (model, name) == ("intern-vl", "pope") else 1.53)
 
 
 def test_chair_would_be_significant_if_it_were_a_share_of_5000_captions():
@@ -239,10 +237,10 @@ def test_chair_would_be_significant_if_it_were_a_share_of_5000_captions():
     assert a.unpaired_z(row.before, row.after, 5000) == pytest.approx(-2.00, abs=0.005)
 
 
-@pytest.mark.parametrize(("model", "benchmark"), list(CHANGES))
-def test_how_many_answers_may_flip_for_a_change_to_be_significant(model, benchmark):
+@pytest.mark.parametrize(("model", "name"), list(CHANGES))
+def test_how_many_answers_may_flip_for_a_change_to_be_significant(model, name):
     """None: no n items can have the change. TextVQA is taken as if its answers were right or wrong."""
-    row, (_, expected) = TABLE_1[model][benchmark], CHANGES[model, benchmark]
+    row, (_, expected) = TABLE_1[model][name], CHANGES[model, name]
     nets = {n: a.net_changes(row.before, row.after, n) for n in expected}
     assert {n: max(map(a.most_flips, net), default=None) for n, net in nets.items()} == expected
 
