@@ -349,7 +349,7 @@ class QwenVL(Assembled):
                 f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
                 "the two are not of one checkpoint, or the vocabulary is cut off"
             )
-        lvlm.n_image = model.visual.n_queries
+        lvlm.n_image = published["visual"].get("n_queries", N_QUERIES)
         lvlm.chat = generation.get("chat_format") == "chatml"
         stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
         model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))

@@ -161,6 +161,7 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     energy, area = [], []
     for i, heat in zip(chosen, maps, strict=True):
         item = evaluation.items[i]
+        assert item.image is not None, "an item with boxes was asked about a picture"
         covered = coverage(boxes(item), read_image(item.image).size, heat.shape[1:])
         energy.append(energy_inside(heat, covered))
         area.append(covered.mean())
@@ -172,6 +173,7 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
         mean[layer], half[layer] = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
     first = evaluation.items[chosen[0]]
     prompt = make_prompt(lvlm, evaluation.benchmark, first)
+    assert first.image is not None, "an item with boxes was asked about a picture"
     wide, high = np.array(prompt.image.size) / read_image(first.image).size
     x, y, width, height = boxes(first)[0]
     row = HeatRow(
