@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind_from_stats
 
@@ -69,9 +69,12 @@ def draw_table(draw, asked: a.Questions) -> a.Confusion:
 
 @examples
 @given(st.integers(1, 1200), st.integers(0, 10_000), readings)
+@example(32, 313, "rounded")  # 1/32 is 3.125 %
+@example(4, 2500, "truncated")
+@example(2500, 0, "padded")
+@example(2500, 10_000, "padded")
 def test_counts_are_those_that_print_the_figure(n, units, reading):
-    near = {units, *prints(Fraction(units * n // 10_000, n), reading)}
-    for one in near:
+    for one in {units, *prints(Fraction(units * n // 10_000, n), reading), max(0, units - 1)}:
         expected = [k for k in range(n + 1) if one in prints(Fraction(k, n), reading)]
         assert list(a.counts(one / 100, n, reading)) == expected
 
@@ -144,19 +147,15 @@ def test_the_yes_needed_are_those_of_the_table(data):
 
 def test_no_share_of_yes_makes_up_for_an_f1_far_above_the_accuracy():
     with pytest.raises(ValueError, match="no set"):
-        a.yes_needed(40, 90)
+        a.yes_needed(40, 60)
 
 
 @examples
-@given(st.data(), small, readings)
-def test_a_table_is_found_if_and_only_if_there_is_one(data, asked, reading):
-    pairs = {
-        pair
-        for table in tables_of(asked)
-        for pair in itertools.product(prints(table.accuracy, reading), prints(table.f1, reading))
-    }
+@given(small, readings)
+def test_a_table_is_found_if_and_only_if_there_is_one(asked, reading):
+    pairs = printed_pairs([asked], reading)
     accuracies, scores = (sorted({pair[i] for pair in pairs}) for i in (0, 1))
-    for accuracy, f1 in itertools.product(accuracies, [*scores, data.draw(st.integers(0, 10_000))]):
+    for accuracy, f1 in itertools.product(accuracies, around(scores)):
         table = a.table_with(accuracy / 100, f1 / 100, asked, reading)
         assert (table is not None) == ((accuracy, f1) in pairs)
         if table is not None:
@@ -176,23 +175,35 @@ def test_what_a_large_table_prints_has_a_table(data, asked, reading):
 @settings(max_examples=15)
 @given(st.data(), readings, st.tuples(smaller, smaller, smaller))
 def test_three_tables_are_found_if_and_only_if_there_are_three(data, reading, splits):
-    pairs = set()
-    for chosen in itertools.product(*map(tables_of, splits)):
-        pairs |= set(
-            itertools.product(prints(mean(chosen, "accuracy"), reading), prints(mean(chosen, "f1"), reading))
-        )
+    pairs = printed_pairs(splits, reading)
     accuracies, scores = (sorted({pair[i] for pair in pairs}) for i in (0, 1))
-    drawn = [(data.draw(st.sampled_from(accuracies)), data.draw(st.sampled_from(scores))) for _ in range(6)]
-    for accuracy, f1 in [*drawn, *data.draw(st.lists(st.sampled_from(sorted(pairs)), max_size=6))]:
-        found = a.tables_with(accuracy / 100, f1 / 100, splits, reading)
-        assert (found is not None) == ((accuracy, f1) in pairs)
-        if found is not None:
-            check_prints(found, accuracy, f1, splits, reading)
+    anyhow = st.tuples(st.sampled_from(accuracies), st.sampled_from(around(scores)))
+    for accuracy, f1 in data.draw(
+        st.lists(anyhow | st.sampled_from(sorted(pairs)), min_size=12, max_size=12)
+    ):
+        check_found(accuracy, f1, splits, reading, pairs)
+
+
+@pytest.mark.parametrize("reading", a.READINGS)
+def test_all_figures_of_three_pairs_of_questions(reading):
+    splits = [a.Questions(1, 1)] * 3
+    pairs = printed_pairs(splits, reading)
+    accuracies, scores = ({pair[i] for pair in pairs} for i in (0, 1))
+    for accuracy, f1 in itertools.product(accuracies, around(scores)):
+        check_found(accuracy, f1, splits, reading, pairs)
+
+
+@pytest.mark.parametrize(("f1", "possible"), [(6.1, False), (6.2, True), (6.3, True), (6.4, False)])
+def test_a_half_is_rounded_either_way(f1, possible):
+    """One right of 31, and F1 = 2 / 32, which is 6.25 %."""
+    asked = a.Questions(1, 30)
+    assert (a.table_with(3.2, f1, asked, "padded") is not None) == possible
+    assert (a.tables_with(3.2, f1, [asked] * 3, "padded") is not None) == possible
 
 
 def test_the_ends_of_the_mean_f1_of_a_large_split_and_two_small_ones():
     """Read as padded, two numbers of wrong answers of the large split give one accuracy; all tables are tried."""
-    splits = (a.Questions(1, 0), a.Questions(1, 1), a.Questions(200, 200))
+    splits = (a.Questions(1, 0), a.Questions(1, 1), a.Questions(240, 240))
     size = sum(splits[2])
     true_yes, errors = np.array([(table.true_yes, wrong(table)) for table in tables_of(splits[2])]).T
     under = 2 * true_yes + errors
@@ -206,7 +217,7 @@ def test_the_ends_of_the_mean_f1_of_a_large_split_and_two_small_ones():
         for accuracy, score in itertools.product(accuracies, scores):
             np.minimum.at(lowest, accuracy, score)
             np.maximum.at(highest, accuracy, score)
-    for accuracy in np.flatnonzero(lowest <= highest)[::30].tolist():
+    for accuracy in np.flatnonzero(lowest <= highest)[::9].tolist():
         low, high = int(lowest[accuracy]), int(highest[accuracy])
         for f1, possible in ((low - 10, False), (low, True), (high, True), (high + 10, False)):
             if 0 <= f1 <= 10_000:
@@ -226,6 +237,27 @@ def test_what_three_large_tables_print_has_three_tables(data, splits, reading):
 
 def mean(tables, what: str) -> Fraction:
     return sum((getattr(table, what) for table in tables), Fraction(0)) / len(tables)
+
+
+def around(units) -> list[int]:
+    """Printed figures and those beside them."""
+    return sorted({one + more for one in units for more in (-1, 0, 1) if 0 <= one + more <= 10_000})
+
+
+def printed_pairs(splits, reading: str) -> set[tuple[int, int]]:
+    """Every mean accuracy and mean F1 that tables of the splits print together."""
+    pairs = set()
+    for chosen in itertools.product(*map(tables_of, splits)):
+        printed = (prints(mean(chosen, what), reading) for what in ("accuracy", "f1"))
+        pairs.update(itertools.product(*printed))
+    return pairs
+
+
+def check_found(accuracy: int, f1: int, splits, reading: str, pairs: set[tuple[int, int]]) -> None:
+    found = a.tables_with(accuracy / 100, f1 / 100, splits, reading)
+    assert (found is not None) == ((accuracy, f1) in pairs)
+    if found is not None:
+        check_prints(found, accuracy, f1, splits, reading)
 
 
 def check_prints(tables, accuracy: int, f1: int, splits, reading: str) -> None:
@@ -274,9 +306,10 @@ def test_net_changes_hold_every_pair_of_counts(data, n):
     printed = [min(prints(Fraction(k, n), "rounded")) for k in (before, after)]
     nets = a.net_changes(printed[0] / 100, printed[1] / 100, n)
     assert after - before in nets
-    # The nearest that both half units of rounding do not reach.
-    for beyond in (nets.start - 1, nets.stop):
-        assert abs(Fraction(beyond, n) - Fraction(printed[1] - printed[0], 10_000)) > Fraction(1, 10_000)
+    # Both are off by at most half a unit of the last decimal.
+    change = Fraction(printed[1] - printed[0], 10_000)
+    for net in (nets.start - 1, nets.start, nets.stop - 1, nets.stop):
+        assert (abs(Fraction(net, n) - change) <= Fraction(1, 10_000)) == (net in nets)
 
 
 # Selection

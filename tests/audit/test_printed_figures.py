@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 
 from repro.audit import arithmetic as a
+from repro.audit.paper import TABLE_1
 
 pytestmark = pytest.mark.audit
 
 
-class Row(NamedTuple):
-    """An accuracy (CHAIR: the share printed) of Table 1, and POPE's F1, at the baseline and at the cliff layer."""
-
-    before: float
-    after: float
-    f1_before: float | None = None
-    f1_after: float | None = None
-
-
-#: Table 1 by model and benchmark; Shikra has no TextVQA.
-TABLE_1 = {
-    "llava-1.5": {
-        "pope": Row(84.70, 85.51, 85.50, 85.99),
-        "scienceqa": Row(65.00, 66.48),
-        "textvqa": Row(59.34, 60.02),
-        "chair": Row(13.80, 13.80),
-    },
-    "qwen-vl": {
-        "pope": Row(80.81, 81.13, 77.29, 77.82),
-        "scienceqa": Row(67.12, 67.67),
-        "textvqa": Row(60.60, 60.73),
-        "chair": Row(12.50, 12.50),
-    },
-    "instructblip": {
-        "pope": Row(84.85, 85.44, 85.40, 85.40),
-        "scienceqa": Row(60.50, 60.50),
-        "textvqa": Row(50.10, 50.62),
-        "chair": Row(24.50, 22.80),
-    },
-    "shikra": {
-        "pope": Row(75.41, 76.34, 78.52, 79.16),
-        "scienceqa": Row(45.80, 46.70),
-        "chair": Row(12.50, 12.50),
-    },
-    "intern-vl": {
-        "pope": Row(94.01, 94.58, 86.31, 87.21),
-        "scienceqa": Row(66.20, 66.85),
-        "textvqa": Row(57.00, 58.18),
-        "chair": Row(12.90, 12.90),
-    },
-}
-BASELINES = [(model, "before") for model in TABLE_1]
-CELLS = BASELINES + [(model, "after") for model in TABLE_1]
-INTERN_VL = [("intern-vl", "before"), ("intern-vl", "after")]
+COLUMNS = ("baseline", "at_cliff")
+#: (model, benchmark) -> what is printed at the baseline and at the cliff layer, and POPE's F1 by model.
+PRINTED, F1 = {}, {}
+for cell in TABLE_1:
+    if cell.baseline is not None:
+        if cell.metric == "F1":
+            F1[cell.model] = (cell.baseline, cell.at_cliff)
+        else:
+            PRINTED[cell.model, cell.benchmark] = (cell.baseline, cell.at_cliff)
+CELLS = [(model, column) for model in F1 for column in COLUMNS]
+INTERN_VL = [("intern-vl", column) for column in COLUMNS]
 #: What POPE's figures may be of: pooled questions.
 POOLED = {
     2910: a.POPE_RANDOM,
@@ -68,16 +34,13 @@ MEANS = {9000: [a.POPE] * 3, 8910: [a.POPE_RANDOM, a.POPE, a.POPE]}
 
 def pope(model: str, column: str) -> tuple[float, float]:
     """Accuracy and F1."""
-    row = TABLE_1[model]["pope"]
-    found = (row.before, row.f1_before) if column == "before" else (row.after, row.f1_after)
-    assert found[1] is not None
-    return found[0], found[1]
+    which = COLUMNS.index(column)
+    return PRINTED[model, "pope"][which], F1[model][which]
 
 
-def figures(benchmark: str) -> list[float]:
+def figures(name: str) -> list[float]:
     """What Table 1 prints for a benchmark, but for F1."""
-    rows = [rows[benchmark] for rows in TABLE_1.values()]
-    return sorted({figure for row in rows for figure in (row.before, row.after)})
+    return sorted({figure for (_, of), pair in PRINTED.items() if of == name for figure in pair})
 
 
 # Accuracy and F1
@@ -86,10 +49,10 @@ def figures(benchmark: str) -> list[float]:
 @pytest.mark.parametrize(
     ("n", "possible"),
     [
-        (2910, {("instructblip", "before"), ("qwen-vl", "after")}),
-        (3000, {("llava-1.5", "before"), ("qwen-vl", "after")}),
+        (2910, {("instructblip", "baseline"), ("qwen-vl", "at_cliff")}),
+        (3000, {("llava-1.5", "baseline"), ("qwen-vl", "at_cliff")}),
         (8910, set(CELLS) - set(INTERN_VL)),
-        (9000, set(CELLS) - set(INTERN_VL) - {("instructblip", "before")}),
+        (9000, set(CELLS) - set(INTERN_VL) - {("instructblip", "baseline")}),
     ],
 )
 def test_which_pope_figures_go_together_in_pooled_questions(n, possible):
@@ -100,7 +63,7 @@ def test_which_pope_figures_go_together_in_pooled_questions(n, possible):
     ("n", "possible"),
     [
         (8910, set(CELLS) - set(INTERN_VL)),
-        (9000, set(CELLS) - set(INTERN_VL) - {("instructblip", "before")}),
+        (9000, set(CELLS) - set(INTERN_VL) - {("instructblip", "baseline")}),
     ],
 )
 def test_which_pope_figures_go_together_as_means_of_three_categories(n, possible):
@@ -118,7 +81,7 @@ def test_no_reading_makes_intern_vls_pope_figures_possible(cell, reading):
 
 @pytest.mark.parametrize(
     ("column", "allowed", "of_means", "yes"),
-    [("before", (93.63, 94.35), 92.70, (18.9, 24.9)), ("after", (94.27, 94.86), 93.53, (18.5, 23.9))],
+    [("baseline", (93.63, 94.35), 92.70, (18.9, 24.9)), ("at_cliff", (94.27, 94.86), 93.53, (18.5, 23.9))],
 )
 def test_what_intern_vls_accuracy_would_need(column, allowed, of_means, yes):
     """F1 some seven points higher on POPE, where half of the answers are yes, or a set with a fifth of them."""
@@ -180,9 +143,9 @@ def test_which_single_size_fits_a_benchmarks_rows(name, rounded, anyhow):
 )
 def test_which_size_fits_a_models_scienceqa_row(model, rounded, anyhow):
     """LLaVA's is of the questions with an image, Intern-VL's cannot be: the rows are not of the same questions."""
-    row = TABLE_1[model]["scienceqa"]
-    assert a.sizes(row[:2], a.SIZES["scienceqa"], ["rounded"]) == rounded
-    assert a.sizes(row[:2], a.SIZES["scienceqa"]) == anyhow
+    pair = PRINTED[model, "scienceqa"]
+    assert a.sizes(pair, a.SIZES["scienceqa"], ["rounded"]) == rounded
+    assert a.sizes(pair, a.SIZES["scienceqa"]) == anyhow
 
 
 @pytest.mark.parametrize(
@@ -214,34 +177,28 @@ CHANGES = {
 
 
 def test_every_change_of_table_1_is_judged():
-    changed = {
-        (model, benchmark)
-        for model, rows in TABLE_1.items()
-        for benchmark, row in rows.items()
-        if row.before != row.after
-    }
+    changed = {key for key, (baseline, at_cliff) in PRINTED.items() if baseline != at_cliff}
     assert changed == set(CHANGES)
 
 
 @pytest.mark.parametrize(("model", "name"), list(CHANGES))
 def test_no_change_is_significant_between_different_items(model, name):
     """The largest |z| is 1.65, of Intern-VL on POPE, where the figures are impossible; else 1.53, of LLaVA."""
-    row, (expected, _) = TABLE_1[model][name], CHANGES[model, name]
-    found = {n: round(a.unpaired_z(row.before, row.after, n), 2) for n in expected}
+    pair, (expected, _) = PRINTED[model, name], CHANGES[model, name]
+    found = {n: round(a.unpaired_z(*pair, n), 2) for n in expected}
     assert found == expected
     assert max(map(abs, found.values())) <= (1.65 if (model, name) == ("intern-vl", "pope") else 1.53)
 
 
 def test_chair_would_be_significant_if_it_were_a_share_of_5000_captions():
-    row = TABLE_1["instructblip"]["chair"]
-    assert a.unpaired_z(row.before, row.after, 5000) == pytest.approx(-2.00, abs=0.005)
+    assert a.unpaired_z(*PRINTED["instructblip", "chair"], 5000) == pytest.approx(-2.00, abs=0.005)
 
 
 @pytest.mark.parametrize(("model", "name"), list(CHANGES))
 def test_how_many_answers_may_flip_for_a_change_to_be_significant(model, name):
     """None: no n items can have the change. TextVQA is taken as if its answers were right or wrong."""
-    row, (_, expected) = TABLE_1[model][name], CHANGES[model, name]
-    nets = {n: a.net_changes(row.before, row.after, n) for n in expected}
+    pair, (_, expected) = PRINTED[model, name], CHANGES[model, name]
+    nets = {n: a.net_changes(*pair, n) for n in expected}
     assert {n: max(map(a.most_flips, net), default=None) for n, net in nets.items()} == expected
 
 
@@ -261,11 +218,6 @@ def test_the_best_of_ten_layers_gains_though_nothing_changes(n, gain):
 
 def test_all_changes_are_for_the_better_as_selection_has_it():
     """17 figures rise and none falls, of those where higher is better."""
-    changes = [
-        after - before
-        for rows in TABLE_1.values()
-        for benchmark, row in rows.items()
-        for before, after in (row[:2], row[2:])
-        if benchmark != "chair" and before is not None
-    ]
+    pairs = [*F1.values(), *(pair for (_, name), pair in PRINTED.items() if name != "chair")]
+    changes = [at_cliff - baseline for baseline, at_cliff in pairs]
     assert (sum(c > 0 for c in changes), sum(c < 0 for c in changes), len(changes)) == (17, 0, 19)
