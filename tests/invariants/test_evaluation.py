@@ -10,7 +10,6 @@ import pytest
 
 import repro.evaluation.recorded as recorded
 import repro.evaluation.run as running
-import repro.report.sections as sections
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import asked_boxes
@@ -19,7 +18,7 @@ from repro.evaluation.answers import replay
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate, limited, make_prompt
 from repro.models.card import FIXTURES
-from repro.report.sections import Measured, load, measure, save
+from repro.report.sections import Measured, heat_sections, load, measure, save
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.invariant
@@ -174,15 +173,15 @@ def test_boxes_are_of_the_file_in_whatever_size_the_model_sees_it(lvlm, evaluati
     result = dataclasses.replace(whole, items=whole.items[:2], parts=right)
     boxes = partial(asked_boxes, directory=MINIWORLD)
     x, y, width, height = boxes(result.items[0])[0]
-    found = {}
+    found, prompt = {}, lvlm.prompt
     for wide, high in ((48, 48), (24, 96)):
 
         def seen(*args, size=(wide, high)):
-            prompt = make_prompt(*args)
-            return dataclasses.replace(prompt, image=prompt.image.resize(size))
+            asked = prompt(*args)
+            return dataclasses.replace(asked, image=asked.image.resize(size))
 
-        monkeypatch.setattr(sections, "make_prompt", seen)
-        (row,), (found[wide],) = sections.heat_sections(lvlm, result, boxes)
+        monkeypatch.setattr(lvlm, "prompt", seen)
+        (row,), (found[wide],) = heat_sections(lvlm, result, boxes)
         assert row.box == (x * wide / 48, y * high / 48, width * wide / 48, height * high / 48)
         assert row.image.shape == (high, wide, 3)
 
