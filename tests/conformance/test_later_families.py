@@ -364,6 +364,19 @@ def test_positions_of_qwen2_5_vl_are_time_row_and_column(qwen2_5_vl, size, grid)
     assert time[end:] == row[end:] == column[end:] == after
 
 
+def test_instruments_run_at_the_positions_of_qwen2_5_vl(qwen2_5_vl):
+    lvlm, placed = qwen2_5_vl[0], []
+    prompt = lvlm.prompt(picture(40, 24), QUESTION)
+    handle = lvlm.decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: placed.append(kwargs.get("position_ids")), with_kwargs=True
+    )
+    attention_shares(lvlm, prompt, [7, 8])
+    llava_cam(lvlm, prompt, [7, 8])
+    handle.remove()
+    assert torch.equal(placed[0], lvlm.positions(prompt, 2))
+    assert torch.equal(placed[1], lvlm.positions(prompt, 1))
+
+
 def test_pictures_of_one_number_of_tokens_and_other_shapes_are_swept_together(qwen2_5_vl):
     lvlm = qwen2_5_vl[0]
     prompts = [lvlm.prompt(picture(*size), QUESTION) for size in ((16, 24), (24, 16))]
