@@ -52,7 +52,8 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS answers (
     run INTEGER NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
     item TEXT NOT NULL,
-    asked TEXT NOT NULL,
+    question TEXT NOT NULL,
+    image TEXT NOT NULL,
     layer INTEGER NOT NULL,
     keep INTEGER NOT NULL,
     answer TEXT NOT NULL,
@@ -102,7 +103,7 @@ class Row:
     """The answer to one item at one L and k.
 
     Attributes:
-        item: its id; ``asked`` the digest of question, picture and reference.
+        item: its id; ``question`` the digest of what was asked and is right, ``image`` that of the picture.
         layer, keep: truncated after L, with k image tokens kept.
         answer, ids: the text and its token ids.
         score: by metric, the numerator and denominator it adds.
@@ -110,7 +111,8 @@ class Row:
     """
 
     item: str
-    asked: str
+    question: str
+    image: str
     layer: int
     keep: int
     answer: str
@@ -235,18 +237,32 @@ class Results:
                 "SELECT run, model, revision, dataset, protocol, settings, versions, started, finished "
                 "FROM runs ORDER BY run"
             ).fetchall()
-        return [Recorded(*row[:5], json.loads(row[5]), json.loads(row[6]), *row[7:]) for row in found]
+        return [
+            Recorded(
+                number,
+                model,
+                revision,
+                dataset,
+                protocol,
+                json.loads(settings),
+                json.loads(made),
+                began,
+                ended,
+            )
+            for number, model, revision, dataset, protocol, settings, made, began, ended in found
+        ]
 
     def rows(self, run: int) -> Iterator[Row]:
         """The rows of a run, by item and layer."""
         with self._told():
-            for item, asked, layer, keep, answer, ids, score, probability in self._open.execute(
-                "SELECT item, asked, layer, keep, answer, ids, score, probability FROM answers WHERE run = ? "
-                "ORDER BY item, layer, keep",
+            for item, question, image, layer, keep, answer, ids, score, probability in self._open.execute(
+                "SELECT item, question, image, layer, keep, answer, ids, score, probability FROM answers "
+                "WHERE run = ? ORDER BY item, layer, keep",
                 (run,),
             ):
                 parts = {name: (part[0], part[1]) for name, part in json.loads(score).items()}
-                yield Row(item, asked, layer, keep, answer, tuple(json.loads(ids)), parts, probability)
+                known = tuple(json.loads(ids))
+                yield Row(item, question, image, layer, keep, answer, known, parts, probability)
 
     def _ask(self, question: str) -> int:
         return self._open.execute(question).fetchone()[0]
@@ -269,8 +285,9 @@ class Results:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            reason = _REASONS.get(None if code is None else code & 0xFF, "cannot be used")
+            # The low byte; the others tell cases of it apart.
+            code = getattr(error, "sqlite_errorcode", -1) & 0xFF
+            reason = _REASONS.get(code, "cannot be used")
             raise ResultsError(f"{self.path}: {reason} ({error})") from error
 
 
@@ -292,28 +309,27 @@ class Run:
     def __init__(self, results: Results, number: int, configuration: str):
         self.results, self.number, self.configuration = results, number, configuration
 
-    def known(self, asked: Mapping[str, str], layers: int) -> dict[str, list[Row]]:
+    def known(self, asked: Mapping[str, tuple[str, str]], layers: int) -> dict[str, list[Row]]:
         """Rows of items that have one at each of L = 0...layers - 1 and were asked the same.
 
         Args:
-            asked: by item id, the digest of what is asked now.
+            asked: by item id, the digests of question and picture now.
         """
         found: dict[str, list[Row]] = {}
         for row in self.results.rows(self.number):
-            if row.keep == 0 and asked.get(row.item) == row.asked:
+            if row.keep == 0 and asked.get(row.item) == (row.question, row.image):
                 found.setdefault(row.item, []).append(row)
-        return {
-            item: rows for item, rows in found.items() if [row.layer for row in rows] == list(range(layers))
-        }
+        whole = list(range(layers))
+        return {item: rows for item, rows in found.items() if [row.layer for row in rows] == whole}
 
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows, all of them or none; one of the same item, L and k is replaced."""
         with self.results._told(), self.results._transaction():
             self.results._open.executemany(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        *(self.number, row.item, row.asked, row.layer, row.keep, row.answer),
+                        *(self.number, row.item, row.question, row.image, row.layer, row.keep, row.answer),
                         *(json.dumps(row.ids), digest_of(row.ids), json.dumps(row.score), row.probability),
                     )
                     for row in rows

@@ -25,8 +25,18 @@ pytestmark = pytest.mark.invariant
 ASKED = Configuration("llava-1.5", "0123", "pope", "official", {"dtype": "float32", "n": 2}, {"torch": "2"})
 
 
-def row(item="1", layer=0, answer="No", asked="a", keep=0):
-    return Row(item, asked, layer, keep, answer, (3, 2), {"accuracy": (1.0, 1.0), "F1": (2.0, 3.0)}, 0.25)
+def row(item="1", layer=0, answer="No", question="a", keep=0):
+    return Row(
+        item,
+        question,
+        "picture",
+        layer,
+        keep,
+        answer,
+        (3, 2),
+        {"accuracy": (1.0, 1.0), "F1": (2.0, 3.0)},
+        0.25,
+    )
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def test_an_unfinished_run_goes_on_in_another_process_and_a_finished_one_does_no
     first = results.begin(ASKED)
     first.write([row()])
     again = Results(results.path).begin(ASKED)
-    assert again.number == first.number and again.known({"1": "a"}, 1) == {"1": [row()]}
+    assert again.number == first.number and again.known({"1": ("a", "picture")}, 1) == {"1": [row()]}
     again.finish()
     assert results.begin(ASKED).number != first.number
 
@@ -58,7 +68,7 @@ def test_without_resume_a_run_begins_anew_and_leaves_the_old_one_until_it_is_fin
     old = results.begin(ASKED)
     old.write([row()])
     new = results.begin(ASKED, resume=False)
-    assert new.number != old.number and new.known({"1": "a"}, 1) == {}
+    assert new.number != old.number and new.known({"1": ("a", "picture")}, 1) == {}
     assert len(list(results.rows(old.number))) == 1
     new.write([row(answer="Yes")])
     new.finish()
@@ -82,7 +92,7 @@ def test_another_configuration_starts_new_rows_and_keeps_the_others(results, cha
     run = results.begin(ASKED)
     run.write([row()])
     other = results.begin(replace(ASKED, **change))
-    assert other.number != run.number and other.known({"1": "a"}, 1) == {}
+    assert other.number != run.number and other.known({"1": ("a", "picture")}, 1) == {}
     other.write([row(answer="Yes")])
     other.finish()
     assert list(results.rows(run.number)) == [row()]
@@ -92,10 +102,11 @@ def test_another_configuration_starts_new_rows_and_keeps_the_others(results, cha
 def test_known_are_whole_items_that_were_asked_the_same(results):
     run = results.begin(ASKED)
     run.write([row("whole", 0), row("whole", 1), row("part", 0), row("later", 1), row("kept", 0, keep=1)])
-    run.write([row("other", 0, asked="b"), row("other", 1, asked="b")])
-    asked = dict.fromkeys(("whole", "part", "later", "other", "kept"), "a")
+    run.write([row("other", 0, question="b"), row("other", 1, question="b")])
+    asked = dict.fromkeys(("whole", "part", "later", "other", "kept"), ("a", "picture"))
     assert run.known(asked, 2) == {"whole": [row("whole", 0), row("whole", 1)]}
     assert run.known(asked, 3) == {}
+    assert run.known({"whole": ("a", "repainted")}, 2) == {}
 
 
 def test_a_row_written_again_replaces_the_first(results):
@@ -128,7 +139,7 @@ from repro.evaluation.results import Configuration, Results, Row
 model = sys.argv[2]
 run = Results(Path(sys.argv[1]), new=True).begin(Configuration(model, "r", "pope", "official", {}, {}))
 for i in range(40):
-    run.write([Row(f"{i}", "a", layer, 0, model, (1,), {"accuracy": (1.0, 1.0)}, 0.5) for layer in range(5)])
+    run.write([Row(f"{i}", "a", "p", layer, 0, model, (1,), {"accuracy": (1.0, 1.0)}, 0.5) for layer in range(5)])
 run.finish()
 """
     path = tmp_path / "new" / "results.sqlite"
