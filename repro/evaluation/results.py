@@ -1,8 +1,8 @@
 """Results that survive: every answer of a run, in one SQLite file, written as it comes.
 
-A run is one configuration (``Configuration``) over the items of a benchmark. It is finished when the test that
-asked for it has all it needs; until then, the next one with the same configuration goes on where it ended. A
-finished run is measured anew when asked for again, and replaced when the new one is finished.
+A run is one configuration (``Configuration``) over the items of a benchmark. It is finished when the whole test
+session that asked for it comes to its end; until then, the next one with the same configuration goes on where it
+ended. A finished run is measured anew when asked for again, and replaced when the new one is finished.
 
 Rows are committed together, with SQLite's rollback journal and ``synchronous=FULL``: a process may be killed and
 the power may fail at any moment, and what is in the file are whole batches. Workers share the file by its locks.
@@ -217,7 +217,7 @@ class Results:
                 "SELECT max(run) FROM runs WHERE digest = ? AND finished IS NULL", (own,)
             ).fetchone()
             if resume and row[0] is not None:
-                return Run(self, row[0], own)
+                return Run(self, row[0])
             c = configuration
             written = self._open.execute(
                 "INSERT INTO runs (digest, model, revision, dataset, protocol, settings, versions, started) "
@@ -228,7 +228,17 @@ class Results:
                 ),
             )
             assert written.lastrowid is not None
-            return Run(self, written.lastrowid, own)
+            return Run(self, written.lastrowid)
+
+    def finish(self, runs: Sequence[int]) -> None:
+        """Nothing of these runs is missing: earlier ones of the same configurations are deleted."""
+        with self._told(), self._transaction():
+            for run in runs:
+                self._open.execute("UPDATE runs SET finished = ? WHERE run = ?", (_now(), run))
+                self._open.execute(
+                    "DELETE FROM runs WHERE run < ? AND digest = (SELECT digest FROM runs WHERE run = ?)",
+                    (run, run),
+                )
 
     def runs(self) -> list[Recorded]:
         """All runs, in the order they began."""
@@ -306,8 +316,8 @@ _REASONS = {
 class Run:
     """A run under way: what it knows, and where its rows go."""
 
-    def __init__(self, results: Results, number: int, configuration: str):
-        self.results, self.number, self.configuration = results, number, configuration
+    def __init__(self, results: Results, number: int):
+        self.results, self.number = results, number
 
     def known(self, asked: Mapping[str, tuple[str, str]], layers: int) -> dict[str, list[Row]]:
         """Rows of items that have one at each of L = 0...layers - 1 and were asked the same.
@@ -335,13 +345,6 @@ class Run:
                     for row in rows
                 ],
             )
-
-    def finish(self) -> None:
-        """Nothing is missing: runs of the same configuration before this one are deleted."""
-        with self.results._told(), self.results._transaction():
-            write = self.results._open.execute
-            write("UPDATE runs SET finished = ? WHERE run = ?", (_now(), self.number))
-            write("DELETE FROM runs WHERE digest = ? AND run < ?", (self.configuration, self.number))
 
 
 def _now() -> str:

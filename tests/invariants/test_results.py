@@ -60,7 +60,7 @@ def test_an_unfinished_run_goes_on_in_another_process_and_a_finished_one_does_no
     first.write([row()])
     again = Results(results.path).begin(ASKED)
     assert again.number == first.number and again.known({"1": ("a", "picture")}, 1) == {"1": [row()]}
-    again.finish()
+    results.finish([again.number])
     assert results.begin(ASKED).number != first.number
 
 
@@ -71,7 +71,7 @@ def test_without_resume_a_run_begins_anew_and_leaves_the_old_one_until_it_is_fin
     assert new.number != old.number and new.known({"1": ("a", "picture")}, 1) == {}
     assert len(list(results.rows(old.number))) == 1
     new.write([row(answer="Yes")])
-    new.finish()
+    results.finish([new.number])
     assert [run.number for run in results.runs()] == [new.number]
     assert list(results.rows(old.number)) == []
 
@@ -94,7 +94,7 @@ def test_another_configuration_starts_new_rows_and_keeps_the_others(results, cha
     other = results.begin(replace(ASKED, **change))
     assert other.number != run.number and other.known({"1": ("a", "picture")}, 1) == {}
     other.write([row(answer="Yes")])
-    other.finish()
+    results.finish([other.number])
     assert list(results.rows(run.number)) == [row()]
     assert results.begin(ASKED).number == run.number
 
@@ -137,10 +137,11 @@ import sys
 from pathlib import Path
 from repro.evaluation.results import Configuration, Results, Row
 model = sys.argv[2]
-run = Results(Path(sys.argv[1]), new=True).begin(Configuration(model, "r", "pope", "official", {}, {}))
+results = Results(Path(sys.argv[1]), new=True)
+run = results.begin(Configuration(model, "r", "pope", "official", {}, {}))
 for i in range(40):
     run.write([Row(f"{i}", "a", "p", layer, 0, model, (1,), {"accuracy": (1.0, 1.0)}, 0.5) for layer in range(5)])
-run.finish()
+results.finish([run.number])
 """
     path = tmp_path / "new" / "results.sqlite"
     started = [subprocess.Popen([sys.executable, "-c", code, path, f"m{i}"]) for i in range(3)]
@@ -262,7 +263,7 @@ def test_parquet_holds_every_row_with_its_run(results, tmp_path, monkeypatch, ca
     run = results.begin(ASKED)
     rows = [row(str(i), layer, answer="=1+1\n<b>") for i in range(3) for layer in range(2)]
     run.write(rows)
-    run.finish()
+    results.finish([run.number])
     results.begin(replace(ASKED, protocol="opera")).write([row("9")])
     monkeypatch.setattr("repro.evaluation.export.GROUP", 4)
     out = tmp_path / "out.parquet"
