@@ -25,7 +25,7 @@ class Item:
 
     Attributes:
         id: unique within the benchmark; answers are matched by it, never by order.
-        image: the image file.
+        image: the image file; None for a question without one.
         question: as published; a protocol words the user's turn (``repro.protocols``).
         reference: what the scorer compares the answer with.
         stratum: group within which metrics are formed before averaging, e.g. a POPE category.
@@ -34,13 +34,17 @@ class Item:
     """
 
     id: str
-    image: Path
+    image: Path | None
     question: str
     reference: Any
     stratum: str = ""
     kind: str = ""
     hint: str = ""
     choices: tuple[str, ...] = ()
+
+
+#: Parts by metric name that an answer adds for an item.
+Score = Callable[[Item, str], dict[str, Part]]
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,18 @@ class Benchmark:
     Attributes:
         name: what ``--benchmark`` takes; ``title`` is for people.
         metrics: first the one that decides the cliff layer.
-        max_new_tokens: longest answer in tokens.
         load: items of a data directory laid out as published; raises ``DataError``.
-        score: parts by metric name that one answer text adds for an item.
+        score: parts by metric name that one answer text adds for an item, by the official evaluator; a protocol
+            may bring its own (``repro.protocols``).
+        details: names of further metrics that ``score`` gives parts of, shown for each stratum by itself.
     """
 
     name: str
     title: str
     metrics: tuple[Metric, ...]
-    max_new_tokens: int
     load: Callable[[Path], list[Item]]
-    score: Callable[[Item, str], dict[str, Part]]
+    score: Score
+    details: tuple[str, ...] = ()
 
 
 def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""ScienceQA: multiple-choice questions about an image (the IMG subset that papers report as "SQA").
+"""ScienceQA: multiple-choice questions, about an image (the IMG subset that papers report as "SQA") or all.
 
 Data directory, as published (lupantech/ScienceQA)::
 
@@ -6,7 +6,8 @@ Data directory, as published (lupantech/ScienceQA)::
     DIR/scienceqa/pid_splits.json    {"test": [id, ...], ...}
     DIR/scienceqa/images/test/{id}/image.png
 
-Of the 4241 test questions 2017 have an image; the text-only ones are left out.
+Of the 4241 test questions 2017 have an image. Only those can be asked of a model here: without image tokens
+there is nothing to truncate. Recorded answers can be scored on both.
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ from repro.benchmarks.files import checked, field, inside, read_json, strings
 LETTERS = "ABCDE"
 
 
-def _item(directory: Path, number: str, problem: Any, where: str) -> Item | None:
-    """The item of a problem, None for a text-only one."""
+def _item(directory: Path, number: str, problem: Any, where: str) -> Item:
+    """The item of a problem."""
     image = field(problem, "image", (str, type(None)), where)
-    if image is None:
-        return None
     choices = strings(problem, "choices", where)
     if not 2 <= len(choices) <= len(LETTERS):
         raise DataError(f"{where}: {len(choices)} choices; expected 2 to {len(LETTERS)}: correct the row")
@@ -36,13 +35,13 @@ def _item(directory: Path, number: str, problem: Any, where: str) -> Item | None
             f"{len(choices)} choices: correct the row"
         )
     hint, question = field(problem, "hint", str, where), field(problem, "question", str, where)
-    path = inside(directory / "images" / "test", f"{number}/{image}", where)
+    path = inside(directory / "images" / "test", f"{number}/{image}", where) if image is not None else None
     kind = field(problem, "skill", str, where) if "skill" in problem else ""
     return Item(number, path, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
 
 
-def load(directory: Path) -> list[Item]:
-    """Image questions of the test split; a reference is the letter of the right choice, the kind its skill.
+def load_all(directory: Path) -> list[Item]:
+    """All questions of the test split; a reference is the letter of the right choice, the kind its skill.
 
     Raises:
         DataError: a file or a problem is missing or malformed, an answer is not the index of a choice.
@@ -58,7 +57,13 @@ def load(directory: Path) -> list[Item]:
                 "one release: download both again"
             )
         items.append(_item(folder, number, table[number], f"{problems}, problem {number}"))
-    return checked([item for item in items if item is not None], problems)
+    return checked(items, problems)
+
+
+def load(directory: Path) -> list[Item]:
+    """Those of ``load_all`` that have an image."""
+    items = [item for item in load_all(directory) if item.image is not None]
+    return checked(items, directory / "scienceqa" / "problems.json")
 
 
 def chosen_letter(answer: str) -> str | None:
@@ -81,11 +86,28 @@ def score(item: Item, answer: str) -> dict[str, Part]:
     return {"accuracy": (float(chosen_letter(answer) == item.reference), 1.0)}
 
 
+def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
+    """Part of lmms-eval's exact match: the letter alone in any case, or a capital and a full stop in front.
+
+    As in lmms-eval ``tasks/scienceqa/utils.py`` at 75571cf: "A." is read, "The answer is A." is not.
+    """
+    text = answer.strip()
+    leads = text[:1].isupper() and text[1:2] == "."
+    chosen = text[0] if leads else text.upper() if len(text) == 1 else None
+    return {"accuracy": (float(chosen == item.reference), 1.0)}
+
+
 SCIENCEQA = Benchmark(
     name="scienceqa",
     title="ScienceQA (IMG)",
     metrics=(Metric("accuracy"),),
-    max_new_tokens=1024,
     load=load,
+    score=score,
+)
+SCIENCEQA_ALL = Benchmark(
+    name="scienceqa-all",
+    title="ScienceQA (all)",
+    metrics=(Metric("accuracy"),),
+    load=load_all,
     score=score,
 )

@@ -67,8 +67,8 @@ class InstructBlip(Lvlm):
     def image_token_id(self) -> int:
         return self.model.config.image_token_id
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        picture, text = read_image(image), self.card.template.format(question=question)
+    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+        picture, text = read_image(image), (template or self.card.template).format(question=question)
         inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
         is_image = (inputs["input_ids"][0] == self.image_token_id).cpu().numpy()
         queries = self.model.config.num_query_tokens

@@ -70,9 +70,13 @@ class Llava(Lvlm):
     def image_token_id(self) -> int:
         return self.model.config.image_token_id
 
-    def wording(self, question: str) -> str:
+    @property
+    def crop_side(self) -> int:
+        return self.model.config.vision_config.image_size
+
+    def wording(self, question: str, template: str | None) -> str:
         """The whole prompt as text; ValueError unless it holds one image placeholder."""
-        text = self.card.template.format(question=question)
+        text = (template or self.card.template).format(question=question)
         found = text.count(self.card.placeholder)
         if found != 1:
             raise ValueError(
@@ -81,8 +85,8 @@ class Llava(Lvlm):
             )
         return text
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        text = self.wording(question)
+    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+        text = self.wording(question, template)
         preparation = self.processor.image_processor
         red, green, blue = (int(255 * m) for m in preparation.image_mean)
         picture = pad_to_square(read_image(image), (red, green, blue))

@@ -29,8 +29,8 @@ class LlavaNext(Llava):
         getattr(transformers, "LlavaNextImageProcessorPil", None) or transformers.LlavaNextImageProcessor
     )
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        text = self.wording(question)
+    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+        text = self.wording(question, template)
         picture = read_image(image)
         inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
         is_image = (inputs["input_ids"][0] == self.image_token_id).cpu().numpy()

@@ -97,6 +97,15 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
         raise ValueError(f"cannot read the image {source}: {error}") from error
 
 
+def middle_square(image: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture, whose shorter side becomes ``side`` pixels: what CLIP's processor cuts out."""
+    short = min(image.size)
+    width, height = (side * length // short for length in image.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + side, top + side))
+
+
 class Lvlm:
     """A model, its processor and the parts the instruments need.
 
@@ -142,9 +151,14 @@ class Lvlm:
         """Id of the placeholder that stands for one image token."""
         raise NotImplementedError
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        """The prompt of one picture and one question, in the card's template."""
+    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+        """The prompt of one picture and one question, in another template or in the card's."""
         raise NotImplementedError
+
+    @property
+    def crop_side(self) -> int:
+        """Pixels of the square that CLIP's processor would cut out; ValueError where that is not its processor."""
+        raise ValueError(f"{self.card.name} has no way to crop a picture")
 
     def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
         """Input embeddings [B, T, width] with image features in place of the placeholders."""

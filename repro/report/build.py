@@ -35,7 +35,9 @@ def notes(parts: Sequence[Measured]) -> list[str]:
         else f"{part.table[0].model} {_MINIATURE}"
         for part in parts
     ]
-    return [*dict.fromkeys(said), _LAYERS]
+    protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
+    asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
+    return [*dict.fromkeys(said), asked, _LAYERS]
 
 
 def build(parts: Sequence[Measured], command: str) -> Report:
@@ -75,14 +77,15 @@ def recorded_tables(model: str) -> list[RecordedTable]:
 
 def table_lines(parts: Sequence[Measured]) -> list[str]:
     """Table 1 for a terminal, columns aligned."""
-    header = ["model", "benchmark", "metric", "n", "baseline", "cliff layer", "at the cliff", "difference"]
-    rows = [header]
+    header = ["model", "benchmark", "protocol", "metric", "n", "baseline", "cliff layer", "at the cliff"]
+    rows = [[*header, "difference"]]
     for row in (row for part in parts for row in part.table):
         arrow = "↑" if row.higher_is_better else "↓"
         rows.append(
             [
                 row.model,
                 row.benchmark,
+                row.protocol,
                 f"{row.metric} {arrow}",
                 str(row.n),
                 f"{percent(row.baseline)} {percent_interval(row.baseline_interval)}",
@@ -91,7 +94,7 @@ def table_lines(parts: Sequence[Measured]) -> list[str]:
                 f"{points(row.difference)} {points_interval(row.difference_interval)}",
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]

@@ -79,9 +79,9 @@ def test_scarce_memory_makes_smaller_batches_and_no_difference(lvlm, evaluation,
     result, _ = evaluation
     sizes = []
 
-    def counted(lvlm, prompts, *args):
+    def counted(lvlm, prompts, *args, **settings):
         sizes.append(len(prompts))
-        return sweep(lvlm, prompts, *args)
+        return sweep(lvlm, prompts, *args, **settings)
 
     monkeypatch.setattr(running, "sweep", counted)
     monkeypatch.setattr(running, "budget", lambda device: 0)
