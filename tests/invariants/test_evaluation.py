@@ -10,13 +10,14 @@ import pytest
 import repro.evaluation.recorded as recorded
 import repro.evaluation.run as running
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Item
+from repro.benchmarks.benchmark import Item, aggregate
 from repro.benchmarks.miniworld import asked_boxes
 from repro.cliff import held_out
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate, limited, make_prompt
 from repro.models.card import FIXTURES
-from repro.report.sections import Measured, load, measure, save
+from repro.protocols import ProtocolError, find_task
+from repro.report.sections import Measured, by_stratum, load, measure, save
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.invariant
@@ -55,6 +56,55 @@ def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
     for item, answer in zip(result.items[:3], result.answers[:3], strict=True):
         prompt = make_prompt(lvlm, result.benchmark, item)
         assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
+
+
+def test_rows_and_figures_carry_the_protocol(lvlm, evaluation, tmp_path):
+    result, log = evaluation
+    assert result.protocol == "official"
+    assert {json.loads(line)["protocol"] for line in log.read_text().splitlines()} == {"official"}
+    other = evaluate(
+        lvlm,
+        result.benchmark,
+        result.items[:2],
+        log=tmp_path / "rows.jsonl",
+        progress=False,
+        protocol="lmms-eval",
+    )
+    assert other.protocol == "lmms-eval"
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {row["protocol"] for row in rows} == {"lmms-eval"}
+    asked = make_prompt(lvlm, other.benchmark, other.items[0], "lmms-eval")
+    assert other.prompt(lvlm, 0).text == asked.text
+    assert lvlm.answer(asked, max_new_tokens=len(other.answers[0].ids)) == other.answers[0]
+    with pytest.raises(ProtocolError, match="opera does not define textvqa"):
+        evaluate(lvlm, result.benchmark, result.items, progress=False, protocol="opera")
+
+
+def test_a_protocol_says_how_categories_are_averaged(lvlm):
+    """Three categories, of which one is smaller: the mean of three and the figure of all differ."""
+    said = [("random", True), ("random", False), ("popular", True), ("popular", True), ("adversarial", False)]
+    items = [Item(str(i), Path(), "", True, stratum=stratum) for i, (stratum, _) in enumerate(said)]
+    answers = [["Yes" if yes else "No"] for _, yes in said]
+    figures, tables = {}, {}
+    for protocol in ("official", "opera", "lmms-eval"):
+        task = find_task(protocol, lvlm.card.name, "pope")
+        scored = [task.score(item, answer) for item, [answer] in zip(items, answers, strict=True)]
+        parts = {name: np.array([[row[name]] for row in scored]) for name in scored[0]}
+        held = running.Evaluation(
+            lvlm.card.name, BENCHMARKS["pope"], protocol, items, [], parts, np.zeros((5, 1))
+        )
+        figures[protocol] = float(aggregate(parts["accuracy"], np.array(held.strata))[0])
+        [(tables[protocol], header, rows)] = by_stratum(held)
+        shown = {row[0]: row[header.index("accuracy")] for row in rows}
+        assert shown == {
+            "adversarial": "0.0",
+            "popular": "100.0",
+            "random": "50.0",
+            "mean of these": "50.0",
+            "all at once": "60.0",
+        }
+        assert protocol in tables[protocol]
+    assert figures == pytest.approx({"official": 0.5, "opera": 0.5, "lmms-eval": 0.6})
 
 
 def test_where_the_data_lie_does_not_matter(evaluation):
