@@ -94,7 +94,8 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
         shares.append(softmax_rows(query, key, mask, scaling, at)[0] @ seen)
 
     with torch.inference_mode(), lvlm.observed(record):
-        lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
+        embedded = lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs)
+        lvlm.hidden_states(embedded, lvlm.positions(prompt, len(answer)))
     raw = torch.stack(shares).cpu().numpy()
     if not np.isfinite(raw).all():
         layer = int(np.argwhere(~np.isfinite(raw))[0][0]) + 1

@@ -83,11 +83,11 @@ def llava_cam(
         raise ValueError(f"noise must not be negative, not {noise}")
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
-    shape = next(iter(prompt.image_inputs.values())).shape
     draw = torch.Generator().manual_seed(seed)
-    drawn = noise * torch.randn(samples, *shape[1:], generator=draw)
+    drawn = noise * torch.randn(samples, *prompt.image_inputs["pixel_values"].shape, generator=draw)
     target = torch.tensor(list(answer), device=lvlm.device)
     ids = lvlm.sequence(prompt, answer[:-1])
+    positions = lvlm.positions(prompt, len(answer) - 1)
     image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
     total = torch.zeros(lvlm.n_layers, len(image), device=lvlm.device)
 
@@ -95,7 +95,7 @@ def llava_cam(
         with torch.no_grad():
             embedded = lvlm.embed(ids.expand(len(part), -1), lvlm.with_noise(prompt, part))
         with torch.enable_grad(), _activations(lvlm) as activations:
-            hidden = lvlm.hidden_states(embedded)[:, -len(target) :]
+            hidden = lvlm.hidden_states(embedded, positions)[:, -len(target) :]
             logits = lvlm.head(hidden)
             z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()
             gradients = torch.autograd.grad(z, activations)

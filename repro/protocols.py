@@ -11,7 +11,7 @@ greedy.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -74,6 +74,20 @@ def ask_llava(benchmark: str, item: Item) -> str:
     return item.question
 
 
+def ask_internvl(benchmark: str, item: Item) -> str:
+    """InternVL's internvl_chat/eval: evaluate_pope.py at 0355722 (with LLaVA's question file, and a blank behind
+    it), evaluate_vqa.py at 0b25955 (TextVQA without OCR tokens), evaluate_scienceqa.py at 0e7c78f.
+    """
+    if benchmark == "pope":
+        return f"{item.question}{SHORT_ANSWER} "
+    if benchmark == "textvqa":
+        return f"{item.question} {SHORT_ANSWER.strip()}"
+    if benchmark == "scienceqa":
+        hint = f"{item.hint}\n" if item.hint else ""
+        return f"{hint}{item.question}\n{lettered(item)}{LETTER_ANSWER}"
+    return item.question
+
+
 def ask_qwen_vl(benchmark: str, item: Item) -> str:
     """Qwen-VL's eval_mm at aa00ed0: evaluate_vqa.py and evaluate_multiple_choice.py.
 
@@ -85,6 +99,22 @@ def ask_qwen_vl(benchmark: str, item: Item) -> str:
     if benchmark == "scienceqa":
         hint = item.hint or "N/A"
         return f"Context: {hint}\nQuestion: {item.question}\nOptions: {lettered(item)}\nAnswer:"
+    return item.question
+
+
+def ask_qwen2_vl(benchmark: str, item: Item) -> str:
+    """VLMEvalKit's vlmeval/vlm/qwen2_vl/prompt.py, with which Qwen's team evaluates from Qwen2-VL on.
+
+    Its text of a choice ends with a full stop, the blank behind it is stripped.
+    """
+    if benchmark == "pope":
+        return f"{item.question} Please answer yes or no."
+    if benchmark == "textvqa":
+        return f"{item.question}\nPlease try to answer the question with short words or phrases if possible."
+    if benchmark == "scienceqa":
+        hint = f"Hint: {item.hint}\n" if item.hint else ""
+        asked = "Please select the correct answer from the options above."
+        return f"{hint}Question: {item.question}\nOptions:\n{lettered(item)}\n{asked}"
     return item.question
 
 
@@ -130,7 +160,9 @@ def say_shikra(benchmark: str, answer: str) -> str:
 
 OFFICIAL = {
     "llava": Style(ask_llava),
+    "internvl": Style(ask_internvl),
     "qwen_vl": Style(ask_qwen_vl, max_new_tokens=SHORT_TOKENS, score={"textvqa": textvqa.score_vqa_eval}),
+    "qwen2_vl": Style(ask_qwen2_vl),
     "instructblip": Style(
         ask_instructblip,
         read_instructblip,
@@ -167,6 +199,10 @@ class Task:
     template: str | None = None
     crop: bool = False
     repetition_penalty: float = 1.0
+
+    def strata(self, items: Sequence[Item]) -> list[str]:
+        """For each item, within what metrics are formed before they are averaged."""
+        return ["" if self.pooled else item.stratum for item in items]
 
 
 #: Tasks by the names of model and benchmark.
@@ -265,7 +301,12 @@ def _lmms_eval() -> Tasks:
     return tasks
 
 
-PROTOCOLS: dict[str, Tasks] = {"official": _official(), "opera": _opera(), "lmms-eval": _lmms_eval()}
+#: By name what gives the tasks: of ``official`` those of all models registered by then.
+PROTOCOLS: dict[str, Callable[[], Tasks]] = {
+    "official": _official,
+    "opera": _opera,
+    "lmms-eval": _lmms_eval,
+}
 
 
 def find_task(protocol: str, model: str, benchmark: str) -> Task:
@@ -278,7 +319,7 @@ def find_task(protocol: str, model: str, benchmark: str) -> Task:
     """
     if protocol not in PROTOCOLS:
         raise ProtocolError(f"no protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}")
-    tasks = PROTOCOLS[protocol]
+    tasks = PROTOCOLS[protocol]()
     if (task := tasks.get((model, benchmark.partition("-")[0]))) is None:
         models, benchmarks = (", ".join(dict.fromkeys(names)) for names in zip(*tasks, strict=True))
         raise ProtocolError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,22 +14,27 @@ import torch
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark
-from repro.models import find_card, load_model
+from repro.benchmarks.questions import LLAVA_POPE
+from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
 from repro.protocols import PROTOCOLS, ProtocolError, find_task
-from repro.report.build import build, table_lines
+from repro.report import replay
+from repro.report.build import build, model_of, table_lines
 from repro.report.page import ReportError, check_writable, write_report
 from repro.report.sections import Measured, load
+from repro.report.text import columns
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
     "invariant": "what must hold of any model and any input",
     "golden": "recorded arrays the code must keep reproducing",
     "conformance": "equality with the official evaluators and the published formats",
+    "audit": "claims of the paper against its own arithmetic",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
+    "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 CHECKOUT = FIXTURES.parent
 MINIWORLD = FIXTURES / "miniworld"
@@ -43,7 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME[=PATH]",
-        help="only this model, from PATH or its shipped miniature; may be repeated (default: all miniatures)",
+        help="only this model; from PATH, or else its shipped miniature, or on CUDA (-m gpu) the published "
+        "checkpoint in the cache of huggingface_hub; may be repeated (default: all miniatures)",
     )
     group.addoption(
         "--benchmark",
@@ -70,6 +77,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=MINIWORLD,
         metavar="DIR",
         help="data sets in the published layout (default: the miniature data sets)",
+    )
+    group.addoption(
+        "--answers",
+        type=Path,
+        metavar="PATH",
+        help="score the answers recorded in this file, or in each *.jsonl of this directory, and run no model",
+    )
+    group.addoption(
+        "--allow-missing",
+        action="store_true",
+        help="with --answers: score what fits although ids are unknown or missing",
     )
 
 
@@ -103,14 +121,14 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
             raise pytest.UsageError(f"--model {given}: no directory behind the equals sign")
         if name in chosen:
             raise pytest.UsageError(f"--model {given}: {name} is named twice")
-        chosen[name] = Path(path).expanduser() if path else None
-    defined = {model for model, _ in PROTOCOLS[config.getoption("--protocol")]}
+        chosen[name] = Path(path).expanduser().resolve() if path else None
+    defined = {model for model, _ in PROTOCOLS[config.getoption("--protocol")]()}
     return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:
     """The benchmarks of ``--benchmark``; by default all that ``--protocol`` defines."""
-    defined = {benchmark for _, benchmark in PROTOCOLS[config.getoption("--protocol")]}
+    defined = {benchmark for _, benchmark in PROTOCOLS[config.getoption("--protocol")]()}
     chosen = config.getoption("--benchmark") or [name for name in BENCHMARKS if name in defined]
     for name in chosen:
         if name not in BENCHMARKS:
@@ -120,9 +138,27 @@ def benchmarks_of(config: pytest.Config) -> list[str]:
     return chosen
 
 
+def answers_of(config: pytest.Config) -> list[Path]:
+    """The files of ``--answers``; none without it."""
+    given: Path | None = config.getoption("--answers")
+    if given is None:
+        if config.getoption("--allow-missing"):
+            raise pytest.UsageError("--allow-missing: is about --answers, which is not given")
+        return []
+    for option in ("--model", "--limit", "--snapshot-update"):
+        if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
+            raise pytest.UsageError(f"--answers runs no model: leave {option} out")
+    files = sorted(given.glob("*.jsonl")) if given.is_dir() else [given]
+    files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
+    if not files:
+        raise pytest.UsageError(f"--answers {given}: expected a file of answers, or a directory with *.jsonl")
+    return files
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
+    answers_of(config)
     for model, benchmark in itertools.product(models_of(config), benchmarks_of(config)):
         try:
             find_task(config.getoption("--protocol"), model, benchmark)
@@ -134,6 +170,7 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     else:
         config.pluginmanager.register(_Summary())
+        config.pluginmanager.register(_Replays())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     other = limit is not None or other_data or config.getoption("--protocol") != "official"
@@ -156,7 +193,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse a report directory that cannot be written before anything long starts."""
     config = session.config
     expression = config.getoption("-m") or "table1"
-    if _is_worker(config) or config.getoption("--collect-only") or "table1" not in expression:
+    idle = config.getoption("--collect-only") or config.getoption("--answers")
+    if _is_worker(config) or idle or "table1" not in expression:
         return
     try:
         check_writable(config.getoption("--report"))
@@ -168,9 +206,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # Every registered model is a parameter; what --model leaves out is deselected later, after the goldens
     # have been counted, so that narrowing a run never makes another model's goldens look unused.
     if "model_name" in metafunc.fixturenames:
-        metafunc.parametrize("model_name", list(REGISTRY), scope="session")
+        left_out = {name for mark in metafunc.definition.iter_markers("without") for name in mark.args}
+        names = [name for name in REGISTRY if name not in left_out]
+        metafunc.parametrize("model_name", names, scope="session")
     if "benchmark_name" in metafunc.fixturenames:
-        metafunc.parametrize("benchmark_name", list(BENCHMARKS), scope="session")
+        # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
+        metafunc.parametrize("benchmark_name", list(BENCHMARKS))
+    if "answers_file" in metafunc.fixturenames:
+        files = answers_of(metafunc.config)
+        metafunc.parametrize("answers_file", files, ids=[path.name for path in files])
     if "device_name" in metafunc.fixturenames:
         on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
         metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
@@ -186,7 +230,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
-        (kept if named and opted else left).append(item)
+        # Recorded answers take the place of every model's in Table 1.
+        replays = "answers_file" in getattr(item, "fixturenames", ())
+        asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
+        (kept if named and opted and asked else left).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
@@ -194,11 +241,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> Lvlm:
-    """The model, loaded once per worker; on CUDA under ``-m gpu``, where it must be there."""
-    if device_name == "cuda" and not torch.cuda.is_available():
-        pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
+    """The model, loaded once per worker; on CUDA under ``-m gpu``, where it must be there.
+
+    Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. Weights
+    are looked for before CUDA: on a machine without either, both have to be got.
+    """
+    published = device_name == "cuda" and bool(request.config.getoption("--model"))
     try:
-        return load_model(model_name, models_of(request.config)[model_name], device=device_name)
+        path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
+        if device_name == "cuda" and not torch.cuda.is_available():
+            pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
+        return load_model(model_name, path, device=device_name)
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
 
@@ -209,7 +262,7 @@ def data(request: pytest.FixtureRequest) -> Path:
     return request.config.getoption("--data")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def benchmark_set(benchmark_name: str) -> Benchmark:
     """The benchmark by its name."""
     return BENCHMARKS[benchmark_name]
@@ -250,6 +303,29 @@ class _Summary:
         terminalreporter.write_line(f"report: {page}")
 
 
+class _Replays:
+    """Collects the rows of replayed answers, in whatever worker, and shows them when the session ends."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.notes: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == "replayed" and report.when == "call":
+                rows, notes = json.loads(str(value))
+                self.rows += rows
+                self.notes += notes
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.rows:
+            return
+        terminalreporter.section("Table 1, recorded answers")
+        header = (replay.HEADER + replay.PAIRED)[: max(map(len, self.rows))]
+        for line in [*columns([header, *self.rows]), *self.notes]:
+            terminalreporter.write_line(line)
+
+
 def _table_order(part: Measured) -> tuple[int, int]:
     titles = [benchmark.title for benchmark in BENCHMARKS.values()]
-    return list(REGISTRY).index(part.table[0].model), titles.index(part.table[0].benchmark)
+    return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)

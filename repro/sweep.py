@@ -63,8 +63,10 @@ class _Pass:
     Prompts are padded on the right, where causal attention never looks from a real token.
     """
 
-    def __init__(self, lvlm: Lvlm, prompts: Sequence[Prompt], keep: int, ranking_row: RankingRow):
-        self.lvlm, self.keep = lvlm, keep
+    def __init__(
+        self, lvlm: Lvlm, prompts: Sequence[Prompt], longest: int, keep: int, ranking_row: RankingRow
+    ):
+        self.lvlm, self.keep, self.longest = lvlm, keep, longest
         device = lvlm.device
         segments = prompts[0].segments
         self.n_image = len(segments.image)
@@ -72,6 +74,9 @@ class _Pass:
         self.image = torch.from_numpy(segments.image).to(device)
         self.lengths = torch.tensor([len(p.segments) for p in prompts], device=device)
         self.total = int(self.lengths.max())
+        # [3, B, T + longest] where a token's position is not its place in the sequence.
+        rows = [lvlm.positions(p, self.total - len(p.segments) + longest) for p in prompts]
+        self.places = None if rows[0] is None else torch.cat([row for row in rows if row is not None], dim=1)
         users = [p.segments.user for p in prompts]
         width = max(map(len, users))
         # Padding takes positions past the prompt, so that it sorts behind every real token.
@@ -99,10 +104,13 @@ class _Pass:
         return torch.cat([kept, self.user], dim=1).sort(dim=1).values
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        if self.places is not None:
+            positions = self.places.gather(2, positions.expand(len(self.places), -1, -1))
         return self.lvlm.decoder.rotary_emb(hidden, positions)
 
     def run_layer(self, index: int, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        return self.lvlm.decoder.layers[index](hidden, attention_mask=None, position_embeddings=rotary)
+        out = self.lvlm.decoder.layers[index](hidden, attention_mask=None, position_embeddings=rotary)
+        return out[0] if isinstance(out, tuple) else out  # a tuple from Qwen2.5-VL's in transformers 4
 
     def prefill(self, embedded: Tensor) -> Tensor:
         """Logits [B, N + 1, vocabulary] of the last prompt row, from embeddings [B, T, width]."""
@@ -152,9 +160,9 @@ class _Pass:
         self.own_values.append(own_v)
         return torch.cat([out, mixed], dim=2)
 
-    def reserve(self, longest: int) -> None:
-        """Room for keys and values of the first tokens of answers that have ``longest`` at most."""
-        self.longest, tokens = longest, min(longest, 16)
+    def reserve(self) -> None:
+        """Room for keys and values of the first tokens of the answers."""
+        tokens = min(self.longest, 16)
         for key in self.keys:
             shape = (*key.shape[:2], self.lvlm.n_layers + 1, tokens, key.shape[-1])
             self.new_keys.append(key.new_empty(shape))
@@ -249,12 +257,12 @@ def sweep(
         raise RuntimeError("the model is truncated already; a sweep truncates by itself")
 
     with torch.inference_mode():
-        run = _Pass(lvlm, prompts, keep, ranking_row)
+        run = _Pass(lvlm, prompts, max_new_tokens, keep, ranking_row)
         ids = torch.zeros(len(prompts), run.total, dtype=torch.int64, device=lvlm.device)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt.segments)] = prompt.input_ids[0]
         logits = first = run.prefill(lvlm.embed(ids, lvlm.batched(list(prompts))))
-        run.reserve(max_new_tokens)
+        run.reserve()
         stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
         chosen: list[Tensor] = []
         done = torch.zeros(logits.shape[:2], dtype=torch.bool, device=lvlm.device)

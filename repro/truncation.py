@@ -69,9 +69,12 @@ class Cut:
         self.length = self.followed = 0  # tokens in the pass with the image, and after it
 
     def on_embedding(self, module: Any, args: tuple[Tensor]) -> None:
-        """Every pass embeds its ids first: one that holds image tokens starts anew, others continue."""
+        """Every pass embeds its ids first: one that holds image tokens starts anew, others continue.
+
+        One id alone continues in any case: an answer may hold the id of the image token.
+        """
         is_image = args[0] == self.lvlm.image_token_id
-        self.prefill = bool(is_image.any())
+        self.prefill = args[0].shape[1] > 1 and bool(is_image.any())
         if not self.prefill:
             if self.image is None:
                 raise ValueError("the prompt holds no image token: there is nothing to truncate")
@@ -141,10 +144,7 @@ class Cut:
         if hidden.shape[1] == self.length and kept < self.length:
             args = (hidden.gather(1, stay[..., None].expand(-1, -1, hidden.shape[-1])), *args[1:])
         kwargs = dict(kwargs)
-        kwargs["position_embeddings"] = tuple(
-            part.expand(batch, -1, -1).gather(1, stay[..., None].expand(-1, -1, part.shape[-1]))
-            for part in kwargs["position_embeddings"]
-        )
+        kwargs["position_embeddings"] = tuple(_rows(part, stay) for part in kwargs["position_embeddings"])
         if kwargs.get("position_ids") is not None:
             kwargs["position_ids"] = kwargs["position_ids"].expand(batch, -1).gather(1, stay)
         if kwargs.get("cache_position") is not None:
@@ -182,6 +182,12 @@ class Cut:
         return _like(
             mask, hidden, torch.cat([self.visible.expand(shape), since.expand(*shape[:3], -1)], dim=-1)
         )
+
+
+def _rows(part: Tensor, stay: Tensor) -> Tensor:
+    """Rows ``stay`` [B, S'] of position embeddings [1 or B, T, D], or of three of them, [3, 1 or B, T, D]."""
+    shape = (*part.shape[:-3], *stay.shape, part.shape[-1])
+    return part.expand(*shape[:-2], *part.shape[-2:]).gather(-2, stay[..., None].expand(shape))
 
 
 def _like(given: Tensor | None, hidden: Tensor, seen: Tensor) -> Tensor:

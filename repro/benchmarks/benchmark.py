@@ -75,6 +75,11 @@ class Benchmark:
     score: Score
     details: tuple[str, ...] = ()
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of all that ``score`` gives parts of."""
+        return (*(metric.name for metric in self.metrics), *self.details)
+
 
 def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
     """Metric values from summed parts.

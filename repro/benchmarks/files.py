@@ -37,11 +37,12 @@ def _parse(text: str, path: Path, first_line: int) -> Any:
         ) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file."""
+def read_json(path: Path, kind: type[dict] | type[list] = dict) -> Any:
+    """The object, or the list, of a JSON file."""
     value = _parse(read_text(path), path, 1)
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}; expected a JSON object: check the file")
+    if not isinstance(value, kind):
+        expected = "a JSON object" if kind is dict else "a list"
+        raise DataError(f"{path}: holds a {type(value).__name__}; expected {expected}: check the file")
     return value
 
 

@@ -26,16 +26,21 @@ def load(directory: Path) -> list[Item]:
     Raises:
         DataError: a file is missing or malformed, a label is neither yes nor no, an id comes twice.
     """
+    return read(directory / "pope", directory / "coco" / "val2014")
+
+
+def read(folder: Path, images: Path) -> list[Item]:
+    """``load`` for the three files of any folder, and the folder of the images they name."""
     items = []
     for category in CATEGORIES:
-        path = directory / "pope" / f"coco_pope_{category}.json"
+        path = folder / f"coco_pope_{category}.json"
         rows = []
         for where, row in read_json_lines(path):
             label = field(row, "label", str, where)
             if label not in ("yes", "no"):
                 raise DataError(f"{where}: label is {label!r}; expected 'yes' or 'no': correct the row")
             number = field(row, "question_id", (int, str), where)
-            image = inside(directory / "coco" / "val2014", field(row, "image", str, where), where)
+            image = inside(images, field(row, "image", str, where), where)
             question = field(row, "text", str, where)
             rows.append(Item(f"{category}-{number}", image, question, label == "yes", stratum=category))
         items += checked(rows, path)

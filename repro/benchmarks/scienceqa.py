@@ -6,8 +6,7 @@ Data directory, as published (lupantech/ScienceQA)::
     DIR/scienceqa/pid_splits.json    {"test": [id, ...], ...}
     DIR/scienceqa/images/test/{id}/image.png
 
-Of the 4241 test questions 2017 have an image. Only those can be asked of a model here: without image tokens
-there is nothing to truncate. Recorded answers can be scored on both.
+Of the 4241 test questions 2017 have an image. Models are asked those; recorded answers may be to all.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def _item(directory: Path, number: str, problem: Any, where: str) -> Item:
 
 
 def load_all(directory: Path) -> list[Item]:
-    """All questions of the test split; a reference is the letter of the right choice, the kind its skill.
+    """Questions of the test split; a reference is the letter of the right choice, the kind its skill.
 
     Raises:
         DataError: a file or a problem is missing or malformed, an answer is not the index of a choice.
@@ -61,9 +60,9 @@ def load_all(directory: Path) -> list[Item]:
 
 
 def load(directory: Path) -> list[Item]:
-    """Those of ``load_all`` that have an image."""
-    items = [item for item in load_all(directory) if item.image is not None]
-    return checked(items, directory / "scienceqa" / "problems.json")
+    """Those questions of ``load_all`` that have an image."""
+    problems = directory / "scienceqa" / "problems.json"
+    return checked([item for item in load_all(directory) if item.image is not None], problems)
 
 
 def chosen_letter(answer: str) -> str | None:
@@ -102,12 +101,5 @@ SCIENCEQA = Benchmark(
     title="ScienceQA (IMG)",
     metrics=(Metric("accuracy"),),
     load=load,
-    score=score,
-)
-SCIENCEQA_ALL = Benchmark(
-    name="scienceqa-all",
-    title="ScienceQA (all)",
-    metrics=(Metric("accuracy"),),
-    load=load_all,
     score=score,
 )

@@ -43,9 +43,8 @@ class Evaluation:
 
     @property
     def strata(self) -> list[str]:
-        """Within what metrics are formed before they are averaged: strata of the items, one for all if pooled."""
-        pooled = find_task(self.protocol, self.model, self.benchmark.name).pooled
-        return ["" if pooled else item.stratum for item in self.items]
+        """Within what metrics are formed before they are averaged, of each item."""
+        return find_task(self.protocol, self.model, self.benchmark.name).strata(self.items)
 
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item, as it was asked."""
@@ -60,9 +59,10 @@ class Evaluation:
 def image_names(items: Sequence[Item]) -> list[str]:
     """Image of each item, by folder and name: questions about one image succeed or fail together.
 
-    The rest of its path is left out: names decide halves and resamples, wherever the data lie.
+    The rest of its path is left out: names decide halves and resamples, wherever the data lie. A question
+    without an image stands for itself.
     """
-    return ["/".join(item.image.parts[-2:]) if item.image else f"no image: {item.id}" for item in items]
+    return ["/".join(item.image.parts[-2:]) if item.image else f"question {item.id}" for item in items]
 
 
 def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -150,8 +150,7 @@ def evaluate(
     """
     task = find_task(protocol, lvlm.card.name, benchmark.name)
     shape = (len(items), lvlm.n_layers + 1)
-    names = (*(metric.name for metric in benchmark.metrics), *benchmark.details)
-    parts = {name: np.zeros((*shape, 2)) for name in names}
+    parts = {name: np.zeros((*shape, 2)) for name in benchmark.figures}
     probability = np.zeros(shape)
     baseline: list[Answer | None] = [None] * len(items)
     out = log.open("w", encoding="utf-8") if log else None

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import torch
 
+from repro.models.cache import cached
 from repro.models.card import REGISTRY, ModelCard
 from repro.models.instructblip import InstructBlip
 from repro.models.intern_vl import InternVL
 from repro.models.llava import Llava
-from repro.models.llava_next import LlavaNext
-from repro.models.loading import CheckpointError, check_directory
+from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
+from repro.models.native import Native
 from repro.models.qwen_vl import QwenVL
 from repro.models.shikra import Shikra
 
 FAMILIES: dict[str, type[Lvlm]] = {
+    "native": Native,
     "llava": Llava,
-    "llava_next": LlavaNext,
     "instructblip": InstructBlip,
     "qwen_vl": QwenVL,
     "shikra": Shikra,
@@ -31,6 +32,28 @@ def find_card(name: str) -> ModelCard:
     if name not in REGISTRY:
         raise KeyError(f"no model {name!r}; the models are {', '.join(sorted(REGISTRY))}")
     return REGISTRY[name]
+
+
+def find_checkpoint(name: str, path: Path | None = None, published: bool = False) -> Path:
+    """The checkpoint directory of a model, its configuration and weight files looked at and not yet read.
+
+    Args:
+        path: a directory; default: the miniature shipped with the suite.
+        published: by default the published checkpoint in the cache of huggingface_hub instead.
+
+    Raises KeyError and CheckpointError as ``load_model`` does.
+    """
+    card = find_card(name)
+    family = FAMILIES[card.family]
+    if path is None and published:
+        return cached(card)
+    path = card.miniature if path is None else Path(path)
+    if path is None:
+        raise CheckpointError(
+            f"{name} has no miniature: give a checkpoint directory of {card.hub_id} (--model {name}=PATH)"
+        )
+    family.check(card, path)
+    return path
 
 
 def load_model(
@@ -51,19 +74,14 @@ def load_model(
         KeyError: no such name.
         CheckpointError: the directory, a file or a tensor is not what the family reads.
     """
+    path = find_checkpoint(name, path)
     card = find_card(name)
-    path = card.miniature if path is None else Path(path)
-    if path is None:
-        raise CheckpointError(
-            f"{name} has no miniature: give a checkpoint directory of {card.hub_id} (--model {name}=PATH)"
-        )
     device = torch.device(device)
     if dtype is None:
         small = device.type == "cpu" or path == card.miniature
         dtype = torch.float32 if small else getattr(torch, card.dtype)
     family = FAMILIES[card.family]
     with family.whole(path) as directory:
-        check_directory(directory, family.model_type)
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path
     return lvlm

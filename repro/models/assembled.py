@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
+from repro.models.loading import COUNT, FROM_LAST, NUMBER
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -30,15 +31,6 @@ class ReadsImages:
         """Features [B, n_image, width of the decoder] of pixels [B, 3, H, W]."""
         raise NotImplementedError
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> Tensor:
-        """Input embeddings [B, T, width]; ids without image tokens (decoding) need no pixels."""
-        embedded = self.get_input_embeddings()(input_ids)
-        is_image = (input_ids == self.image_token_id)[..., None]
-        if not is_image.any():
-            return embedded
-        assert pixel_values is not None, "ids with image tokens need pixel_values"
-        return embedded.masked_scatter(is_image, self.image_features(pixel_values).to(embedded.dtype))
-
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -49,7 +41,13 @@ class ReadsImages:
     ) -> Any:
         if inputs_embeds is None:
             assert input_ids is not None
-            inputs_embeds = self.embed(input_ids, pixel_values)
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+            cache = kwargs.get("past_key_values")
+            # transformers 4 gives the pixels again with each token of the answer, which may be the image's.
+            if pixel_values is not None and (cache is None or cache.get_seq_length() == 0):
+                features = self.image_features(pixel_values).to(inputs_embeds.dtype)
+                is_image = (input_ids == self.image_token_id)[..., None]
+                inputs_embeds = inputs_embeds.masked_scatter(is_image, features)
         return super().forward(  # type: ignore[misc]  # of the language model
             inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, **kwargs
         )
@@ -82,11 +80,15 @@ class Assembled(Lvlm):
     def image_token_id(self) -> int:
         return self.model.image_token_id
 
-    def tokens(self, question: str, template: str | None) -> tuple[str, list[int]]:
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        return self.std
+
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         """The whole prompt as text, and its ids with the image expanded to its tokens."""
         raise NotImplementedError
 
-    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         picture = self.prepare(read_image(image))
         text, ids = self.tokens(question, template)
         input_ids = torch.tensor([ids], device=self.device)
@@ -108,12 +110,14 @@ class Assembled(Lvlm):
             text=text,
         )
 
-    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
-        return self.model.embed(input_ids, **image_inputs)
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+        return self.model.image_features(**image_inputs).flatten(0, 1)
 
-    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        pixels = prompt.image_inputs["pixel_values"]
-        return {"pixel_values": pixels + (noise / _channels(self.std)).to(pixels)}
+
+#: What a published configuration must say of a LLaMA decoder and of the layer of the tower that it reads.
+LLAMA_SETTINGS = dict.fromkeys(
+    ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT
+) | {"rms_norm_eps": NUMBER, "mm_vision_select_layer": FROM_LAST}
 
 
 def llama_config(published: dict[str, Any], **beside: Any) -> LlamaConfig:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
@@ -11,6 +13,12 @@ VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
     "USER: <image>\n{question} ASSISTANT:"
+)
+
+#: ChatML with the question behind the picture, for a system message and the picture's words.
+CHATML = (
+    "<|im_start|>system\n{system}<|im_end|>\n"
+    "<|im_start|>user\n{image}{{question}}<|im_end|>\n<|im_start|>assistant\n"
 )
 
 
@@ -21,25 +29,32 @@ class ModelCard:
     Attributes:
         name: what ``--model`` takes.
         hub_id, revision: where the checkpoint is published.
-        family: the module of ``repro.models`` that adapts it.
+        family: the module of ``repro.models`` that adapts it; "native" where transformers has the whole model.
+        model_type: in its ``config.json``.
         style: how its authors ask and read, a key of ``repro.protocols.OFFICIAL``.
         template: the whole prompt, with ``{question}`` and one ``placeholder``.
         placeholder: the text that stands for the image.
         dtype: of real weights; a miniature is read in float32.
         miniature: directory of the trained miniature, shipped with the suite; None where there is none yet.
         source: where template and settings are stated.
+        preparation: commands that make OUT, which the suite reads, from DIR, the checkpoint as published; none
+            where it is read as it is.
+        image_settings: for the image processor of a native model, where they differ from its published file.
     """
 
     name: str
     hub_id: str
     revision: str
     family: str
+    model_type: str
     style: str
     template: str
     placeholder: str
     dtype: str
     miniature: Path | None
     source: str
+    preparation: tuple[str, ...] = ()
+    image_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 REGISTRY: dict[str, ModelCard] = {
@@ -50,6 +65,7 @@ REGISTRY: dict[str, ModelCard] = {
             hub_id="llava-hf/llava-1.5-7b-hf",
             revision="main",
             family="llava",
+            model_type="llava",
             style="llava",
             template=VICUNA,
             placeholder="<image>",
@@ -61,12 +77,13 @@ REGISTRY: dict[str, ModelCard] = {
             name="llava-1.6",
             hub_id="llava-hf/llava-v1.6-vicuna-7b-hf",
             revision="main",
-            family="llava_next",
+            family="native",
+            model_type="llava_next",
             style="llava",
             template=VICUNA,
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "llava-1.6",
             source="haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1; its evaluation scripts",
         ),
         ModelCard(
@@ -74,11 +91,12 @@ REGISTRY: dict[str, ModelCard] = {
             hub_id="Salesforce/instructblip-vicuna-7b",
             revision="main",
             family="instructblip",
+            model_type="instructblip",
             style="instructblip",
             template="{question}",
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "instructblip",
             source="salesforce/LAVIS, lavis/models/blip2_models/blip2_vicuna_instruct.py",
         ),
         ModelCard(
@@ -86,36 +104,94 @@ REGISTRY: dict[str, ModelCard] = {
             hub_id="Qwen/Qwen-VL",
             revision="main",
             family="qwen_vl",
+            model_type="qwen",
             style="qwen_vl",
             template="<image>{question}",
             placeholder="<image>",
             dtype="bfloat16",
-            miniature=None,
+            miniature=FIXTURES / "qwen-vl",
             source="QwenLM/Qwen-VL, eval_mm; ChatML as Qwen-VL-Chat's qwen_generation_utils.py forms it",
+            preparation=("python -m repro.models.convert DIR OUT",),
         ),
         ModelCard(
             name="shikra",
             hub_id="shikras/shikra-7b-delta-v1",
             revision="main",
             family="shikra",
+            model_type="shikra",
             style="shikra",
             template=VICUNA.replace("<image>\n", ""),
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "shikra",
             source="shikras/shikra, mllm/conversation, vicuna_v1.1",
+            preparation=(
+                "python -m repro.models.convert DIR DELTA",
+                "hf download openai/clip-vit-large-patch14 --local-dir CLIP",
+                "python -m repro.models.shikra DELTA LLAMA CLIP OUT  # LLAMA: LLaMA-7B as safetensors",
+            ),
         ),
         ModelCard(
             name="intern-vl",
             hub_id="OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B",
             revision="main",
             family="intern_vl",
+            model_type="llava",
             style="llava",
             template=VICUNA,
             placeholder="<image>",
             dtype="float16",
-            miniature=None,
+            miniature=FIXTURES / "intern-vl",
             source="OpenGVLab/InternVL, internvl_chat_llava/llava/conversation.py, conv_vicuna_v1",
+            preparation=(
+                "python -m repro.models.convert DIR OUT",
+                "hf download OpenGVLab/InternViT-6B-224px config.json --local-dir OUT/vision_tower",
+            ),
+        ),
+        ModelCard(
+            name="llava-onevision",
+            hub_id="llava-hf/llava-onevision-qwen2-7b-ov-hf",
+            revision="main",
+            family="native",
+            model_type="llava_onevision",
+            style="llava",
+            template=CHATML.format(system="You are a helpful assistant.", image="<image>\n"),
+            placeholder="<image>",
+            dtype="float16",
+            miniature=None,
+            source="LLaVA-VL/LLaVA-NeXT, llava/conversation.py, conv_qwen",
+        ),
+        ModelCard(
+            name="internvl3",
+            hub_id="OpenGVLab/InternVL3-8B-hf",
+            revision="main",
+            family="native",
+            model_type="internvl",
+            style="internvl",
+            template=CHATML.format(
+                system="你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。",
+                image="<img><IMG_CONTEXT></img>\n",
+            ),
+            placeholder="<IMG_CONTEXT>",
+            dtype="bfloat16",
+            miniature=None,
+            source="OpenGVLab/InternVL, conversation.py, internvl2_5; eval/*.py --dynamic, max-num 6",
+            image_settings={"crop_to_patches": True, "max_patches": 6},
+        ),
+        ModelCard(
+            name="qwen2.5-vl",
+            hub_id="Qwen/Qwen2.5-VL-7B-Instruct",
+            revision="main",
+            family="native",
+            model_type="qwen2_5_vl",
+            style="qwen2_vl",
+            template=CHATML.format(
+                system="You are a helpful assistant.", image="<|vision_start|><|image_pad|><|vision_end|>"
+            ),
+            placeholder="<|image_pad|>",
+            dtype="bfloat16",
+            miniature=None,
+            source="chat_template.json of the checkpoint; open-compass/VLMEvalKit, vlmeval/vlm/qwen2_vl/prompt.py",
         ),
     )
 }

@@ -47,7 +47,10 @@ def convert(source: Path, out: Path) -> None:
         if Path(name).name != name or not (source / name).is_file():
             raise CheckpointError(f"{source} should hold the weight file {name}, and does not: get it again")
         try:
-            tensors = torch.load(source / name, map_location="cpu", mmap=True, weights_only=True)
+            # Files of torch before 1.6 are no zip files, and are read as a whole.
+            with (source / name).open("rb") as opened:
+                zipped = opened.read(4) == b"PK\3\4"
+            tensors = torch.load(source / name, map_location="cpu", mmap=zipped, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
             raise CheckpointError(
                 f"{source / name} is damaged, or holds more than tensors: {error}"

@@ -1,6 +1,7 @@
 """InstructBLIP: EVA-CLIP tower, a Q-Former that reads picture and question, Vicuna decoder.
 
-Its 32 image tokens are queries without a place in the picture, and stand before the BOS token: S is empty.
+Its 32 image tokens are queries without a place in the picture, and stand before the BOS token: S is empty. Of a
+long question the Q-Former reads the end, as in salesforce/LAVIS, blip2_vicuna_instruct.py; the decoder reads all.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from repro.segments import Segments
 # transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.
 ImageProcessor = getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
 
+#: Of a question, that the Q-Former reads at most: LAVIS's max_txt_len.
+QFORMER_TOKENS = 128
+
 
 class InstructBlip(Lvlm):
     """``InstructBlipForConditionalGeneration`` in the layout of ``Salesforce/instructblip-vicuna-7b``."""
-
-    model_type = "instructblip"
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InstructBlip:
@@ -37,7 +39,7 @@ class InstructBlip(Lvlm):
             InstructBlipForConditionalGeneration, path, dtype, device, attention="eager"
         )
         model.language_model.set_attn_implementation("sdpa")
-        processor = InstructBlipProcessor(
+        processor: Any = InstructBlipProcessor(
             image_processor=load_part(ImageProcessor, path, "preprocessor_config.json"),
             tokenizer=load_tokenizer(path),
             qformer_tokenizer=load_part(AutoTokenizer, path / "qformer_tokenizer", "tokenizer.json"),
@@ -45,7 +47,12 @@ class InstructBlip(Lvlm):
         )
         # The processor wants the token itself, where the tokenizer's settings may give it its text.
         processor.image_token = AddedToken(card.placeholder, normalized=False, special=True)
+        processor.qformer_tokenizer.truncation_side = "left"
         return cls(card, model, processor, path)
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        return self.tokenizer, self.processor.qformer_tokenizer
 
     @property
     def decoder(self) -> Any:
@@ -67,9 +74,13 @@ class InstructBlip(Lvlm):
     def image_token_id(self) -> int:
         return self.model.config.image_token_id
 
-    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
-        picture, text = read_image(image), (template or self.card.template).format(question=question)
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
+        picture, text = read_image(image), template.format(question=question)
         inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
+        longest = min(QFORMER_TOKENS, self.model.config.qformer_config.max_position_embeddings)
+        read = self.processor.qformer_tokenizer(
+            text, truncation=True, max_length=longest, return_tensors="pt"
+        ).to(self.device)
         is_image = (inputs["input_ids"][0] == self.image_token_id).cpu().numpy()
         queries = self.model.config.num_query_tokens
         if is_image.sum() != queries:
@@ -82,8 +93,8 @@ class InstructBlip(Lvlm):
             input_ids=inputs["input_ids"],
             image_inputs={
                 "pixel_values": inputs["pixel_values"].to(self.model.dtype),
-                "qformer_input_ids": inputs["qformer_input_ids"],
-                "qformer_attention_mask": inputs["qformer_attention_mask"],
+                "qformer_input_ids": read["input_ids"],
+                "qformer_attention_mask": read["attention_mask"],
             },
             segments=Segments.from_image_mask(is_image),
             grid=(1, queries),
@@ -92,14 +103,12 @@ class InstructBlip(Lvlm):
             spatial=False,
         )
 
-    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
         features = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features, transformers 4 returns them, alone or first of several.
         features = getattr(features, "pooler_output", features)
         features = features[0] if isinstance(features, tuple) else features
-        embedded = self.embeddings(input_ids)
-        is_image = (input_ids == self.image_token_id)[..., None]
-        return embedded.masked_scatter(is_image, features.to(embedded.dtype))
+        return features.flatten(0, 1)
 
     def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
         """The Q-Former's texts are padded on the right, and masked there."""
@@ -114,10 +123,3 @@ class InstructBlip(Lvlm):
             "qformer_input_ids": padded("qformer_input_ids"),
             "qformer_attention_mask": padded("qformer_attention_mask"),
         }
-
-    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        std = torch.tensor(self.processor.image_processor.image_std, device=self.device).view(1, 3, 1, 1)
-        pixels = prompt.image_inputs["pixel_values"]
-        noisy = {"pixel_values": pixels + (noise.to(self.device) / std).to(pixels.dtype)}
-        texts = ("qformer_input_ids", "qformer_attention_mask")
-        return noisy | {key: prompt.image_inputs[key].expand(len(noise), -1) for key in texts}

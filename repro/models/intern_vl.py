@@ -20,10 +20,14 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from repro.models.assembled import Assembled, ReadsImages, llama_config
+from repro.models.assembled import LLAMA_SETTINGS, Assembled, ReadsImages, llama_config
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    TEXT,
     CheckpointError,
     load_renamed,
     load_tokenizer,
@@ -38,6 +42,7 @@ TOWER = {
     "embeddings.position_embedding": ("embeddings.position_embeddings",),
     "embeddings.patch_embedding.*": ("embeddings.patch_embeddings.projection.*",),
     "encoder.layers.*.attn.qkv.weight": tuple(f"encoder.layer.*.attention.{x}_proj.weight" for x in "qkv"),
+    "encoder.layers.*.attn.qkv.bias": tuple(f"encoder.layer.*.attention.{x}_proj.bias" for x in "qkv"),
     "encoder.layers.*.attn.q_norm.weight": ("encoder.layer.*.attention.q_norm.weight",),
     "encoder.layers.*.attn.k_norm.weight": ("encoder.layer.*.attention.k_norm.weight",),
     "encoder.layers.*.attn.proj.weight": ("encoder.layer.*.attention.projection_layer.weight",),
@@ -48,10 +53,13 @@ TOWER = {
     "encoder.layers.*.norm2.weight": ("encoder.layer.*.layernorm_after.weight",),
     "encoder.layers.*": ("encoder.layer.*",),
 }
-TOWER_SETTINGS = (
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "qkv_bias"),
-    *("qk_normalization", "hidden_act", "layer_norm_eps", "image_size", "patch_size"),
-)
+TOWER_SETTINGS = {
+    **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), COUNT),
+    **dict.fromkeys(("image_size", "patch_size"), COUNT),
+    **dict.fromkeys(("qkv_bias", "qk_normalization"), FLAG),
+    "hidden_act": TEXT,
+    "layer_norm_eps": NUMBER,
+}
 IN_CHAT = "model.vision_tower.vision_tower."
 NAMES = {
     **{IN_CHAT + name: tuple(f"vision_tower.{part}" for part in parts) for name, parts in TOWER.items()},
@@ -117,14 +125,13 @@ class InternVL(Assembled):
     Its vision tower's ``config.json`` (of ``OpenGVLab/InternViT-6B-224px``) lies in ``vision_tower/``.
     """
 
-    model_type = "llava"
     mean, std = tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
     side: int
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InternVL:
         published = read_json(path / "config.json")
-        if "intern" not in published.get("mm_vision_tower", "").lower():
+        if "intern" not in str(published.get("mm_vision_tower")).lower():
             raise CheckpointError(
                 f"{path / 'config.json'} names no InternViT as mm_vision_tower: it is not of InternVL-Chat 1.0"
             )
@@ -135,8 +142,8 @@ class InternVL(Assembled):
                 "InternVL-Chat 1.0, which reads 336 with a tower made for 224"
             )
         tower = read_json(file)
-        require(tower, file, *TOWER_SETTINGS)
-        require(published, path / "config.json", "hidden_size", "mm_hidden_size", "mm_vision_select_layer")
+        require(tower, file, TOWER_SETTINGS)
+        require(published, path / "config.json", LLAMA_SETTINGS | {"mm_hidden_size": COUNT})
         config = native_config(published, tower)
         model: Any = load_renamed(
             InternVLForCausalLM, config, published_tensors(path), path, NAMES, dtype, device
@@ -157,8 +164,8 @@ class InternVL(Assembled):
         square = pad_to_square(image, (red, green, blue))
         return square.resize((self.side, self.side), Image.Resampling.BICUBIC)
 
-    def tokens(self, question: str, template: str | None) -> tuple[str, list[int]]:
-        text = (template or self.card.template).format(question=question)
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
+        text = template.format(question=question)
         before, after = (self.tokenizer(part).input_ids for part in text.split(self.card.placeholder, 1))
         if after[:1] == [self.tokenizer.bos_token_id]:
             after = after[1:]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 import transformers
 from PIL import Image
-from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from repro.models.card import ModelCard
 from repro.models.loading import CheckpointError, load_checkpoint, load_part, load_tokenizer, read_json
-from repro.models.lvlm import Lvlm, Prompt, read_image
+from repro.models.lvlm import Prompt, read_image
+from repro.models.native import Native
 from repro.segments import Segments
 
 # transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.
@@ -30,14 +29,8 @@ def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Ima
     return square
 
 
-class Llava(Lvlm):
+class Llava(Native):
     """``LlavaForConditionalGeneration`` in the layout of ``llava-hf/llava-1.5-7b-hf``."""
-
-    model_type = "llava"
-    #: The classes of transformers that read the checkpoint.
-    architecture: ClassVar[Any] = LlavaForConditionalGeneration
-    processor_class: ClassVar[Any] = LlavaProcessor
-    image_processor_class: ClassVar[Any] = CLIPImageProcessor
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Llava:
@@ -46,10 +39,10 @@ class Llava(Lvlm):
                 f"{path / 'config.json'} has no vision_config: it is of LLaVA's own code; get {card.hub_id}, "
                 "the same weights in the layout of transformers"
             )
-        model = load_checkpoint(cls.architecture, path, dtype, device)
+        model = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
         settings = read_json(path / "processor_config.json")
-        processor = cls.processor_class(
-            image_processor=load_part(cls.image_processor_class, path, "preprocessor_config.json"),
+        processor = LlavaProcessor(
+            image_processor=load_part(CLIPImageProcessor, path, "preprocessor_config.json"),
             tokenizer=load_tokenizer(path),
             patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
             # CLIP's class token counts as additional and is dropped by the "default" strategy.
@@ -59,33 +52,10 @@ class Llava(Lvlm):
         return cls(card, model, processor, path)
 
     @property
-    def decoder(self):
-        return self.model.model.language_model
-
-    @property
-    def head(self) -> nn.Module:
-        return self.model.lm_head
-
-    @property
-    def image_token_id(self) -> int:
-        return self.model.config.image_token_id
-
-    @property
     def crop_side(self) -> int:
         return self.model.config.vision_config.image_size
 
-    def wording(self, question: str, template: str | None) -> str:
-        """The whole prompt as text; ValueError unless it holds one image placeholder."""
-        text = (template or self.card.template).format(question=question)
-        found = text.count(self.card.placeholder)
-        if found != 1:
-            raise ValueError(
-                f"the prompt holds {found} image placeholders {self.card.placeholder!r} for 1 image: "
-                f"the template brings the one it needs, so the question must hold none: {question!r}"
-            )
-        return text
-
-    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         text = self.wording(question, template)
         preparation = self.processor.image_processor
         red, green, blue = (int(255 * m) for m in preparation.image_mean)
@@ -110,17 +80,3 @@ class Llava(Lvlm):
             image=picture.resize((side, side), Image.Resampling(preparation.resample)),
             text=text,
         )
-
-    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
-        embedded = self.model.get_input_embeddings()(input_ids)
-        features = self.model.get_image_features(**image_inputs)
-        # transformers 5 wraps the features of all images, transformers 4 returns one tensor per image.
-        features = getattr(features, "pooler_output", features)
-        is_image = (input_ids == self.image_token_id).unsqueeze(-1)
-        return embedded.masked_scatter(is_image, torch.cat(tuple(features)).to(embedded.dtype))
-
-    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
-        std = torch.tensor(self.processor.image_processor.image_std, device=self.device).view(1, 3, 1, 1)
-        pixels = prompt.image_inputs["pixel_values"]
-        return {"pixel_values": pixels + (noise.to(self.device) / std).to(pixels.dtype)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, LlamaTokenizerFast, PretrainedConfig, PreTrainedModel
+
+#: How names of tensors end that models compute by themselves.
+RECOMPUTED = "rotary_emb.inv_freq"
 
 
 class CheckpointError(ValueError):
@@ -31,10 +35,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def require(settings: Mapping[str, Any], path: Path, *keys: str) -> None:
-    """CheckpointError unless the settings read from ``path`` have all of these keys."""
-    if absent := [key for key in keys if key not in settings]:
+#: Kinds of settings, as ``require`` checks them.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "a whole number above 0": lambda value: type(value) is int and value > 0,
+    "a whole number below 0": lambda value: type(value) is int and value < 0,
+    "a number above 0": lambda value: type(value) in (int, float) and 0 < value < math.inf,
+    "true or false": lambda value: type(value) is bool,
+    "a text": lambda value: type(value) is str,
+    "an object": lambda value: type(value) is dict,
+}
+COUNT, FROM_LAST, NUMBER, FLAG, TEXT, OBJECT = KINDS
+
+
+def require(settings: Mapping[str, Any], path: Path, expected: Mapping[str, str]) -> None:
+    """CheckpointError unless the settings read from ``path`` have all of these keys, each of its kind."""
+    if absent := [key for key in expected if key not in settings]:
         raise CheckpointError(f"{path} lacks {', '.join(absent)}: get the published file")
+    for key, kind in expected.items():
+        if not KINDS[kind](settings[key]):
+            raise CheckpointError(
+                f"{path}: {key} is {settings[key]!r}; expected {kind}: get the published file"
+            )
 
 
 def check_directory(path: Path, model_type: str) -> None:
@@ -63,14 +84,14 @@ def check_directory(path: Path, model_type: str) -> None:
     )
 
 
-def load_part(part: Any, path: Path, file: str) -> Any:
+def load_part(part: Any, path: Path, file: str, **settings: Any) -> Any:
     """``part.from_pretrained`` of a checkpoint directory; CheckpointError that names the file it is made of."""
     if not (path / file).is_file():
         raise CheckpointError(
             f"{path / file} is missing: a checkpoint directory in the published layout has it"
         )
     try:
-        return part.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        return part.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # the tokenizers library raises bare Exceptions
         raise CheckpointError(f"cannot read {path / file}: {error}") from error
 
@@ -178,6 +199,8 @@ def shards_of(path: Path) -> list[Path]:
 def published_tensors(path: Path, shard: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint directory, or of one of its shards, by name, as views of the files.
 
+    Without the rotary frequencies that old conversions store: they are computed, never trained.
+
     Raises:
         CheckpointError: a file is damaged or missing, or index and shards do not agree on the names.
     """
@@ -186,13 +209,17 @@ def published_tensors(path: Path, shard: str | None = None) -> dict[str, torch.T
         if shard in (None, file.name):
             try:
                 with safe_open(file, framework="pt") as opened:
-                    tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                    kept = (name for name in opened.keys() if not name.endswith(RECOMPUTED))  # noqa: SIM118
+                    tensors |= {name: opened.get_tensor(name) for name in kept}
             except SafetensorError as error:
                 raise CheckpointError(f"{file} is damaged: {error}") from error
     index = path / "model.safetensors.index.json"
-    if shard is None and index.is_file() and (odd := set(weight_map_of(index)) ^ set(tensors)):
-        listed = ", ".join(sorted(odd)[:5])
-        raise CheckpointError(f"{index} and its shards do not agree on {listed}: get them again")
+    if shard is None and index.is_file():
+        listed = {name for name in weight_map_of(index) if not name.endswith(RECOMPUTED)}
+        if odd := sorted(listed ^ set(tensors)):
+            raise CheckpointError(
+                f"{index} and its shards do not agree on {', '.join(odd[:5])}: get them again"
+            )
     return tensors
 
 

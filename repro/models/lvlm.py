@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from repro.models.card import ModelCard
+from repro.models.loading import check_directory
 from repro.segments import Segments
 
 #: Called after the attention of every decoder layer with (layer index from 0, query [B, H, Q, D],
@@ -113,9 +114,6 @@ class Lvlm:
     ``rotary_emb``; ``head`` turns normed hidden states into logits.
     """
 
-    #: ``model_type`` of the configurations this family reads.
-    model_type: ClassVar[str]
-
     def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
         self.card, self.processor, self.path = card, processor, path
         self.model: Any = model.eval().requires_grad_(False)
@@ -126,9 +124,14 @@ class Lvlm:
     # What a family says of itself.
 
     @classmethod
+    def check(cls, card: ModelCard, path: Path) -> None:
+        """CheckpointError unless the directory holds such a configuration, and weights as safetensors."""
+        check_directory(path, card.model_type)
+
+    @classmethod
     @contextmanager
     def whole(cls, path: Path) -> Iterator[Path]:
-        """The directory that ``load`` reads, for one that may hold a checkpoint in the parts it is published in."""
+        """What ``load`` reads, of a directory that may hold a checkpoint in the parts it is published in."""
         yield path
 
     @classmethod
@@ -151,18 +154,28 @@ class Lvlm:
         """Id of the placeholder that stands for one image token."""
         raise NotImplementedError
 
-    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
-        """The prompt of one picture and one question, in another template or in the card's."""
-        raise NotImplementedError
+    @property
+    def template(self) -> str:
+        """The whole prompt, with ``{question}`` and the card's placeholder for the picture."""
+        return self.card.template
 
     @property
     def crop_side(self) -> int:
         """Pixels of the square that CLIP's processor would cut out; ValueError where that is not its processor."""
         raise ValueError(f"{self.card.name} has no way to crop a picture")
 
-    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
-        """Input embeddings [B, T, width] with image features in place of the placeholders."""
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
+        """``prompt`` of a question that holds none of the model's own tokens."""
         raise NotImplementedError
+
+    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
+        """What stands in place of the placeholders of B prompts, [B * n_image, width]."""
+        raise NotImplementedError
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """All that read a question."""
+        return (self.tokenizer,)
 
     def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
         """Image inputs of several prompts as one batch."""
@@ -172,10 +185,83 @@ class Lvlm:
         }
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        """Image inputs of n noisy copies: ``noise`` [n, 3, H, W] in units of pixel values in [0, 1]."""
-        raise NotImplementedError
+        """Image inputs of n noisy copies.
+
+        Args:
+            noise: [n, *shape of the pixel values], in units of pixel values in [0, 1].
+        """
+        pixels = prompt.image_inputs["pixel_values"]
+        # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
+        scaled = (noise.to(self.device) / torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)).to(
+            pixels
+        )
+        return self.batched(
+            [
+                replace(
+                    prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one.view_as(pixels)}
+                )
+                for one in scaled
+            ]
+        )
+
+    def positions(self, prompt: Prompt, after: int = 0) -> Tensor | None:
+        """Rotary positions of the prompt and ``after`` tokens behind it, [3, 1, T + after]: time, row, column.
+
+        None where a token's position is its place in the sequence, as with most decoders.
+        """
+        return None
+
+    def generation_inputs(self, prompt: Prompt) -> dict[str, Tensor]:
+        """What ``generate`` takes beside the ids."""
+        return prompt.image_inputs
 
     # What all families share.
+
+    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+        """The prompt of one picture and one question.
+
+        Args:
+            template: the whole prompt, with ``{question}`` and the card's placeholder; default: the model's own.
+
+        Raises:
+            ValueError: the picture cannot be read, the prompt is too long, or the question holds what the model
+                would not read as text: a token such as "</s>" could end the prompt, a placeholder stand for an
+                image.
+            FileNotFoundError: there is no such picture.
+        """
+        own = {token for tokenizer in self.tokenizers for token in tokenizer.get_added_vocab()}
+        # The place of the image is for the family to judge: Shikra is told it in the question.
+        if found := sorted(token for token in own - {self.card.placeholder} if token in question):
+            raise ValueError(
+                f"the question holds {found[0]!r}, which {self.card.name} reads as a token of its own and not as "
+                f"text: {question!r}"
+            )
+        return self.build_prompt(image, question, template or self.template)
+
+    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
+        """Input embeddings [B, T, width] with image features in place of the prompts' placeholders.
+
+        An answer may hold the placeholder's id too. It is embedded there as any other id, as in ``generate``.
+        """
+        features = self.features(image_inputs)
+        is_image = input_ids == self.image_token_id
+        own = is_image & (is_image.cumsum(dim=1) <= len(features) // len(input_ids))
+        # A prompt ends with text, so a placeholder right behind the last feature is one too many.
+        surplus = is_image[:, 1:] & ~own[:, 1:] & own[:, :-1]
+        if own.sum() != len(features) or surplus.any():
+            raise ValueError(
+                f"the prompts hold {int(is_image.sum())} image tokens, the model gives {len(features)} features"
+            )
+        answered = is_image & ~own
+        # Under another id, so that a truncation, which watches the ids, does not count them to the image.
+        embedded = self.embeddings(input_ids.masked_fill(answered, 0))
+        embedded = torch.where(answered[..., None], self.embeddings.weight[self.image_token_id], embedded)
+        return embedded.masked_scatter(own[..., None], features.to(embedded.dtype))
+
+    @property
+    def pixel_std(self) -> Sequence[float]:
+        """By what the pixel values of each channel were divided."""
+        return self.processor.image_processor.image_std
 
     @property
     def embeddings(self) -> Any:
@@ -202,15 +288,20 @@ class Lvlm:
         """Where the weights are."""
         return self.model.device
 
-    def hidden_states(self, embeddings: Tensor) -> Tensor:
-        """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass."""
-        return self.decoder(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    def hidden_states(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass.
+
+        Args:
+            positions: as ``positions`` gives them.
+        """
+        given = {} if positions is None else {"position_ids": positions.expand(-1, len(embeddings), -1)}
+        return self.decoder(inputs_embeds=embeddings, use_cache=False, **given).last_hidden_state
 
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
         with torch.inference_mode():
-            ids = self.sequence(prompt, answer)
-            return self.model(input_ids=ids, **prompt.image_inputs, use_cache=False).logits[0]
+            embedded = self.embed(self.sequence(prompt, answer), prompt.image_inputs)
+            return self.head(self.hidden_states(embedded, self.positions(prompt, len(answer))))[0]
 
     def sequence(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Token ids [1, T + len(answer)] of the prompt followed by the answer."""
@@ -223,7 +314,7 @@ class Lvlm:
             ids = self.model.generate(
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),
-                **prompt.image_inputs,
+                **self.generation_inputs(prompt),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,

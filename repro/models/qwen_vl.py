@@ -24,7 +24,17 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from repro.models.assembled import Assembled, ReadsImages
 from repro.models.card import ModelCard
-from repro.models.loading import CheckpointError, load_renamed, published_tensors, read_json, require
+from repro.models.loading import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    OBJECT,
+    CheckpointError,
+    load_renamed,
+    published_tensors,
+    read_json,
+    require,
+)
 
 #: Published tensor name -> ours; several of ours are parts of a fused one, along its first axis.
 NAMES = {
@@ -56,15 +66,16 @@ SPECIAL = (
 )
 #: Queries of the resampler unless the configuration says ``n_queries``, an argument of the published tower.
 N_QUERIES = 256
-SETTINGS = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("kv_channels", "max_position_embeddings", "layer_norm_epsilon", "rotary_emb_base", "seq_length"),
-    *("use_dynamic_ntk", "use_logn_attn"),
-)
-VISUAL_SETTINGS = (
-    *("image_size", "patch_size", "width", "layers", "heads", "mlp_ratio", "output_dim"),
-    "image_start_id",
-)
+SETTINGS = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), COUNT),
+    **dict.fromkeys(("num_attention_heads", "kv_channels", "max_position_embeddings", "seq_length"), COUNT),
+    **dict.fromkeys(("layer_norm_epsilon", "rotary_emb_base"), NUMBER),
+    **dict.fromkeys(("use_dynamic_ntk", "use_logn_attn"), FLAG),
+    "visual": OBJECT,
+}
+VISUAL_SETTINGS = dict.fromkeys(
+    ("image_size", "patch_size", "width", "layers", "heads", "output_dim", "image_start_id"), COUNT
+) | {"mlp_ratio": NUMBER}
 SYSTEM_MESSAGE = "You are a helpful assistant."
 
 
@@ -249,10 +260,18 @@ def byte_letters() -> dict[int, str]:
 
 
 def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge makes this one: byte pairs are merged by rank until two parts are left."""
+    """The two tokens whose merge makes this one: byte pairs are merged by rank until two parts are left.
+
+    Raises:
+        CheckpointError: the parts are not in the vocabulary.
+    """
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
+        if min(pairs) == len(ranks):
+            raise CheckpointError(
+                f"the vocabulary holds {token!r}, but not the tokens it is merged from: get the file again"
+            )
         at = pairs.index(min(pairs))
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return parts[0], parts[1]
@@ -276,7 +295,10 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     def spelled(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
 
-    merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    try:
+        merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     tokenizer = Tokenizer(
         models.BPE(
             vocab={spelled(token): rank for token, rank in ranks.items()},
@@ -304,7 +326,6 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 class QwenVL(Assembled):
     """The layout of ``Qwen/Qwen-VL`` and ``Qwen/Qwen-VL-Chat``, weights as safetensors."""
 
-    model_type = "qwen"
     #: Whether the checkpoint was tuned on ChatML (Qwen-VL-Chat) or continues raw text (Qwen-VL).
     chat: bool
     mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
@@ -313,10 +334,10 @@ class QwenVL(Assembled):
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> QwenVL:
         file = path / "config.json"
         published = read_json(file)
-        if not isinstance(published.get("visual"), dict):
+        if "visual" not in published:
             raise CheckpointError(f"{file} has no 'visual': it is of Qwen, not of Qwen-VL")
-        require(published, file, *SETTINGS)
-        require(published["visual"], file, *VISUAL_SETTINGS)
+        require(published, file, SETTINGS)
+        require(published["visual"], file, VISUAL_SETTINGS)
         model = load_renamed(
             QwenVLForCausalLM, native_config(published), published_tensors(path), path, NAMES, dtype, device
         )
@@ -328,7 +349,7 @@ class QwenVL(Assembled):
                 f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
                 "the two are not of one checkpoint, or the vocabulary is cut off"
             )
-        lvlm.n_image = model.visual.n_queries
+        lvlm.n_image = published["visual"].get("n_queries", N_QUERIES)
         lvlm.chat = generation.get("chat_format") == "chatml"
         stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
         model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))
@@ -345,19 +366,18 @@ class QwenVL(Assembled):
         side = self.model.visual.image_size
         return image.resize((side, side), Image.Resampling.BICUBIC)
 
-    def tokens(self, question: str, template: str | None) -> tuple[str, list[int]]:
+    @property
+    def template(self) -> str:
+        if not self.chat:
+            return self.card.template
+        return (
+            f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: "
+            f"{self.card.placeholder}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
+        )
+
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         picture = f"<img>{'<imgpad>' * self.n_image}</img>"
-        if self.chat and template is None:
-            text = (
-                f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: {picture}\n"
-                f"{question}<|im_end|>\n<|im_start|>assistant\n"
-            )
-        else:
-            text = (
-                (template or self.card.template)
-                .format(question=question)
-                .replace(self.card.placeholder, picture, 1)
-            )
+        text = template.format(question=question).replace(self.card.placeholder, picture, 1)
         ids = self.tokenizer(text).input_ids
         if len(ids) > self.context:
             raise ValueError(

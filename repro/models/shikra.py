@@ -23,10 +23,12 @@ from tqdm import tqdm
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from repro.models.assembled import Assembled, ReadsImages, llama_config
+from repro.models.assembled import LLAMA_SETTINGS, Assembled, ReadsImages, llama_config
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
+    COUNT,
+    OBJECT,
     CheckpointError,
     load_renamed,
     load_tokenizer,
@@ -43,6 +45,8 @@ NAMES = {
     "lm_head.weight": ("lm_head.weight",),
     "vision_model.*": ("vision_tower.*",),
 }
+#: What CLIP's published configuration says of its own; the rest is as transformers sets it.
+VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), COUNT)
 PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
 #: Tensors of a merged checkpoint that LLaMA has not, or has with fewer rows (Shikra adds three tokens).
 ADDED = ("model.mm_projector.weight", "model.mm_projector.bias")
@@ -72,8 +76,11 @@ class ShikraForCausalLM(ReadsImages, LlamaForCausalLM):
 class Shikra(Assembled):
     """A merged Shikra: delta plus LLaMA, with CLIP's published files in ``vision_tower/``."""
 
-    model_type = "shikra"
     mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+
+    @classmethod
+    def check(cls, card: ModelCard, path: Path) -> None:
+        super().check(card, path / "delta" if (path / "delta").is_dir() else path)
 
     @classmethod
     @contextmanager
@@ -91,11 +98,15 @@ class Shikra(Assembled):
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
-        tower = read_json(path / "vision_tower" / "config.json")
-        vision = tower.get("vision_config", tower)
-        require(vision, path / "vision_tower" / "config.json", "hidden_size", "image_size", "patch_size")
+        file = path / "vision_tower" / "config.json"
+        tower = read_json(file)
+        vision = tower
+        if "vision_config" in tower:  # of the whole CLIP
+            require(tower, file, {"vision_config": OBJECT})
+            vision = tower["vision_config"]
+        require(vision, file, VISION_SETTINGS)
         published = read_json(path / "config.json")
-        require(published, path / "config.json", "hidden_size", "mm_vision_select_layer")
+        require(published, path / "config.json", LLAMA_SETTINGS)
         tokenizer = load_tokenizer(path)
         if PATCH not in tokenizer.get_vocab():
             raise CheckpointError(f"the tokenizer in {path} has no {PATCH}: it is not Shikra's")
@@ -119,10 +130,10 @@ class Shikra(Assembled):
         side = self.model.config.vision["image_size"]
         return pad_to_square(image, (255, 255, 255)).resize((side, side), Image.Resampling.BICUBIC)
 
-    def tokens(self, question: str, template: str | None) -> tuple[str, list[int]]:
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         if self.card.placeholder not in question:
             question = f"{self.card.placeholder} {question}"
-        text = (template or self.card.template).format(question=question)
+        text = template.format(question=question)
         picture = f"{START}{PATCH * self.n_image}{END}"
         return text, self.tokenizer(text.replace(self.card.placeholder, picture, 1)).input_ids
 
@@ -138,15 +149,15 @@ def merged(name: str, delta: Tensor, base: Mapping[str, Tensor]) -> Tensor:
         raise CheckpointError(
             f"{name} is {delta.dtype} in the delta and {below.dtype} in the base: convert one"
         )
-    if delta.shape == below.shape:
-        return delta + below
-    fits = name in LONGER and delta.shape[1:] == below.shape[1:] and len(delta) > len(below)
-    if not fits:
+    longer = name in LONGER and delta.shape[1:] == below.shape[1:] and len(delta) > len(below)
+    if delta.shape != below.shape and not longer:
         raise CheckpointError(
             f"{name} is {list(delta.shape)} in the delta and {list(below.shape)} in the base: the base must be "
             "LLaMA-7B"
         )
-    return torch.cat([delta[: len(below)] + below, delta[len(below) :]])
+    made = delta.clone()
+    made[: len(below)] += below
+    return made
 
 
 def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
@@ -170,8 +181,12 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
         if made is None:
             continue
         above = published_tensors(delta, file.name)
-        tensors = {name: merged(name, tensor, below).contiguous() for name, tensor in above.items()}
-        save_file(tensors, out / "partial", metadata=made)
+        # No name for the merged tensors: it would keep them in memory while the next shard is merged.
+        save_file(
+            {name: merged(name, tensor, below) for name, tensor in above.items()},
+            out / "partial",
+            metadata=made,
+        )
         (out / "partial").replace(out / file.name)
     for file in delta.iterdir():
         if file.suffix in (".json", ".model"):

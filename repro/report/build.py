@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
 from repro.models.card import REGISTRY
 from repro.report.data import RecordedTable, Report
 from repro.report.sections import MARGIN, Measured
-from repro.report.text import layer_interval, percent, percent_interval, points, points_interval
+from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
 
 _MINIATURE = (
-    "is a miniature: a small model of the real architecture, trained from scratch on rendered scenes. It "
-    "exercises the method and the code; it is not the published model, and its numbers say nothing about that one."
+    "measured as a miniature, a small model of the real architecture, trained on rendered scenes. It exercises "
+    "the method and the code; it is not the published model, and its numbers say nothing about that one."
 )
 _LAYERS = (
     "L is the number of decoder layers that see the image tokens: L = 0 none, L = N all. The cliff layer is the "
@@ -29,20 +31,45 @@ _LAYERS = (
 
 def notes(parts: Sequence[Measured]) -> list[str]:
     """What was measured on what, and how to read a cliff layer."""
-    said = [
-        f"{part.table[0].model} is the checkpoint in {part.checkpoint}."
-        if part.checkpoint
-        else f"{part.table[0].model} {_MINIATURE}"
-        for part in parts
-    ]
+    given = dict.fromkeys(
+        f"{model_of(part)} is the checkpoint in {part.checkpoint}." for part in parts if part.checkpoint
+    )
+    shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
     protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
     asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
-    return [*dict.fromkeys(said), asked, _LAYERS]
+    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, _LAYERS]
+
+
+def model_of(part: Measured) -> str:
+    """The model a part is of."""
+    return part.table[0].model
+
+
+def labelled(parts: Sequence[Measured]) -> list[Measured]:
+    """The parts; with the model before every benchmark's name in the figures where there are several models."""
+    if len({model_of(part) for part in parts}) == 1:
+        return list(parts)
+
+    def named(part: Measured, shown: Sequence[Any]) -> list[Any]:
+        return [replace(one, benchmark=f"{model_of(part)}: {one.benchmark}") for one in shown]
+
+    return [
+        replace(
+            part,
+            curves=named(part, part.curves),
+            shares=named(part, part.shares),
+            heats=named(part, part.heats),
+            pointing=named(part, part.pointing),
+            recorded=[(f"{model_of(part)}: {title}", header, rows) for title, header, rows in part.recorded],
+        )
+        for part in parts
+    ]
 
 
 def build(parts: Sequence[Measured], command: str) -> Report:
     """The report of everything measured in one session."""
-    shipped = dict.fromkeys(row.model for part in parts for row in part.table if not part.checkpoint)
+    shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
+    parts = labelled(parts)
     return Report(
         title="Where information flows: Table 1 and its figures",
         command=command,
@@ -94,8 +121,4 @@ def table_lines(parts: Sequence[Measured]) -> list[str]:
                 f"{points(row.difference)} {points_interval(row.difference_interval)}",
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return [*lines, "", *notes(parts)]
+    return [*columns(rows), "", *notes(parts)]

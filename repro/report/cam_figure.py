@@ -124,7 +124,7 @@ def _scale(axes: Axes, top: float) -> None:
     picture = overlay(np.full((1, 128, 3), 140, dtype=np.uint8), ramp)
     axes.imshow(picture, extent=(_MARGIN + 0.12, 1.4, top + 0.13, top), aspect="auto", zorder=2)
     axes.text(_MARGIN, top + 0.065, "0", va="center", fontsize=8)
-    axes.text(1.44, top + 0.065, "1: the layer's strongest token", va="center", fontsize=8)
+    axes.text(1.44, top + 0.065, "1: the layer's strongest cell", va="center", fontsize=8)
 
 
 @styled

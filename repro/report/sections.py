@@ -14,7 +14,7 @@ from repro.benchmarks.benchmark import aggregate
 from repro.cliff import HeldOut, compare, halves, held_out
 from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
 from repro.evaluation.run import Evaluation
-from repro.models.lvlm import Lvlm
+from repro.models.lvlm import Lvlm, read_image
 from repro.protocols import find_task
 from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Shares, TableRow
 from repro.report.text import percent
@@ -23,7 +23,7 @@ from repro.report.text import percent
 FLOW_ITEMS = 100
 #: Largest loss that still counts as no loss, in units of the score (3 points).
 MARGIN = 0.03
-#: Items boxes are known for -> boxes in pixels of the picture the model sees.
+#: Items boxes are known for -> boxes in pixels of their image file, which the model may see larger or smaller.
 Boxes = Callable[[Any], Sequence[Box]]
 
 
@@ -140,7 +140,7 @@ def by_stratum(evaluation: Evaluation) -> list[RecordedTable]:
     strata = np.array([item.stratum for item in evaluation.items])
     if len(set(strata)) < 2:
         return []
-    names = (*(metric.name for metric in evaluation.benchmark.metrics), *evaluation.benchmark.details)
+    names = evaluation.benchmark.figures
     parts = np.stack([evaluation.parts[name][:, -1] for name in names], axis=1)
     pooled = np.zeros(len(strata))
     rows: list[list[object]] = []
@@ -165,7 +165,8 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     """Figures 3-4 for the first item with boxes answered as wanted, and the pointing of up to FLOW_ITEMS.
 
     Items whose baseline answer scores nothing are left out: their heat explains a mistake. Nothing where image
-    tokens have no place in the picture.
+    tokens have no place in the picture. Boxes are of square pictures, which no model pads: what the model sees is
+    the whole file, in another size.
     """
     metric = evaluation.benchmark.metrics[0]
     part = evaluation.parts[metric.name][:, -1, 0]
@@ -179,8 +180,9 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     maps = heat_maps(lvlm, evaluation, chosen)
     energy, area = [], []
     for i, heat in zip(chosen, maps, strict=True):
-        size = evaluation.prompt(lvlm, i).image.size
-        covered = coverage(boxes(evaluation.items[i]), size, heat.shape[1:])
+        item = evaluation.items[i]
+        assert item.image is not None, "an item with boxes was asked about a picture"
+        covered = coverage(boxes(item), read_image(item.image).size, heat.shape[1:])
         energy.append(energy_inside(heat, covered))
         area.append(covered.mean())
     points = np.stack(energy)
@@ -192,13 +194,16 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     first = evaluation.items[chosen[0]]
     prompt = evaluation.prompt(lvlm, chosen[0])
     task = find_task(evaluation.protocol, evaluation.model, evaluation.benchmark.name)
+    assert first.image is not None, "an item with boxes was asked about a picture"
+    wide, high = np.array(prompt.image.size) / read_image(first.image).size
+    x, y, width, height = boxes(first)[0]
     row = HeatRow(
         benchmark=evaluation.benchmark.title,
         question=task.ask(first).replace("\n", " "),
         answer=evaluation.answers[chosen[0]].text,
         image=np.asarray(prompt.image),
         heat=maps[0],
-        box=boxes(first)[0],
+        box=(x * wide, y * high, width * wide, height * high),
     )
     title = evaluation.benchmark.title
     return [row], [Pointing(title, mean, mean - half, mean + half, float(np.mean(area)), len(chosen))]

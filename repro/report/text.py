@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 MISSING = "n/a"
 
@@ -44,13 +45,13 @@ def _signed(value: float | None, spec: str) -> str:
         return "∞" if value > 0 else "−∞"
     printed = format(100 * value, spec)
     if float(printed) == 0:
-        return "0.0"
+        return format(0.0, spec.lstrip("+"))
     return printed.replace("-", "−")
 
 
-def percent(value: float | None) -> str:
-    """A fraction as percent with one decimal, without the sign; ``n/a`` where undefined."""
-    return _signed(value, ".1f")
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A fraction as percent, without the sign; ``n/a`` where undefined."""
+    return _signed(value, f".{decimals}f")
 
 
 def points(value: float | None) -> str:
@@ -58,9 +59,9 @@ def points(value: float | None) -> str:
     return _signed(value, "+.1f")
 
 
-def percent_interval(interval: tuple[float, float] | None) -> str:
+def percent_interval(interval: tuple[float, float] | None, decimals: int = 1) -> str:
     """``[low, high]`` in percent."""
-    return f"[{percent(interval[0])}, {percent(interval[1])}]" if interval else f"[{MISSING}]"
+    return f"[{', '.join(percent(end, decimals) for end in interval)}]" if interval else f"[{MISSING}]"
 
 
 def points_interval(interval: tuple[float, float] | None) -> str:
@@ -76,3 +77,9 @@ def layer(value: int | None) -> str:
 def layer_interval(interval: tuple[int, int] | None) -> str:
     """``[low, high]`` of layers."""
     return f"[{layer(interval[0])}, {layer(interval[1])}]" if interval else f"[{MISSING}]"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, columns aligned; a row may lack its last cells."""
+    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(max(map(len, rows)))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

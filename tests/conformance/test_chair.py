@@ -1,6 +1,7 @@
 """CHAIR finds objects and hallucinations as OPERA's chair.py, which the paper uses, does."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,21 @@ DIFFERENT = {
 READINGS = [(name, "approx") for name in CASES if name not in DIFFERENT] + [(name, "exact") for name in CASES]
 
 
+def need_nltk_data():
+    """Without NLTK's data exact mode is not tested; where NLTK_DATA says that it is there, that is a failure."""
+    try:
+        chair.require_nltk_data()
+    except DataError as error:
+        if place := os.environ.get("NLTK_DATA"):
+            pytest.fail(f"NLTK_DATA={place}: {error}", pytrace=False)
+        pytest.skip(str(error))
+
+
 @pytest.fixture(params=["approx", "exact"])
 def mode(request):
-    """How words become lemmas; exact is skipped without NLTK's data."""
+    """How words become lemmas."""
     if request.param == "exact":
-        try:
-            chair.require_nltk_data()
-        except DataError as error:
-            pytest.skip(str(error))
+        need_nltk_data()
     return request.param
 
 
@@ -196,12 +204,31 @@ def test_an_answer_is_read_as_its_ground_truth_was(monkeypatch):
     assert asked == ["approx", "exact"]
 
 
-def test_exact_mode_names_the_missing_data(monkeypatch, tmp_path):
+@pytest.fixture
+def no_nltk_data(monkeypatch):
+    """NLTK finds neither punctuation nor taggers."""
+
     def missing(*_):
         raise LookupError
 
     monkeypatch.setattr(chair.nltk, "pos_tag", missing)
     monkeypatch.setattr(chair.nltk, "word_tokenize", missing)
     chair.require_nltk_data.cache_clear()
+
+
+def test_exact_mode_names_the_missing_data(no_nltk_data, tmp_path):
     with pytest.raises(DataError, match="punkt_tab, averaged_perceptron_tagger_eng.* not found.*NLTK_DATA"):
         chair.CHAIR_EXACT.load(tmp_path)
+
+
+@pytest.mark.parametrize(("place", "outcome"), [(None, pytest.skip), ("/data/nltk", pytest.fail)])
+def test_missing_data_fails_where_nltk_data_is_named_and_else_skips(
+    no_nltk_data, monkeypatch, place, outcome
+):
+    monkeypatch.delenv("NLTK_DATA", raising=False)
+    if place:
+        monkeypatch.setenv("NLTK_DATA", place)
+    with pytest.raises(
+        outcome.Exception, match="nltk_data to tokenizers/punkt_tab, taggers/av.*NLTK_DATA to it"
+    ):
+        need_nltk_data()

@@ -209,17 +209,22 @@ def test_a_wrong_count_of_image_tokens_is_traced_to_its_file(checkpoint, changes
         loaded.prompt(Image.new("RGB", (48, 48)), "What is it?")
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch 1.6 and later", "torch before 1.6"])
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_converted_pickle_gives_the_same_model(checkpoint, tensors, tmp_path, shards):
+def test_a_converted_pickle_gives_the_same_model(checkpoint, tensors, tmp_path, shards, zipped):
     (checkpoint / "model.safetensors").unlink()
     names = sorted(tensors)
     if shards == 1:
-        torch.save(tensors, checkpoint / "pytorch_model.bin")
+        torch.save(tensors, checkpoint / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     else:
         place = {}
         for number in range(2):
             part, file = names[number::2], f"pytorch_model-{number}.bin"
-            torch.save({name: tensors[name] for name in part}, checkpoint / file)
+            torch.save(
+                {name: tensors[name] for name in part},
+                checkpoint / file,
+                _use_new_zipfile_serialization=zipped,
+            )
             place |= dict.fromkeys(part, file)
         (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": place}))
 
@@ -229,10 +234,13 @@ def test_a_converted_pickle_gives_the_same_model(checkpoint, tensors, tmp_path, 
     assert all(torch.equal(a, b) for a, b in zip(converted.parameters(), shipped.parameters(), strict=True))
 
 
-def test_a_pickle_that_holds_more_than_tensors_is_not_read(checkpoint, tmp_path):
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch 1.6 and later", "torch before 1.6"])
+def test_a_pickle_that_holds_more_than_tensors_is_not_read(checkpoint, tmp_path, zipped):
     ran = tmp_path / "ran"
     (checkpoint / "model.safetensors").unlink()
-    torch.save({"weight": _Harm(ran)}, checkpoint / "pytorch_model.bin")
+    torch.save(
+        {"weight": _Harm(ran)}, checkpoint / "pytorch_model.bin", _use_new_zipfile_serialization=zipped
+    )
 
     with pytest.raises(CheckpointError, match="more than tensors"):
         convert(checkpoint, tmp_path / "out")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPVisionConfig,
     InstructBlipConfig,
@@ -19,12 +18,12 @@ from transformers import (
     LlamaConfig,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
 )
 
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
-from repro.models.qwen_vl import byte_letters
 from repro.sweep import sweep
 from repro.truncation import truncated
 
@@ -32,31 +31,13 @@ pytestmark = pytest.mark.conformance
 
 IMAGE = "<image>"
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-
-
-def store_tokenizer(directory, special=("<unk>", "<s>", "</s>", "<pad>", IMAGE), start="<s>"):
-    """A byte-level tokenizer; returns the ids of the special tokens."""
-    vocabulary = {letter: i for i, letter in enumerate([*special, *byte_letters().values()])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(special))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A", special_tokens=[(start, vocabulary[start])]
-    )
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "image_token": IMAGE,
-        "extra_special_tokens": {"image_token": IMAGE},
-    }
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
-    return vocabulary
+#: How the published tokenizers of both families name their special tokens.
+TOKENS = {
+    "special": ("<unk>", "<s>", "</s>", "<pad>", IMAGE),
+    "pad_token": "<pad>",
+    "image_token": IMAGE,
+    "extra_special_tokens": {"image_token": IMAGE},
+}
 
 
 def decoder(vocabulary) -> LlamaConfig:
@@ -79,9 +60,9 @@ def write_json(path, **content):
 
 
 @pytest.fixture(scope="module")
-def llava_next(tmp_path_factory):
+def llava_next(tmp_path_factory, store_tokenizer):
     directory = tmp_path_factory.mktemp("llava-1.6")
-    vocabulary = store_tokenizer(directory)
+    vocabulary = store_tokenizer(directory, **TOKENS)
     torch.manual_seed(0)
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(
@@ -130,10 +111,12 @@ def llava_next(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def instructblip(tmp_path_factory):
+def instructblip(tmp_path_factory, store_tokenizer):
     directory = tmp_path_factory.mktemp("instructblip")
-    vocabulary = store_tokenizer(directory)
-    questions = store_tokenizer(directory / "qformer_tokenizer")
+    vocabulary = store_tokenizer(directory, **TOKENS)
+    questions = store_tokenizer(
+        directory / "qformer_tokenizer", **TOKENS | {"special": (*TOKENS["special"], "[SEP]")}
+    )
     torch.manual_seed(1)
     config = InstructBlipConfig(
         vision_config={
@@ -198,7 +181,16 @@ def close(actual, expected):
 def test_prompts_are_those_of_the_processor(family):
     image = picture(40, 20)
     prompt = family.prompt(image, "What is it?")
-    expected = family.processor(images=image, text=prompt.text, return_tensors="pt")
+    processor = family.processor
+    if family.card.name == "llava-1.6":
+        processor = LlavaNextProcessor(
+            processor.image_processor,
+            processor.tokenizer,
+            patch_size=4,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+        )
+    expected = processor(images=image, text=prompt.text, return_tensors="pt")
     assert torch.equal(prompt.input_ids, expected["input_ids"])
     for key, value in prompt.image_inputs.items():
         torch.testing.assert_close(value, expected[key])
@@ -208,7 +200,7 @@ def test_prompts_are_those_of_the_processor(family):
 def test_logits_from_embeddings_are_those_of_the_model(family):
     prompt = family.prompt(picture(40, 20), "What is it?")
     hidden = family.hidden_states(family.embed(prompt.input_ids, prompt.image_inputs))
-    close(family.head(hidden)[0], family.logits(prompt))
+    close(family.head(hidden)[0], family.model(input_ids=prompt.input_ids, **prompt.image_inputs).logits[0])
 
 
 def test_answers_are_greedy_whatever_the_checkpoint_says(family):
@@ -260,6 +252,34 @@ def test_tiles_of_llava_next_lie_where_they_were_cut(llava_next, size):
     for column, cells in enumerate(finer[:, :-1].T):
         centre = (column + 0.5) / (width - 1)
         assert (np.abs((cells % columns + 0.5) / columns - centre) <= 0.5 / columns).all()
+
+
+def test_a_token_of_the_model_in_a_question_is_refused(family):
+    with pytest.raises(ValueError, match=r"the question holds '</s>'.*'Is </s> it\?'"):
+        family.prompt(picture(16, 16), "Is </s> it?")
+
+
+def test_a_token_of_the_q_former_in_a_question_is_refused(instructblip):
+    with pytest.raises(ValueError, match=r"the question holds '\[SEP\]'"):
+        instructblip.prompt(picture(16, 16), "Is [SEP] it?")
+
+
+def test_an_answer_that_holds_the_image_token_is_no_image(family):
+    prompt = family.prompt(picture(40, 20), "What is it?")
+    forced = family.logits(prompt, [family.image_token_id, 7])
+    close(forced[: len(prompt.segments)], family.logits(prompt))
+    with torch.inference_mode():
+        embedded = family.embed(family.sequence(prompt, [family.image_token_id]), prompt.image_inputs)
+    assert torch.equal(embedded[0, -1], family.embeddings.weight[family.image_token_id])
+
+
+def test_of_a_long_question_the_q_former_reads_the_end_and_the_decoder_all(instructblip):
+    question = "".join(f"{i} " for i in range(100))
+    prompt = instructblip.prompt(picture(16, 16), question)
+    read = instructblip.processor.qformer_tokenizer(question).input_ids
+    assert prompt.image_inputs["qformer_input_ids"].tolist() == [[read[0], *read[-127:]]]
+    assert prompt.input_ids.shape[1] == 6 + len(instructblip.tokenizer(question).input_ids)
+    assert instructblip.logits(prompt).isfinite().all()
 
 
 def test_the_image_of_instructblip_stands_before_everything(instructblip):

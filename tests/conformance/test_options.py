@@ -1,5 +1,6 @@
 """What a user names must run or fail, never be skipped; what cannot work is refused before it starts."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -12,10 +13,13 @@ from repro.benchmarks import BENCHMARKS
 from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.protocols import PROTOCOLS
+from repro.pytest_plugin import models_of
 
 pytestmark = pytest.mark.conformance
 
 ROOT = Path(__file__).resolve().parents[2]
+
+ONE = ("--model", "llava-1.5")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,7 +83,7 @@ def test_directories_behind_options_do_not_move_the_suite(tmp_path):
     """With workers, in a process of its own, from the checkout, as a user would."""
     (tmp_path / "report").mkdir()
     command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", "--report"]
-    command += [tmp_path / "report", "--data", tmp_path, "-m", "table1", "--benchmark", "pope"]
+    command += [tmp_path / "report", "--data", tmp_path, "-m", "table1", *ONE, "--benchmark", "pope"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert f"rootdir: {ROOT}" in done.stdout and "coco_pope_adversarial.json" in done.stdout
     assert "1 failed" in done.stdout and "node down" not in done.stdout
@@ -107,7 +111,7 @@ def test_a_missing_checkpoint_fails_and_names_the_place(run, tmp_path):
 
 
 def test_missing_data_fails_and_names_the_file(run, tmp_path):
-    result = run("--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "report")
+    result = run(*ONE, "--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
     assert "TextVQA_0.5.1_val.json" in said(result)
 
@@ -118,16 +122,113 @@ def test_a_corrupt_image_fails_and_names_item_and_file(run, tmp_path):
     rows = json.loads((data / "textvqa" / "TextVQA_0.5.1_val.json").read_text())["data"]
     [image] = (data / "textvqa" / "train_images").glob(f"{rows[3]['image_id']}.*")
     image.write_bytes(image.read_bytes()[:40])
-    result = run("--data", data, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path / "report")
+    only = (*ONE, "--benchmark", "textvqa", "--limit", "8")
+    result = run("--data", data, *only, "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
     assert image.name in said(result) and f"item {rows[3]['question_id']}" in said(result)
 
 
 def test_gpu_without_cuda_fails(run, monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    result = run("-m", "gpu", "--benchmark", "pope", "--report", tmp_path / "report")
+    given = ("--model", f"llava-1.5={FIXTURES / 'llava-1.5'}")
+    result = run("-m", "gpu", *given, "--benchmark", "pope", "--report", tmp_path / "report")
     result.assert_outcomes(errors=1)
     assert "no CUDA device" in said(result)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache of huggingface_hub, on a machine without CUDA."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    return tmp_path / "hub"
+
+
+def store_snapshot(cache: Path, repository: str, *files: Path) -> Path:
+    """A snapshot of these files in the cache, as ``hf download`` leaves it."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123abc")
+    snapshot = folder / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    for file in files:
+        (snapshot / file.name).symlink_to(file)
+    return snapshot
+
+
+def test_gpu_by_name_alone_asks_for_the_published_weights_before_cuda(run, cache, tmp_path):
+    result = run("-m", "gpu", "--model", "qwen-vl", "--benchmark", "pope", "--report", tmp_path / "report")
+    result.assert_outcomes(errors=1)
+    message = said(result)
+    assert str(cache / "models--Qwen--Qwen-VL" / "refs" / "main") + " is missing" in message
+    assert "hf download Qwen/Qwen-VL --local-dir DIR" in message
+    assert "python -m repro.models.convert DIR OUT" in message and "--model qwen-vl=OUT" in message
+    assert "CUDA" not in message
+
+
+def test_a_snapshot_without_its_files_names_the_first_that_is_missing(run, cache, tmp_path):
+    snapshot = store_snapshot(cache, "llava-hf/llava-1.5-7b-hf")
+    arguments = ("-m", "gpu", "--model", "llava-1.5", "--benchmark", "pope", "--report", tmp_path / "report")
+    assert f"{snapshot / 'config.json'} is missing" in said(run(*arguments))
+    (snapshot / "config.json").symlink_to(REGISTRY["llava-1.5"].miniature / "config.json")
+    message = said(run(*arguments))
+    assert f"{snapshot} holds no weights: expected model.safetensors" in message
+    assert "hf download llava-hf/llava-1.5-7b-hf" in message and "--model llava-1.5=DIR" in message
+
+
+def test_weights_that_are_there_lead_on_to_cuda(run, cache, monkeypatch, tmp_path):
+    miniature = REGISTRY["llava-1.5"].miniature
+    store_snapshot(cache, "llava-hf/llava-1.5-7b-hf", *miniature.iterdir())
+    monkeypatch.chdir(miniature.parent)
+    for given in ("llava-1.5", f"llava-1.5={miniature}", "llava-1.5=llava-1.5"):
+        result = run("-m", "gpu", "--model", given, "--benchmark", "pope", "--report", tmp_path / "report")
+        result.assert_outcomes(errors=1)
+        assert "no CUDA device" in said(result)
+
+
+def test_a_relative_path_to_the_miniature_is_the_miniature(pytester, monkeypatch):
+    monkeypatch.chdir(FIXTURES)
+    config = pytester.parseconfig("-c", ROOT / "pyproject.toml", "--model", "llava-1.5=llava-1.5")
+    assert models_of(config) == {"llava-1.5": REGISTRY["llava-1.5"].miniature}
+
+
+def test_a_name_alone_is_the_miniature_on_a_cpu(run, cache, tmp_path):
+    result = run(
+        "--model", "llava-1.5", "--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "r"
+    )
+    result.assert_outcomes(failed=1)
+    assert "TextVQA_0.5.1_val.json" in said(result) and str(cache) not in said(result)
+
+
+@pytest.fixture
+def as_real(monkeypatch, tmp_path):
+    """``--model`` with a copy of the miniature, which counts as a real model; the CPU stands in for CUDA."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a stand-in")
+    monkeypatch.setattr("repro.pytest_plugin.load_model", lambda name, path, device: load_model(name, path))
+    copy = shutil.copytree(REGISTRY["llava-1.5"].miniature, tmp_path / "checkpoint")
+    return f"--model=llava-1.5={copy}"
+
+
+def test_on_cuda_a_real_model_is_not_compared_on_miniature_data(run, as_real, tmp_path):
+    result = run("-m", "gpu", as_real, "--benchmark", "textvqa", "--report", tmp_path / "report")
+    result.assert_outcomes(failed=1)
+    assert "TextVQA are of the published data" in said(result) and "--data DIR" in said(result)
+
+
+def test_on_cuda_a_real_model_is_compared_with_the_paper(run, as_real, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(FIXTURES / "miniworld" / "textvqa", data / "textvqa")
+    arguments = ("--data", data, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path / "report")
+    result = run("-m", "gpu", as_real, *arguments)
+    result.assert_outcomes(failed=1)
+    message = said(result)
+    assert (
+        "llava-1.5 on TextVQA, protocol official: " in message
+        and "the paper's is 59.34 % on 5000 (Table 1, " in message
+    )
+    assert "on 8 items, 95 % interval [" in message and "tolerance " in message
+    assert "report: " in message  # what was measured is shown although it differs
 
 
 def test_gpu_and_performance_run_only_when_named(run):
@@ -149,6 +250,14 @@ def test_a_protocol_narrows_what_was_not_named(run):
 
 
 def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):
-    result = run("--model", "intern-vl", "--benchmark", "pope")
+    name = next(name for name, card in REGISTRY.items() if card.miniature is None)
+    result = run("--model", name, "--benchmark", "pope")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "has no miniature" in said(result) and "--model intern-vl=PATH" in said(result)
+    assert "has no miniature" in said(result) and f"--model {name}=PATH" in said(result)
+
+
+def test_no_model_is_loaded_twice(run):
+    lines = [line for line in run("--collect-only", "-q").outlines if "test_table1[" in line]
+    models = [max((name for name in REGISTRY if f"[{name}-" in line), key=len) for line in lines]
+    groups = [name for name, _ in itertools.groupby(models)]
+    assert len(groups) == len(set(groups)) > 1 and len(lines) == len(groups) * len(BENCHMARKS)

@@ -9,7 +9,6 @@ from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
-from repro.benchmarks.scienceqa import SCIENCEQA_ALL
 from repro.evaluation.run import make_prompt
 from repro.models import load_model
 from repro.models.llava import CLIPImageProcessor, pad_to_square
@@ -80,7 +79,7 @@ def test_other_protocols_crop_as_clips_processor_does(llava, tmp_path, size, pro
 def test_a_question_without_an_image_gets_no_image_tokens(llava, protocol):
     item = Item("7", None, "Which?", "A", choices=("x", "y"))
     with pytest.raises(ValueError, match="item 7: has no image, hence no image tokens"):
-        make_prompt(llava, SCIENCEQA_ALL, item, protocol)
+        make_prompt(llava, BENCHMARKS["scienceqa"], item, protocol)
 
 
 def test_braces_in_a_question_are_text(llava, picture):
@@ -94,6 +93,12 @@ def test_a_placeholder_in_the_question_is_refused(llava, picture, question):
     message = "image placeholders '<image>' for 1 image.*the question must hold none"
     with pytest.raises(ValueError, match=message):
         llava.prompt(picture, question)
+
+
+@pytest.mark.parametrize("token", ["</s>", "<unk>"])
+def test_a_token_of_the_model_in_the_question_is_refused(llava, picture, token):
+    with pytest.raises(ValueError, match=f"the question holds '{token}'.*'What {token} is it'"):
+        llava.prompt(picture, f"What {token} is it")
 
 
 @pytest.mark.parametrize("size", [(6, 3), (3, 6), (7, 4), (4, 7), (5, 1), (5, 5)])

@@ -7,7 +7,7 @@ import pytest
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError, Item
-from repro.benchmarks.scienceqa import SCIENCEQA_ALL, chosen_letter, score_lmms_eval
+from repro.benchmarks.scienceqa import chosen_letter, load_all, score_lmms_eval
 
 pytestmark = pytest.mark.conformance
 
@@ -66,12 +66,12 @@ def test_the_two_figures_differ_by_the_questions_without_an_image(tmp_path):
     }
     (folder / "problems.json").write_text(json.dumps(problems))
     (folder / "pid_splits.json").write_text(json.dumps({"test": list(problems)}))
-    every, with_image = SCIENCEQA_ALL.load(tmp_path), SCIENCEQA.load(tmp_path)
+    every, with_image = load_all(tmp_path), SCIENCEQA.load(tmp_path)
     assert (len(every), len(with_image)) == (4241, 2017)
     assert [item for item in every if item.image is not None] == with_image
 
     def accuracy(items):
-        return sum(SCIENCEQA_ALL.score(item, "B")["accuracy"][0] for item in items) / len(items)
+        return sum(SCIENCEQA.score(item, "B")["accuracy"][0] for item in items) / len(items)
 
     assert (accuracy(with_image), accuracy(every)) == (1008 / 2017, 2120 / 4241)
 
@@ -82,7 +82,7 @@ def test_a_file_without_image_questions_is_refused_where_only_those_count(tmp_pa
     problem = {"question": "Which?", "choices": ["x", "y"], "answer": 0, "hint": "", "image": None}
     (folder / "problems.json").write_text(json.dumps({"1": problem}))
     (folder / "pid_splits.json").write_text(json.dumps({"test": ["1"]}))
-    assert [item.image for item in SCIENCEQA_ALL.load(tmp_path)] == [None]
+    assert [item.image for item in load_all(tmp_path)] == [None]
     with pytest.raises(DataError, match="no rows to ask"):
         SCIENCEQA.load(tmp_path)
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from repro.benchmarks.miniworld import sample_scene
+from repro.models import load_model
 from repro.models.lvlm import Lvlm, Prompt
 from repro.segments import Segments
 
@@ -65,6 +66,7 @@ def generate() -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], np.ndarra
                 **prompt.image_inputs,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
+                repetition_penalty=1.0,
                 return_dict_in_generate=True,
                 output_logits=True,
             )
@@ -78,13 +80,14 @@ def generate() -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], np.ndarra
 def eager_attention(lvlm: Lvlm) -> Callable[[Prompt, list[int]], np.ndarray]:
     """Attention probabilities [N, T, T] by transformers' own eager code, mean over heads."""
     # Loaded anew: transformers captures attentions by hooks that a deep copy would share with the original.
-    model = type(lvlm).load(lvlm.card, lvlm.path, lvlm.model.dtype, lvlm.device).model
-    model.set_attn_implementation("eager")
+    eager = load_model(lvlm.card.name, lvlm.path, lvlm.model.dtype, lvlm.device)
+    # Of the decoder alone, by hand: transformers switches only models whose own module calls its attention.
+    eager.decoder.config._attn_implementation = "eager"
 
     def run(prompt: Prompt, answer: list[int]) -> np.ndarray:
         with torch.inference_mode():
-            ids = lvlm.sequence(prompt, answer)
-            out = model(input_ids=ids, **prompt.image_inputs, output_attentions=True, use_cache=False)
+            embedded = eager.embed(lvlm.sequence(prompt, answer), prompt.image_inputs)
+            out = eager.decoder(inputs_embeds=embedded, output_attentions=True, use_cache=False)
         return torch.cat(out.attentions).float().mean(dim=1).cpu().numpy()
 
     return run

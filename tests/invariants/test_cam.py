@@ -15,10 +15,15 @@ pytestmark = pytest.mark.invariant
 HEAT_TOLERANCE = 1e-3
 
 
-def slow_heat(lvlm, prompt, answer, noise):
-    """LLaVA-CAM [2, N, tokens] by one forward and one backward pass per layer and noisy image [n, 3, H, W].
+def cells_of(prompt):
+    """The cell of the grid that each image token lies in, -1 where in none."""
+    return np.arange(len(prompt.segments.image)) if prompt.cells is None else prompt.cells
 
-    First with the gradients as they are, then with the positive ones alone.
+
+def slow_heat(lvlm, prompt, answer, noise):
+    """LLaVA-CAM [2, N, cells] by one forward and one backward pass per layer and noisy image [n, 3, H, W].
+
+    First with the gradients as they are, then with the positive ones alone. Tokens of one cell are summed.
     """
     rows = range(len(prompt.segments) - 1, len(prompt.segments) + len(answer) - 1)
     heat = np.zeros((2, lvlm.n_layers, len(prompt.segments.image)))
@@ -39,6 +44,8 @@ def slow_heat(lvlm, prompt, answer, noise):
             feature = found[0].detach()[0, prompt.segments.image].double().cpu().numpy()
             for kind, part in enumerate((gradient, np.maximum(gradient, 0))):
                 heat[kind, layer] += np.maximum(feature @ part.mean(axis=0), 0)
+    in_cell = cells_of(prompt)[:, None] == np.arange(prompt.grid[0] * prompt.grid[1])
+    heat = heat @ in_cell
     peak = heat.max(axis=2, keepdims=True)
     return np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0)
 
@@ -78,7 +85,8 @@ def test_heat_ends_where_the_image_does(lvlm, prompt, answer, keep):
                 heat[mode] = llava_cam(lvlm, prompt, answer)
         np.testing.assert_allclose(heat["drop"], heat["mask"], rtol=0, atol=HEAT_TOLERANCE)
         if after < lvlm.n_layers:
-            gone = ~np.isin(prompt.segments.image, cut.stay[0].cpu().numpy())
+            left = np.isin(prompt.segments.image, cut.stay[0].cpu().numpy())
+            gone = ~np.isin(np.arange(heat["drop"][0].size), cells_of(prompt)[left])
             for one in heat.values():
                 assert (one.reshape(lvlm.n_layers, -1)[after:, gone] == 0).all()
         if keep == 0:

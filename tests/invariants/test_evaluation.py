@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item, aggregate
 from repro.benchmarks.miniworld import asked_boxes
 from repro.cliff import held_out
+from repro.evaluation.answers import replay
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate, limited, make_prompt
+from repro.models import load_model
 from repro.models.card import FIXTURES
 from repro.protocols import ProtocolError, find_task
-from repro.report.sections import Measured, by_stratum, load, measure, save
+from repro.report.sections import Measured, by_stratum, heat_sections, load, measure, save
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.invariant
@@ -29,7 +32,7 @@ MINIWORLD = FIXTURES / "miniworld"
 def evaluation(lvlm, tmp_path_factory):
     """Eight scenes of TextVQA, with the log of the run."""
     items = limited(BENCHMARKS["textvqa"].load(MINIWORLD), 8)
-    log = tmp_path_factory.mktemp("run") / "answers.jsonl"
+    log = tmp_path_factory.mktemp("run") / f"{lvlm.card.name}-textvqa-official.jsonl"
     return evaluate(lvlm, BENCHMARKS["textvqa"], items, log=log, progress=False), log
 
 
@@ -51,6 +54,13 @@ def test_the_log_has_one_row_per_item_and_layer(lvlm, evaluation):
         assert tuple(row["accuracy"]) == tuple(result.parts["accuracy"][index[row["item"]], row["layer"]])
 
 
+def test_the_log_replayed_scores_as_the_run_did(evaluation):
+    result, log = evaluation
+    again = replay(log, MINIWORLD, allow_missing=True)
+    assert [item.id for item in again.items] == [item.id for item in result.items]
+    np.testing.assert_array_equal(again.parts["accuracy"], result.parts["accuracy"])
+
+
 def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
     result, _ = evaluation
     for item, answer in zip(result.items[:3], result.answers[:3], strict=True):
@@ -58,21 +68,15 @@ def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
         assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
 
 
-def test_rows_and_figures_carry_the_protocol(lvlm, evaluation, tmp_path):
+def test_rows_and_figures_carry_the_protocol(evaluation, tmp_path):
     result, log = evaluation
     assert result.protocol == "official"
     assert {json.loads(line)["protocol"] for line in log.read_text().splitlines()} == {"official"}
-    other = evaluate(
-        lvlm,
-        result.benchmark,
-        result.items[:2],
-        log=tmp_path / "rows.jsonl",
-        progress=False,
-        protocol="lmms-eval",
-    )
+    lvlm, log = load_model("llava-1.5"), tmp_path / "llava-1.5-textvqa-lmms-eval.jsonl"
+    other = evaluate(lvlm, result.benchmark, result.items[:2], log=log, progress=False, protocol="lmms-eval")
     assert other.protocol == "lmms-eval"
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert {row["protocol"] for row in rows} == {"lmms-eval"}
+    assert {json.loads(line)["protocol"] for line in log.read_text().splitlines()} == {"lmms-eval"}
+    assert replay(log, MINIWORLD, allow_missing=True).protocol == "lmms-eval"
     asked = make_prompt(lvlm, other.benchmark, other.items[0], "lmms-eval")
     assert other.prompt(lvlm, 0).text == asked.text
     assert lvlm.answer(asked, max_new_tokens=len(other.answers[0].ids)) == other.answers[0]
@@ -80,18 +84,18 @@ def test_rows_and_figures_carry_the_protocol(lvlm, evaluation, tmp_path):
         evaluate(lvlm, result.benchmark, result.items, progress=False, protocol="opera")
 
 
-def test_a_protocol_says_how_categories_are_averaged(lvlm):
+def test_a_protocol_says_how_categories_are_averaged():
     """Three categories, of which one is smaller: the mean of three and the figure of all differ."""
     said = [("random", True), ("random", False), ("popular", True), ("popular", True), ("adversarial", False)]
     items = [Item(str(i), Path(), "", True, stratum=stratum) for i, (stratum, _) in enumerate(said)]
     answers = [["Yes" if yes else "No"] for _, yes in said]
     figures, tables = {}, {}
     for protocol in ("official", "opera", "lmms-eval"):
-        task = find_task(protocol, lvlm.card.name, "pope")
+        task = find_task(protocol, "llava-1.5", "pope")
         scored = [task.score(item, answer) for item, [answer] in zip(items, answers, strict=True)]
         parts = {name: np.array([[row[name]] for row in scored]) for name in scored[0]}
         held = running.Evaluation(
-            lvlm.card.name, BENCHMARKS["pope"], protocol, items, [], parts, np.zeros((5, 1))
+            "llava-1.5", BENCHMARKS["pope"], protocol, items, [], parts, np.zeros((5, 1))
         )
         figures[protocol] = float(aggregate(parts["accuracy"], np.array(held.strata))[0])
         [(tables[protocol], header, rows)] = by_stratum(held)
@@ -196,10 +200,39 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
     for name in Measured.__dataclass_fields__:
         assert len(getattr(again, name)) == len(getattr(measured, name))
     np.testing.assert_array_equal(again.shares[0].raw, measured.shares[0].raw)
-    np.testing.assert_array_equal(again.heats[0].heat, measured.heats[0].heat)
-    np.testing.assert_array_equal(again.pointing[0].energy, measured.pointing[0].energy)
-    # The last layer's map is empty by construction, so nothing of it can point.
-    assert np.isnan(measured.pointing[0].energy[-1])
+    placed = make_prompt(lvlm, result.benchmark, result.items[0]).spatial
+    assert len(measured.heats) == len(measured.pointing) == placed
+    for one, other in zip(again.heats, measured.heats, strict=True):
+        np.testing.assert_array_equal(one.heat, other.heat)
+    for one, other in zip(again.pointing, measured.pointing, strict=True):
+        np.testing.assert_array_equal(one.energy, other.energy)
+        # The last layer's map is empty by construction, so nothing of it can point.
+        assert np.isnan(one.energy[-1])
+
+
+# The image tokens of InstructBLIP have no place in the picture.
+@pytest.mark.without("instructblip")
+def test_boxes_are_of_the_file_in_whatever_size_the_model_sees_it(lvlm, evaluation, monkeypatch):
+    whole, _ = evaluation
+    right = {"accuracy": np.ones_like(whole.parts["accuracy"])}
+    result = dataclasses.replace(whole, items=whole.items[:2], parts=right)
+    boxes = partial(asked_boxes, directory=MINIWORLD)
+    x, y, width, height = boxes(result.items[0])[0]
+    found, prompt = {}, lvlm.prompt
+    for wide, high in ((48, 48), (24, 96)):
+
+        def seen(*args, size=(wide, high)):
+            asked = prompt(*args)
+            return dataclasses.replace(asked, image=asked.image.resize(size))
+
+        monkeypatch.setattr(lvlm, "prompt", seen)
+        (row,), (found[wide],) = heat_sections(lvlm, result, boxes)
+        assert row.box == (x * wide / 48, y * high / 48, width * wide / 48, height * high / 48)
+        assert row.image.shape == (high, wide, 3)
+
+    np.testing.assert_array_equal(found[24].energy, found[48].energy)
+    covered = width * height / 48**2
+    assert found[24].area_share == found[48].area_share == pytest.approx(covered, abs=1e-6)
 
 
 def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypatch):
@@ -210,5 +243,6 @@ def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypa
     recorded.compare_with_record(result, update=True)
     recorded.compare_with_record(result)
     result.parts["accuracy"][3, 4, 0] += 0.3
-    with pytest.raises(AssertionError, match=r"1 of 88 answers .* by layer L: \{4: 1\}"):
+    answers = 8 * (lvlm.n_layers + 1)
+    with pytest.raises(AssertionError, match=rf"1 of {answers} answers .* by layer L: \{{4: 1\}}"):
         recorded.compare_with_record(result)

@@ -32,6 +32,8 @@ def test_the_model_is_frozen_and_in_evaluation_mode(lvlm):
     assert lvlm.n_layers == lvlm.decoder.config.num_hidden_layers
 
 
+# transformers has no processor for these; test_published_code.py compares with their authors' code.
+@pytest.mark.without("qwen-vl", "shikra", "intern-vl")
 def test_prompts_are_those_of_transformers_own_processor(lvlm, prompts, pictures):
     processor = AutoProcessor.from_pretrained(lvlm.path, local_files_only=True)
     for prompt, picture in zip(prompts, pictures, strict=True):
@@ -56,16 +58,44 @@ def test_embedding_and_decoding_by_parts_is_the_whole_model(lvlm, prompt, answer
     with torch.inference_mode():
         hidden = lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
         found = lvlm.head(hidden)[0]
+        expected = lvlm.model(input_ids=lvlm.sequence(prompt, answer), **prompt.image_inputs).logits[0]
 
-    assert_close(found.cpu(), lvlm.logits(prompt, answer).cpu())
+    assert_close(found.cpu(), expected.cpu())
+
+
+# InternVL-Chat's vocabulary has no image token that an answer could hold.
+@pytest.mark.without("intern-vl")
+def test_an_answer_that_holds_the_image_token_is_no_image(lvlm, prompt, generate):
+    """Teacher forced, decoded, swept and truncated alike."""
+    token = lvlm.image_token_id
+
+    def insist(module, args, logits):
+        return logits + 1e4 * (torch.arange(logits.shape[-1], device=logits.device) == token)
+
+    handle = lvlm.head.register_forward_hook(insist)
+    try:
+        ids, logits = generate(lvlm, prompt, NEW_TOKENS)
+        assert ids == (token,) * NEW_TOKENS
+        others = np.arange(logits.shape[1]) != token
+        assert_close(lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu()[:, others], logits[:, others])
+        [swept] = sweep(lvlm, [prompt], NEW_TOKENS)
+        for after, answer in enumerate(swept.answers):
+            assert answer.ids == ids
+            with truncated(lvlm, after):
+                _, decoded = generate(lvlm, prompt, NEW_TOKENS)
+                forced = lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu()
+                assert_close(forced[:, others], decoded[:, others])
+                np.testing.assert_allclose(attention_shares(lvlm, prompt, ids).raw.sum(-1), 1, atol=1e-5)
+        assert np.isfinite(llava_cam(lvlm, prompt, ids)).all()
+    finally:
+        handle.remove()
 
 
 def test_a_batch_is_embedded_as_its_prompts_alone(lvlm, prompts):
     length = min(len(prompt.segments) for prompt in prompts)
     ids = torch.cat([prompt.input_ids[:, :length] for prompt in prompts])
-    images = {key: torch.cat([p.image_inputs[key] for p in prompts]) for key in prompts[0].image_inputs}
     with torch.inference_mode():
-        together = lvlm.embed(ids, images)
+        together = lvlm.embed(ids, lvlm.batched(prompts))
         alone = torch.cat([lvlm.embed(p.input_ids[:, :length], p.image_inputs) for p in prompts])
 
     assert_close(together.cpu(), alone.cpu())
@@ -83,8 +113,9 @@ def test_later_tokens_never_change_earlier_rows(lvlm, prompt, answer):
 
     def every_layer(ids):
         with torch.inference_mode():
-            out = lvlm.model(input_ids=ids, **prompt.image_inputs, use_cache=False, output_hidden_states=True)
-        return [*(hidden[0] for hidden in out.hidden_states), out.logits[0]]
+            embedded = lvlm.embed(ids, prompt.image_inputs)
+            out = lvlm.decoder(inputs_embeds=embedded, use_cache=False, output_hidden_states=True)
+            return [*(hidden[0] for hidden in out.hidden_states), lvlm.head(out.last_hidden_state)[0]]
 
     plain = every_layer(whole)
     assert len(plain) == lvlm.n_layers + 2
@@ -103,7 +134,7 @@ def test_noise_is_in_units_of_pixel_values(lvlm):
 
     found = lvlm.with_noise(dark, torch.full((2, *expected.shape[1:]), 20 / 255))["pixel_values"]
 
-    assert_close(found.cpu(), expected.expand(2, -1, -1, -1).cpu())
+    assert_close(found.cpu(), expected.expand(2, *expected.shape[1:]).cpu())
 
 
 class Untouched:

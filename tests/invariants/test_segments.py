@@ -59,5 +59,8 @@ def test_the_image_stands_where_the_ids_say(lvlm, prompts):
 
         assert len(prompt.segments) == prompt.input_ids.shape[1]
         assert prompt.segments.image.tolist() == np.flatnonzero(is_image).tolist()
-        assert len(prompt.segments.image) == prompt.grid[0] * prompt.grid[1]
+        rows, columns = prompt.grid
+        cells = np.arange(len(prompt.segments.image)) if prompt.cells is None else prompt.cells
+        assert len(cells) == len(prompt.segments.image)
+        assert set(cells) - {-1} == set(range(rows * columns)), "every cell of the grid has its tokens"
         assert prompt.segments.user[-1] == len(prompt.segments) - 1

@@ -51,19 +51,21 @@ def test_answers_are_cut_off_as_generate_cuts_them(lvlm, prompt):
 
 
 def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
-    """A token that the model says anyway is made to end its answers."""
+    """Tokens that the model says where nothing ends its answers are made to end them, beside its own."""
+    own = lvlm.stop_ids
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", None)
     free = sweep(lvlm, prompts, NEW_TOKENS)
-    stop = free[0].answers[-1].ids[1]
-    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", [*sorted(lvlm.stop_ids), stop])
+    stop = {*own, free[0].answers[-1].ids[1], free[1].answers[-1].ids[2]}
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", sorted(stop))
 
     stopped = sweep(lvlm, prompts, NEW_TOKENS)
 
     for prompt, before, after in zip(prompts, free, stopped, strict=True):
         for whole, cut in zip(before.answers, after.answers, strict=True):
-            end = whole.ids.index(stop) + 1 if stop in whole.ids else len(whole.ids)
+            end = next((i + 1 for i, token in enumerate(whole.ids) if token in stop), NEW_TOKENS)
             assert cut.ids == whole.ids[:end]
         assert after.answers[-1] == lvlm.answer(prompt, NEW_TOKENS)
-    assert len(stopped[0].answers[-1].ids) <= 2
+    assert len(stopped[0].answers[-1].ids) <= 2 and len(stopped[1].answers[-1].ids) <= 3
 
 
 def test_a_penalty_divides_the_logits_of_tokens_already_given(lvlm, prompt, monkeypatch):

@@ -84,16 +84,18 @@ def test_the_three_ways_agree_wherever_the_image_stands(lvlm, rearranged, genera
 
 @pytest.fixture(scope="module")
 def grouped(lvlm):
-    """The architecture with two query heads per key head, and random weights."""
-    config = copy.deepcopy(lvlm.model.config)
-    heads = config.text_config.num_attention_heads
-    config.text_config.num_key_value_heads = heads // 2
-    # Wide enough that attention is far from uniform.
-    config.text_config.initializer_range = 0.1
+    """The model with two query heads per key head: attention anew, with random weights."""
+    made = type(lvlm)(lvlm.card, copy.deepcopy(lvlm.model), lvlm.processor, lvlm.path)
+    config = made.decoder.config
+    config.num_key_value_heads = config.num_attention_heads // 2
     torch.manual_seed(0)
-    model = type(lvlm.model)(config).to(lvlm.device, lvlm.model.dtype)
-    model.generation_config = lvlm.generation_config
-    return type(lvlm)(lvlm.card, model, lvlm.processor, lvlm.path)
+    for index, layer in enumerate(made.decoder.layers):
+        attention = type(layer.self_attn)(config, index).to(lvlm.device, lvlm.model.dtype)
+        for parameter in attention.parameters():
+            # Wide enough that attention is far from uniform.
+            torch.nn.init.normal_(parameter, std=0.1)
+        layer.self_attn = attention.eval().requires_grad_(False)
+    return made
 
 
 def test_the_three_ways_agree_under_grouped_query_attention(grouped, prompt, generate):
@@ -215,12 +217,14 @@ def test_masking_hides_every_image_key_after_the_cut(lvlm, prompt, generate):
             assert not (hidden_keys if mask.dtype == torch.bool else hidden_keys == 0).any()
 
 
-def test_system_tokens_do_not_depend_on_the_cut(lvlm, prompt):
-    system = torch.from_numpy(prompt.segments.system)
+def test_system_tokens_do_not_depend_on_the_cut(lvlm, shifted):
+    # Shifted, because InstructBLIP's own prompts have no token before the image.
+    system = torch.from_numpy(shifted.segments.system)
+    assert len(system) > 0
 
     def system_states():
         with layers_watched(lvlm) as calls:
-            lvlm.logits(prompt)
+            lvlm.logits(shifted)
         return torch.stack([call[1][0][system] for call in calls]).cpu().numpy()
 
     plain = system_states()
@@ -235,20 +239,20 @@ def test_system_tokens_do_not_depend_on_the_cut(lvlm, prompt):
 def test_a_left_padded_batch_answers_as_its_prompts_alone(lvlm, prompts, generate, mode, keep):
     pair = prompts[:2]
     width = max(len(one.segments) for one in pair)
-    ids = torch.full((2, width), lvlm.tokenizer.pad_token_id, device=lvlm.device)
+    ids = torch.full((2, width), lvlm.generation_config.pad_token_id, device=lvlm.device)
     mask = torch.zeros_like(ids)
     for row, one in enumerate(pair):
         ids[row, width - len(one.segments) :] = one.input_ids[0]
         mask[row, width - len(one.segments) :] = 1
-    images = {name: torch.cat([one.image_inputs[name] for one in pair]) for name in pair[0].image_inputs}
     for after in range(0, lvlm.n_layers + 1, 2):
         with truncated(lvlm, after, keep=keep, mode=mode):
             out = lvlm.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                **images,
+                **lvlm.batched(pair),
                 max_new_tokens=NEW_TOKENS,
                 do_sample=False,
+                repetition_penalty=1.0,
                 return_dict_in_generate=True,
                 output_logits=True,
             )
@@ -265,12 +269,16 @@ def test_decoding_by_hand_equals_generate(lvlm, prompt, generate, mode):
     for after in (0, 1, lvlm.n_layers):
         with truncated(lvlm, after, mode=mode), torch.inference_mode():
             ids, expected = generate(lvlm, prompt, NEW_TOKENS)
-            out = lvlm.model(input_ids=prompt.input_ids, **prompt.image_inputs, use_cache=True)
-            steps = [out.logits[0, -1]]
+            out = lvlm.decoder(
+                inputs_embeds=lvlm.embed(prompt.input_ids, prompt.image_inputs), use_cache=True
+            )
+            steps = [lvlm.head(out.last_hidden_state)[0, -1]]
             for token in ids[:-1]:
-                token = torch.tensor([[token]], device=lvlm.device)
-                out = lvlm.model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
-                steps.append(out.logits[0, -1])
+                embedded = lvlm.embeddings(torch.tensor([[token]], device=lvlm.device))
+                out = lvlm.decoder(
+                    inputs_embeds=embedded, past_key_values=out.past_key_values, use_cache=True
+                )
+                steps.append(lvlm.head(out.last_hidden_state)[0, -1])
 
         assert_close(torch.stack(steps).cpu(), expected)
 
@@ -280,10 +288,11 @@ def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, an
     rest = torch.tensor([answer], device=lvlm.device)
     for after in range(lvlm.n_layers + 1):
         with truncated(lvlm, after, mode=mode), torch.inference_mode():
-            cache = lvlm.model(
-                input_ids=prompt.input_ids, **prompt.image_inputs, use_cache=True
-            ).past_key_values
-            in_two = lvlm.model(input_ids=rest, past_key_values=cache, use_cache=True).logits[0]
+            embedded = lvlm.embed(prompt.input_ids, prompt.image_inputs)
+            cache = lvlm.decoder(inputs_embeds=embedded, use_cache=True).past_key_values
+            embedded = lvlm.embeddings(rest)
+            out = lvlm.decoder(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+            in_two = lvlm.head(out.last_hidden_state)[0]
             in_one = lvlm.logits(prompt, answer)[-len(answer) :]
 
         assert_close(in_two.cpu(), in_one.cpu())
@@ -356,7 +365,7 @@ def test_more_tokens_kept_than_the_image_has_are_refused(lvlm, prompt):
         lvlm.logits(prompt)
 
 
-def test_text_without_an_image_is_refused(lvlm):
+def test_text_without_an_image_is_refused(lvlm, prompt):
     ids = torch.tensor([[5, 6, 7]], device=lvlm.device)
     with pytest.raises(ValueError, match="no image token"), truncated(lvlm, 1):
-        lvlm.model(input_ids=ids)
+        lvlm.model(input_ids=ids, **prompt.image_inputs)

@@ -1,4 +1,4 @@
-"""The report prints what it was given, for everyone, and nothing it was given can take it over."""
+"""The page prints what it was given, for everyone, and nothing it was given can take it over."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import unicodedata
 import warnings
-from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,82 +18,19 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from repro.report import page as page_module
 from repro.report import text
-from repro.report.cam_figure import figures3_4, overlay
-from repro.report.data import Curve, HeatRow, Pointing, Report, Shares, TableRow
-from repro.report.figures import WIDTH, benchmark_colours, figure2, figure5, figure_pointing, png
+from repro.report.data import Pointing, Report, Shares
 from repro.report.page import FILES, ReportError, check_writable, write_report
 
 pytestmark = pytest.mark.invariant
 
-PHONE = 358  # CSS pixels that a 390-pixel phone leaves for a figure
 HOSTILE = (
     "\"><script>alert(1)</script>'><img src=x onerror=alert(1)></title></style>{{ 7*7 }}&lt;"
     "\x00\x07\x1b[31m\x7f\x9b\u202egnp.exe\u2066\u200b\u2028 $x^2$ $\\frac{ \ud800 日本語 🎉"
 )
-
-
-def curve(n_layers: int = 10, **changes) -> Curve:
-    score = np.linspace(0.5123, 0.8471, n_layers + 1)
-    given = {
-        "benchmark": "POPE", "metric": "Acc", "score": score, "low": score - 0.021, "high": score + 0.019,
-        "cliff": n_layers - 2, "cliff_interval": (n_layers - 3, n_layers - 1),
-        "non_inferior": np.arange(n_layers + 1) >= n_layers - 2, "chance": 0.5,
-        "probability": np.linspace(0.1234, 0.9, n_layers + 1), "limit": score[-1] - 0.03, "n": 612,
-    }  # fmt: skip
-    return Curve(**(given | changes))
-
-
-def shares(n_layers: int = 10) -> Shares:
-    image = np.linspace(0.5432, 0.0321, n_layers)
-    mean = np.stack([0.9 - image, image, np.full(n_layers, 0.1)], axis=1)
-    raw = np.concatenate([0.95 * mean, np.full((n_layers, 1), 0.05)], axis=1)
-    return Shares("POPE", mean, mean - 0.011, mean + 0.012, raw, n=77)
-
-
-def heats(n_layers: int = 10, size: tuple[int, int] = (48, 48), **changes) -> HeatRow:
-    rng = np.random.default_rng(0)
-    heat = rng.random((n_layers, 6, 6), dtype=np.float32)
-    heat[-1] = 0
-    image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-    row = HeatRow("POPE", "Is there a donut in the image?", "Yes", image, heat, (12, 6, 24, 18))
-    return replace(row, **changes)
-
-
-def pointing(n_layers: int = 10) -> Pointing:
-    energy = np.linspace(0.6543, 0.1, n_layers)
-    energy[-1] = np.nan
-    return Pointing("POPE", energy, energy - 0.031, energy + 0.032, 0.0987, 41)
-
-
-def row(**changes) -> TableRow:
-    given = TableRow(
-        "llava-mini", "POPE", "Acc", True, 612, 0.8471, (0.8212, 0.8734), 6, (5, 7), 0.8551,
-        (0.8312, 0.8799), 0.0080,
-        (-0.0021, 0.0178), 10, 306, "official",
-    )  # fmt: skip
-    return replace(given, **changes)
-
-
-def full_report(n_layers: int = 10) -> Report:
-    return Report(
-        title="Where information flows",
-        command="pytest -m table1 --report out",
-        created="2024-06-10T08:00:00+00:00",
-        environment={"torch": "2.9.0"},
-        table=[row(), row(metric="CHAIR_s", higher_is_better=False, difference=-0.0123)],
-        curves=[curve(n_layers)],
-        shares=[shares(n_layers)],
-        heats=[heats(n_layers)],
-        pointing=[pointing(n_layers)],
-        notes=["llava-mini is a miniature on rendered scenes."],
-        recorded=[("Claims", ("claim", "verdict"), [("image share falls", "holds")])],
-    )
 
 
 class Page(HTMLParser):
@@ -126,15 +62,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
-    return write_report(full_report(), tmp_path_factory.mktemp("report"))
-
-
-def texts(figure: Figure) -> list[str]:
-    return [item.get_text() for axes in figure.axes for item in axes.findobj(matplotlib.text.Text)]
-
-
-# The page
+def written(tmp_path_factory, sample) -> Path:
+    return write_report(sample.full_report(), tmp_path_factory.mktemp("report"))
 
 
 def test_page_needs_nothing_but_itself(written):
@@ -189,9 +118,9 @@ def test_table_prints_every_number_with_its_interval(written, number):
     assert number in Page(written).text.replace("\xa0", " ")
 
 
-def test_figures_come_with_their_numbers(written):
+def test_figures_come_with_their_numbers(written, sample):
     page = Page(written).text
-    given = full_report()
+    given = sample.full_report()
     for part, shown in (
         (given.curves[0], given.curves[0].score),
         (given.pointing[0], given.pointing[0].energy),
@@ -219,16 +148,16 @@ def test_every_figure_has_alternative_text_and_equations(written):
         assert equations in page.text
 
 
-def test_hostile_text_never_becomes_markup(tmp_path):
+def test_hostile_text_never_becomes_markup(tmp_path, sample):
     def told(words: str) -> Page:
-        report = full_report()
+        report = sample.full_report()
         hostile = replace(
             report, title=words, command=words, created=words, environment={words: words}, notes=[words],
-            table=[row(model=words, benchmark=words, metric=words)],
-            curves=[curve(benchmark=words, metric=words)],
-            shares=[replace(shares(), benchmark=words)],
-            heats=[heats(benchmark=words, question=words, answer=words)],
-            pointing=[replace(pointing(), benchmark=words)],
+            table=[sample.row(model=words, benchmark=words, metric=words)],
+            curves=[sample.curve(benchmark=words, metric=words)],
+            shares=[replace(sample.shares(), benchmark=words)],
+            heats=[sample.heats(benchmark=words, question=words, answer=words)],
+            pointing=[replace(sample.pointing(), benchmark=words)],
             recorded=[(words, [words], [[words]])],
         )  # fmt: skip
         return Page(write_report(hostile, tmp_path))
@@ -247,16 +176,18 @@ def test_hostile_text_never_becomes_markup(tmp_path):
         assert shown in hostile.text
 
 
-def test_long_text_is_cut_for_display(tmp_path):
-    report = Report("t", "c", "now", heats=[heats(question="W" * 5000, answer="")], notes=["N" * 90_000])
+def test_long_text_is_cut_for_display(tmp_path, sample):
+    report = Report(
+        "t", "c", "now", heats=[sample.heats(question="W" * 5000, answer="")], notes=["N" * 90_000]
+    )
     page = Page(write_report(report, tmp_path))
     assert "W" * 299 + "…" in page.text and "W" * 300 not in page.source
     assert "N" * 3999 + "…" in page.text and "N" * 4000 not in page.source
     assert "(nothing)" in page.text
 
 
-def test_empty_sections_are_left_out(tmp_path):
-    write_report(full_report(), tmp_path)
+def test_empty_sections_are_left_out(tmp_path, sample):
+    write_report(sample.full_report(), tmp_path)
     (tmp_path / "own-notes.png").write_bytes(b"kept")
     page = Page(write_report(Report("Nothing yet", "pytest", "now"), tmp_path))
     assert "img" not in page.tags and "table" not in page.tags
@@ -265,26 +196,26 @@ def test_empty_sections_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["curves", "shares", "heats", "pointing", "table", "recorded"])
-def test_every_section_stands_alone(tmp_path, name):
-    report = Report("One", "pytest", "now", **{name: getattr(full_report(), name)})
+def test_every_section_stands_alone(tmp_path, name, sample):
+    report = Report("One", "pytest", "now", **{name: getattr(sample.full_report(), name)})
     page = Page(write_report(report, tmp_path))
     assert page.tags.count("section") == 2
     assert len(list(tmp_path.glob("*.png"))) == page.tags.count("img") == (name not in ("table", "recorded"))
 
 
-def test_undefined_values_are_said_to_be_undefined(tmp_path):
+def test_undefined_values_are_said_to_be_undefined(tmp_path, sample):
     nan = math.nan
     nothing = np.full(11, nan)
     report = Report(
         "t", "c", "now",
-        table=[row(baseline=nan, baseline_interval=(nan, nan), cliff=None, cliff_interval=None, at_cliff=nan,
-                   at_cliff_interval=(nan, nan),
-                   difference=nan, difference_interval=(-math.inf, math.inf))],
-        curves=[curve(score=nothing, low=nothing, high=nothing, cliff=None, cliff_interval=None, chance=None,
-                      probability=None, limit=None, n=None),
-                curve(low=np.full(11, -math.inf), high=np.full(11, math.inf))],
+        table=[sample.row(baseline=nan, baseline_interval=(nan, nan), cliff=None, cliff_interval=None,
+                          at_cliff=nan, at_cliff_interval=(nan, nan),
+                          difference=nan, difference_interval=(-math.inf, math.inf))],
+        curves=[sample.curve(score=nothing, low=nothing, high=nothing, cliff=None, cliff_interval=None,
+                             chance=None, probability=None, limit=None, n=None),
+                sample.curve(low=np.full(11, -math.inf), high=np.full(11, math.inf))],
         shares=[Shares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan))],
-        heats=[heats(heat=np.full((10, 6, 6), nan), box=None)],
+        heats=[sample.heats(heat=np.full((10, 6, 6), nan), box=None)],
         pointing=[Pointing("x", *(np.full(10, nan),) * 3, nan, 0)],
     )  # fmt: skip
     with warnings.catch_warnings():
@@ -312,10 +243,10 @@ def test_figures_lie_beside_the_page_and_inside_it(written):
             assert ("img", "width", str(picture.width)) in page.attributes
 
 
-def test_same_report_gives_the_same_bytes_whatever_the_matplotlibrc(written, tmp_path):
+def test_same_report_gives_the_same_bytes_whatever_the_matplotlibrc(written, tmp_path, sample):
     changed = {"font.size": 20.0, "text.usetex": True, "figure.facecolor": "red", "savefig.dpi": 10}
     with matplotlib.rc_context(changed):
-        again = write_report(full_report(), tmp_path)
+        again = write_report(sample.full_report(), tmp_path)
         assert matplotlib.rcParams["font.size"] == 20.0 and matplotlib.rcParams["text.usetex"]
     for name in ("index.html", *FILES):
         assert (again.parent / name).read_bytes() == (written.parent / name).read_bytes(), name
@@ -367,149 +298,13 @@ def test_a_failed_write_keeps_the_old_page(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
 
 
-def test_page_of_32_layers_and_four_tasks_stays_small(tmp_path):
+def test_page_of_32_layers_and_four_tasks_stays_small(tmp_path, sample):
     """Photographs, modelled as noise, compress worst."""
     report = replace(
-        full_report(32), curves=[curve(32)] * 6, shares=[shares(32)] * 4,
-        heats=[heats(32, size=(336, 336))] * 4, pointing=[pointing(32)] * 4,
+        sample.full_report(32), curves=[sample.curve(32)] * 6, shares=[sample.shares(32)] * 4,
+        heats=[sample.heats(32, size=(336, 336))] * 4, pointing=[sample.pointing(32)] * 4,
     )  # fmt: skip
     assert write_report(report, tmp_path).stat().st_size < 2_000_000
-
-
-# Figures
-
-
-def test_curve_is_drawn_as_given():
-    given = curve()
-    figure = figure5([given])
-    panel, second = figure.axes
-    drawn = [line.get_xydata() for line in panel.lines]
-    full = next(xy for xy in drawn if len(xy) == 11)
-    np.testing.assert_allclose(full, np.stack([np.arange(11), 100 * given.score], axis=1))
-    filled = [xy for xy, line in zip(drawn, panel.lines, strict=True)
-              if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]  # fmt: skip
-    assert [list(xy[:, 0]) for xy in filled] == [[8, 9, 10]]
-    heights = {round(float(xy[0, 1]), 6) for xy in drawn if len(xy) == 2 and xy[0, 1] == xy[1, 1]}
-    assert heights == {84.71, 81.71, 50.0}, "baseline, limit and chance"
-    assert any(len(xy) == 2 and xy[0, 0] == xy[1, 0] == 8 for xy in drawn), "the cliff layer"
-    (span,) = [patch for patch in second.patches if isinstance(patch, Rectangle)]
-    assert span.get_x() < 7 and span.get_x() + span.get_width() > 9
-    np.testing.assert_allclose(second.lines[0].get_ydata(), 100 * given.probability)
-    assert "cliff 8 [7, 9], n = 612" in texts(figure)
-
-
-def test_small_differences_are_not_blown_up():
-    flat = np.full(11, 0.8)
-    panel = figure5([curve(score=flat, low=flat, high=flat, chance=None, limit=None, probability=None)]).axes[
-        0
-    ]
-    low, high = panel.get_ylim()
-    assert low <= 75 and high >= 85
-
-
-@pytest.mark.parametrize("n_layers", [1, 2, 10, 32])
-def test_layers_are_counted_from_one(n_layers):
-    for figure in (figure2([shares(n_layers)]), figure_pointing([pointing(n_layers)])):
-        assert list(figure.axes[0].lines[0].get_xdata()) == list(range(1, n_layers + 1))
-    labels = [name for name in texts(figures3_4([heats(n_layers)])) if name.startswith("layer")]
-    assert labels == [f"layer {i}" for i in range(1, n_layers + 1)]
-
-
-def test_segments_and_benchmarks_keep_their_colours():
-    first, second = figure2([shares(), shares()]).axes
-    colours = [line.get_color() for line in first.lines[:3]]
-    assert colours == [line.get_color() for line in second.lines[:3]] and len(set(colours)) == 3
-    names = benchmark_colours(["POPE", "SQA", "POPE"])
-    assert list(names) == ["POPE", "SQA"] and not set(names.values()) & set(colours)
-    panel = figure5([curve(benchmark="SQA", probability=None)], names).axes[0]
-    assert names["SQA"] in [line.get_color() for line in panel.lines]
-
-
-def test_dollar_signs_and_missing_glyphs_are_drawn_as_text():
-    odd = "$\\frac{$ 日本 🎉"  # two dollar signs: a formula, and a broken one
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for figure in (
-            figure5([curve(benchmark=odd)]),
-            figure2([replace(shares(), benchmark=odd)]),
-            figure_pointing([replace(pointing(), benchmark=odd)]),
-            figures3_4([heats(benchmark=odd, question=odd, answer=odd)]),
-        ):
-            png(figure)
-            shown = [part for part in texts(figure) if "$\\frac{$ □□ □" in part]
-            assert shown, texts(figure)
-
-
-def test_last_cam_is_labelled_zero_by_construction():
-    wrong = heats().heat.copy()
-    wrong[-1, 0, 0] = 0.1
-    wrong[3] = 0
-    labels = Counter(texts(figures3_4([heats(), heats(), heats(heat=wrong)])))
-    assert labels["zero by\nconstruction"] == 2
-    assert labels["should be\nzero"] == 1 and labels["zero"] == 1
-
-
-@pytest.mark.parametrize("size", [(48, 48), (480, 640), (640, 480), (30, 300)])
-def test_cells_are_legible_on_a_phone_and_the_box_sits_on_the_object(size):
-    height, width = size
-    box = (width / 4, height / 8, width / 2, height / 4)
-    axes = figures3_4([heats(10, size=size, box=box)]).axes[0]
-    cells = axes.images[1:11]
-    frames = [patch for patch in axes.patches if patch.get_edgecolor()[:3] == (1.0, 1.0, 1.0)][1:11]
-    assert len(cells) == len(frames) == 10
-    for cell, frame in zip(cells, frames, strict=True):
-        left, right, bottom, top = cell.get_extent()
-        assert max(right - left, bottom - top) / WIDTH * PHONE >= 60
-        assert (bottom - top) / (right - left) == pytest.approx(height / width, rel=0.02)
-        assert frame.get_x() - left == pytest.approx((right - left) / 4, rel=0.02)
-        assert frame.get_y() - top == pytest.approx((bottom - top) / 8, rel=0.05)
-        assert frame.get_width() == pytest.approx((right - left) / 2, rel=0.02)
-
-
-def test_overlay_is_grey_where_there_is_no_heat_and_bilinear_between():
-    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    cold = overlay(image, np.zeros((4, 4)))
-    assert (cold == cold[..., :1]).all()
-    ramp = overlay(np.full((1, 64, 3), 128, dtype=np.uint8), np.array([[0.0, 1.0]]))[0].astype(int)
-    redness = ramp[:, 0] - ramp[:, 2]
-    assert redness[0] == 0 and redness[-1] > 40
-    assert len(np.unique(ramp, axis=0)) > 20, "a step, not a slope"
-
-
-def test_png_shrinks_until_it_fits_and_keeps_white():
-    figure = Figure(figsize=(2, 2))
-    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
-    axes.imshow(np.random.default_rng(0).random((300, 300, 3)), interpolation="nearest")
-    free, tight = png(figure, 10**7), png(figure, 60_000)
-    assert len(tight) <= 60_000 < len(free)
-    with Image.open(io.BytesIO(tight)) as picture:
-        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("draw", [figure5, figure2, figures3_4, figure_pointing])
-def test_nothing_to_draw_is_an_error(draw):
-    with pytest.raises(ValueError, match="to draw"):
-        draw([])
-
-
-@pytest.mark.parametrize(
-    "build, named",
-    [
-        (lambda: curve(low=np.zeros(10)), "low has shape [10], expected [11]"),
-        (lambda: curve(probability=np.zeros(3)), "probability has shape [3], expected [11]"),
-        (lambda: replace(shares(), raw=np.zeros((10, 3))), "raw has shape [10, 3], expected [10, 4]"),
-        (lambda: heats(heat=np.zeros((6, 6))), "heat has shape [6, 6]"),
-        (lambda: heats(image=np.zeros((4, 4, 3))), "image is float64 [4, 4, 3]"),
-        (lambda: replace(pointing(), high=np.zeros(4)), "high has shape [4], expected [10]"),
-    ],
-)
-def test_misshapen_arrays_are_named(build, named):
-    with pytest.raises(ValueError) as caught:
-        build()
-    assert named in str(caught.value)
-
-
-# Text
 
 
 def test_visible_spells_out_what_cannot_be_seen():

@@ -1,0 +1,1 @@
+"""What arXiv 2406.06579 states, as data, and measured figures against it."""

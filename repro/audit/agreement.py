@@ -1,0 +1,117 @@
+"""Do measured figures agree with the paper's, within the error that the number of items leaves to both?
+
+**Tolerance.** A measured figure m agrees with a printed one p where |m - p| <= 1.96 sqrt(SE_m^2 + SE_p^2), the
+two-sided 95 % limit for a difference of independent figures. It is wide rather than narrow where both come from
+the same questions, whose difficulty they share.
+
+- SE_m: half of the width of the measured 95 % bootstrap interval (``repro.cliff``, images drawn whole), over 1.96.
+- SE_p of an accuracy: sqrt(p (1 - p) / n), n being the data set's item count (``repro.audit.paper.ITEMS``).
+- SE_p of F1, CHAIR_i and TextVQA's soft score: SE_m sqrt(n_m / n). The paper gives no spread, so the spread is the
+  one measured on n_m items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from repro.audit.paper import CLIFF_LAYERS, ITEMS, TABLE_1, Cell
+from repro.cliff import Comparison, HeldOut, compare, halves
+from repro.evaluation.run import Evaluation
+
+Z = 1.96
+#: Each item is right or wrong, and nothing between.
+ACCURACIES = {("pope", "accuracy"), ("scienceqa", "accuracy")}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A measured figure beside the paper's: whether they agree, and all that says so in one line."""
+
+    agrees: bool
+    line: str
+
+
+def cells_of(model: str, benchmark: str) -> list[Cell]:
+    """The rows of Table 1 with figures for a model on a benchmark; LLaVA-1.6 has none, Shikra none for TextVQA."""
+    return [
+        cell
+        for cell in TABLE_1
+        if (cell.model, cell.benchmark) == (model, benchmark) and cell.baseline is not None
+    ]
+
+
+def tolerance(printed: float, items: int, half: float, n: int, accuracy: bool) -> float:
+    """Largest difference that still agrees; see this module.
+
+    Args:
+        printed: the paper's figure in [0, 1], of ``items`` items.
+        half: half of the width of the 95 % interval measured on n items.
+        accuracy: each item is right or wrong.
+    """
+    measured = half / Z
+    of_paper = (printed * (1 - printed) / items) ** 0.5 if accuracy else measured * (n / items) ** 0.5
+    return Z * (measured**2 + of_paper**2) ** 0.5
+
+
+def compared(evaluation: Evaluation, held: HeldOut) -> list[Compared]:
+    """Every figure the paper has for the model on the benchmark, beside the measured one.
+
+    The baseline is measured on all items. The score at the cliff layer is that of the half that had no part in
+    choosing the layer; the paper's layer was chosen on the items that its score is of.
+    """
+    lines = []
+    name, strata, images = evaluation.benchmark.name, np.array(evaluation.strata), np.array(evaluation.images)
+    reporting = ~halves(strata, evaluation.images)
+    metrics = {metric.name: metric for metric in evaluation.benchmark.metrics}
+    for cell in cells_of(evaluation.model, name):
+        parts, better = evaluation.parts[cell.metric], metrics[cell.metric].higher_is_better
+        whole = compare(parts, strata, better, clusters=images.tolist())
+        half = compare(parts[reporting], strata[reporting], better, clusters=images[reporting].tolist())
+        assert cell.baseline is not None and cell.at_cliff is not None
+        lines.append(_score(cell, "baseline", whole, -1, len(strata), cell.baseline))
+        lines.append(
+            _score(cell, "at the cliff layer", half, held.cliff.layer, held.reported_on, cell.at_cliff)
+        )
+    for stated in CLIFF_LAYERS:
+        if (stated.model, stated.benchmark) == (evaluation.model, name):
+            low, high = held.cliff.interval
+            agrees = any(low <= layer <= high for layer in stated.layers)
+            lines.append(
+                Compared(
+                    agrees,
+                    f"cliff layer: measured {held.cliff.layer} on {held.chosen_on} items, 95 % interval "
+                    f"[{low}, {high}]; the paper's is {' or '.join(map(str, stated.layers))} ({stated.place}), "
+                    f"{'inside' if agrees else 'OUTSIDE'}",
+                )
+            )
+    return lines
+
+
+def _score(cell: Cell, which: str, seen: Comparison, at: int, n: int, printed: float) -> Compared:
+    score, low, high = (100 * float(values[at]) for values in (seen.score, seen.score_low, seen.score_high))
+    items = ITEMS[cell.benchmark]
+    accuracy = (cell.benchmark, cell.metric) in ACCURACIES
+    allowed = 100 * tolerance(printed / 100, items, (high - low) / 200, n, accuracy)
+    # An undefined score or interval agrees with nothing.
+    agrees = bool(np.isfinite(allowed)) and abs(score - printed) <= allowed
+    return Compared(
+        agrees,
+        f"{cell.metric}, {which}: measured {score:.2f} % on {n} items, 95 % interval [{low:.2f}, {high:.2f}]; the "
+        f"paper's is {printed:.2f} % on {items} ({cell.place}); difference {score - printed:+.2f} points, "
+        f"tolerance {allowed:.2f}{'' if agrees else ', EXCEEDED'}",
+    )
+
+
+def compare_with_paper(evaluation: Evaluation, held: HeldOut) -> None:
+    """AssertionError unless every figure agrees with the paper's; its message has a line for each of them."""
+    found = compared(evaluation, held)
+    odd = [one for one in found if not one.agrees]
+    if odd:
+        first = (
+            f"{evaluation.model} on {evaluation.benchmark.title}, protocol {evaluation.protocol}: {len(odd)} of "
+            f"{len(found)} figures do not agree with the paper's (tolerance: 1.96 standard errors of the "
+            "difference)"
+        )
+        raise AssertionError("\n".join([first, *(one.line for one in found)]))

@@ -1,0 +1,164 @@
+"""The questions that answers recorded elsewhere may belong to, as others publish them.
+
+Besides the layout of each benchmark's own module, under a data directory DIR::
+
+    DIR/pope/*/coco_pope_{random,popular,adversarial}.json   several published versions side by side
+    DIR/*/llava_pope_test.jsonl                              LLaVA's ids for one of them
+    DIR/*/llava_test_CQM-A.json                              LLaVA's ScienceQA questions with the right letters
+    DIR/chair/ground_truth_objects.json                      {COCO image id: [class, ...]}
+
+LLaVA's two files may also lie beside the answers, as in its ``eval.zip``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.benchmarks import chair, pope, scienceqa, textvqa
+from repro.benchmarks.benchmark import Benchmark, DataError, Item
+from repro.benchmarks.chair_words import CLASS_OF
+from repro.benchmarks.files import field, inside, read_json, read_json_lines, strings, unique
+
+LLAVA_POPE = "llava_pope_test.jsonl"
+LLAVA_SCIENCEQA = "llava_test_CQM-A.json"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions that were asked together.
+
+    Attributes:
+        benchmark: scores the answers.
+        title: for people; with the number of questions, which tells versions apart, unless it is a stock.
+        source: the file or folder they come from.
+        items: by the id an answer to them is recorded under.
+        complete: whether all were asked; False for a stock to choose from.
+    """
+
+    benchmark: Benchmark
+    title: str
+    source: Path
+    items: dict[str, Item]
+    complete: bool = True
+
+
+def by_own_ids(benchmark: Benchmark, items: Sequence[Item], source: Path) -> Questions:
+    """Questions whose answers are recorded under the items' own ids."""
+    return Questions(benchmark, f"{benchmark.title} {len(items)}", source, {item.id: item for item in items})
+
+
+def question_answering(names: Sequence[str], data: Path, beside: Path) -> Iterator[Questions]:
+    """What is there of the named benchmarks: POPE, ScienceQA, TextVQA.
+
+    Args:
+        data: the data directory.
+        beside: where LLaVA's question files are looked for, too.
+
+    Raises:
+        DataError: a file that is there cannot be used.
+    """
+    if "pope" in names:
+        yield from _pope(data, beside)
+    if "scienceqa" in names:
+        if (data / "scienceqa" / "problems.json").is_file():
+            items = scienceqa.load_all(data)
+            with_image = [item for item in items if item.image is not None]
+            yield by_own_ids(scienceqa.SCIENCEQA, with_image, data / "scienceqa")
+            if len(items) > len(with_image):
+                yield _all_scienceqa({item.id: item for item in items}, data / "scienceqa")
+        for path in _found(LLAVA_SCIENCEQA, data, beside):
+            yield _all_scienceqa(_llava_scienceqa(path), path)
+    if "textvqa" in names and (data / "textvqa" / "TextVQA_0.5.1_val.json").is_file():
+        items = textvqa.load(data)
+        yield by_own_ids(textvqa.TEXTVQA, items, data / "textvqa")
+        # LLaVA records the image's id; its scorer tells the questions of an image apart by their text.
+        named = {llava_textvqa_id(item.image.stem, item.question): item for item in items if item.image}
+        yield Questions(textvqa.TEXTVQA, f"TextVQA {len(named)}", data / "textvqa", named)
+
+
+def llava_textvqa_id(image: str, prompt: str) -> str:
+    """What identifies a TextVQA question in LLaVA's answers: image and, in any case, the prompt's first line."""
+    return f"{image}: {prompt.partition(chr(10))[0].lower()}"
+
+
+def captioning(names: Sequence[str], data: Path) -> Iterator[Questions]:
+    """What is there of CHAIR, exact where NLTK's data is found and approximate elsewhere; the title says which.
+
+    ``ground_truth_objects.json`` goes before COCO's annotations. Without ``image_ids.txt`` it is a stock.
+
+    Raises:
+        DataError: a file that is there cannot be used.
+    """
+    path, listed = data / "chair" / "ground_truth_objects.json", data / "chair" / "image_ids.txt"
+    if "chair" not in names or not (path.is_file() or listed.is_file()):
+        return
+    benchmark, mode = chair.best()
+    if not path.is_file():
+        yield by_own_ids(benchmark, benchmark.load(data), listed)
+        return
+    table = read_json(path)
+    items = {}
+    for number in map(str, chair.sample(listed)) if listed.is_file() else table:
+        objects = strings(table, number, str(path))
+        for name in objects:
+            if name not in CLASS_OF:
+                raise DataError(f"{path}, image {number}: {name!r} is none of the 80 COCO classes: check it")
+        truth = chair.GroundTruth(frozenset(CLASS_OF[name] for name in objects), mode)
+        items[number] = Item(number, Path("coco", number), chair.PROMPT, truth)
+    if listed.is_file():
+        yield by_own_ids(benchmark, list(items.values()), path)
+    else:
+        yield Questions(benchmark, benchmark.title, path, items, complete=False)
+
+
+def _found(name: str, data: Path, beside: Path) -> list[Path]:
+    """The files of a name beside the answers and in the folders of the data directory, each once."""
+    paths = [beside / name, *sorted(data.glob(f"*/{name}"))]
+    return list({path.resolve(): path for path in paths if path.is_file()}.values())
+
+
+def _pope(data: Path, beside: Path) -> Iterator[Questions]:
+    files = [(path, read_json_lines(path)) for path in _found(LLAVA_POPE, data, beside)]
+    for folder in (data / "pope", *sorted((data / "pope").glob("*/"))):
+        if not any((folder / f"coco_pope_{category}.json").is_file() for category in pope.CATEGORIES):
+            continue
+        items = pope.read(folder, data / "coco" / "val2014")
+        yield by_own_ids(pope.POPE, items, folder)
+        # LLaVA's ids are its own; picture, category and text lead to the row that has the label.
+        labelled = {(item.stratum, item.image.name, item.question): item for item in items if item.image}
+        for path, rows in files:
+            found = {}
+            unique((field(row, "question_id", (int, str), where) for where, row in rows), str(path))
+            for where, row in rows:
+                category, image = field(row, "category", str, where), field(row, "image", str, where)
+                question = field(row, "text", str, where).partition("\n")[0]
+                if (category, image, question) in labelled:
+                    found[str(row["question_id"])] = labelled[category, image, question]
+            yield Questions(pope.POPE, f"POPE {len(rows)}", folder, found)
+
+
+def _all_scienceqa(items: dict[str, Item], source: Path) -> Questions:
+    return Questions(scienceqa.SCIENCEQA, f"ScienceQA {len(items)}", source, items)
+
+
+def _llava_scienceqa(path: Path) -> dict[str, Item]:
+    """LLaVA's rows [{id, image (of some), conversations: [{value: question}, {value: right letter}]}]."""
+    rows = read_json(path, list)
+    unique((field(row, "id", str, f"{path}, row {i}") for i, row in enumerate(rows)), str(path))
+    items = {}
+    for i, row in enumerate(rows):
+        where = f"{path}, row {i}"
+        turns = field(row, "conversations", list, where)
+        if len(turns) != 2:
+            raise DataError(
+                f"{where}: {len(turns)} turns; expected the question and the right letter: check it"
+            )
+        question, letter = (field(turn, "value", str, where) for turn in turns)
+        if letter not in tuple(scienceqa.LETTERS):
+            raise DataError(f"{where}: the answer is {letter!r}; expected a letter A to E: correct the row")
+        image = field(row, "image", str, where) if "image" in row else None
+        picture = inside(path.parent / "images" / "test", image, where) if image is not None else None
+        items[row["id"]] = Item(row["id"], picture, question.replace("<image>", "").strip(), letter)
+    return items

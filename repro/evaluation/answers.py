@@ -1,0 +1,289 @@
+"""Recorded answers: read them, find the questions they belong to, score them.
+
+Three formats, JSON lines all of them, told apart by their keys:
+
+- LLaVA's evaluation scripts (c121f04): ``question_id``, ``text``, and mostly ``prompt``;
+- OPERA's caption logs (61426ef): ``image_id``, ``caption``;
+- the suite's own ``answers/MODEL-BENCHMARK-PROTOCOL.jsonl``: ``item``, ``layer``, ``answer``.
+
+Answers find their question by id, never by their place in the file, and where the prompt was recorded it must
+ask that question. LLaVA's ``eval_pope.py`` goes by order instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import Benchmark, DataError, Item
+from repro.benchmarks.files import field, read_json_lines
+from repro.benchmarks.questions import Questions, by_own_ids, captioning, llava_textvqa_id, question_answering
+from repro.protocols import PROTOCOLS, Task, find_task
+
+Format = Literal["llava", "opera", "own"]
+#: No model writes an answer as long as this (2048 tokens have about 10,000 characters), and taggers would take
+#: hours over it.
+MAX_CHARACTERS = 100_000
+#: How many of a list of ids an error names.
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recorded answer; ``prompt`` is empty where none was recorded, ``layer`` 0 where there is one answer."""
+
+    where: str
+    id: str
+    text: str
+    prompt: str = ""
+    layer: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Recorded answers, scored.
+
+    Attributes:
+        answers: the file's name.
+        title: of the questions, with their number.
+        benchmark: what they answer; ``task``: what read and scored them, of the protocol of this name.
+        items: the questions answered.
+        parts: by metric name, float64 [items, layers, 2]; one layer, or L = 0...N.
+        notes: what was left out.
+    """
+
+    answers: str
+    title: str
+    benchmark: Benchmark
+    protocol: str
+    task: Task
+    items: list[Item]
+    parts: dict[str, np.ndarray]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How well recorded answers fit questions.
+
+    Attributes:
+        questions: that may have been asked.
+        answers: by question and layer, as far as nothing is wrong with them.
+        unknown: ids no question has; ``missing``: questions without an answer at every layer.
+        twice: places of answers to what has one already; ``others``: of prompts that ask something else.
+    """
+
+    questions: Questions
+    answers: dict[str, dict[int, Row]]
+    unknown: list[str]
+    missing: list[str]
+    twice: list[str]
+    others: list[str]
+
+    @property
+    def problems(self) -> int:
+        return len(self.unknown) + len(self.missing) + len(self.twice) + len(self.others)
+
+
+def read_answers(path: Path) -> tuple[Format, list[Row]]:
+    """The format and the rows of a file.
+
+    Raises:
+        DataError: it cannot be read, is cut short, is in no known format, changes format, or holds an answer of
+            more than ``MAX_CHARACTERS``.
+    """
+    found = read_json_lines(path)
+    if not found:
+        raise DataError(f"{path}: no rows; expected recorded answers, one JSON object a line: check the file")
+    keys = found[0][1].keys()
+    for name, (reader, needed) in _READERS.items():
+        if needed <= keys:
+            kind, rows = name, [reader(row, where) for where, row in found]
+            break
+    else:
+        raise DataError(
+            f"{found[0][0]}: {', '.join(map(repr, sorted(keys)))} are no recorded answer; expected "
+            + ", or ".join(" and ".join(map(repr, sorted(needed))) for _, needed in _READERS.values())
+        )
+    for row in rows:
+        if len(row.text) > MAX_CHARACTERS:
+            raise DataError(
+                f"{row.where}: the answer to {row.id!r:.60} has {len(row.text)} characters; expected at most "
+                f"{MAX_CHARACTERS}: no model wrote that, remove the row"
+            )
+    return kind, rows
+
+
+def _llava(row: dict, where: str) -> Row:
+    if "image" in row and "prompt" not in row:
+        raise DataError(
+            f"{where}: is a row of LLaVA's question file; expected an answer: name the answers' file"
+        )
+    prompt = field(row, "prompt", str, where) if "prompt" in row else ""
+    number = str(field(row, "question_id", (int, str), where))
+    return Row(where, number, field(row, "text", str, where), prompt)
+
+
+def _opera(row: dict, where: str) -> Row:
+    number = str(field(row, "image_id", (int, str), where))
+    return Row(where, number, field(row, "caption", str, where))
+
+
+def _own(row: dict, where: str) -> Row:
+    layer = field(row, "layer", int, where)
+    if layer < 0:
+        raise DataError(f"{where}: layer is {layer}; expected 0 or more: correct the row")
+    return Row(where, field(row, "item", str, where), field(row, "answer", str, where), layer=layer)
+
+
+_READERS: dict[Format, tuple[Callable[[dict, str], Row], set[str]]] = {
+    "llava": (_llava, {"question_id", "text"}),
+    "opera": (_opera, {"image_id", "caption"}),
+    "own": (_own, {"item", "layer", "answer"}),
+}
+
+
+def replay(
+    path: Path,
+    data: Path,
+    names: Sequence[str] = tuple(BENCHMARKS),
+    allow_missing: bool = False,
+    protocol: str = "official",
+) -> Replay:
+    """Score the answers recorded in a file.
+
+    LLaVA's and OPERA's files do not say what was asked: of the questions found in ``data`` (and beside the
+    answers) those are taken that they fit best. Nor do they say who answered: they are read and scored as answers
+    of LLaVA-1.5, which every protocol defines. The suite's own files carry all this in their name.
+
+    Args:
+        names: benchmarks that come into question.
+        allow_missing: score what can be matched although ids are unknown or missing; those are left out.
+        protocol: how to read and score LLaVA's and OPERA's files; the suite's own keep theirs.
+
+    Raises:
+        ProtocolError: the protocol does not define what was asked.
+        DataError: a file that cannot be used; no questions the answers belong to; ids that are unknown, missing
+            or come twice; prompts that ask something else.
+    """
+    kind, rows = read_answers(path)
+    model = "llava-1.5"
+    if kind == "own":
+        model, benchmark, protocol = _own_name(path, names)
+        found = [by_own_ids(benchmark, benchmark.load(data), data)]
+    elif kind == "opera":
+        found = list(captioning(names, data))
+    else:
+        found = list(question_answering(names, data, path.parent))
+    layers = len({row.layer for row in rows})
+    if max(row.layer for row in rows) >= layers:
+        raise DataError(
+            f"{path}: answers at {layers} layers, but not at 0 to {layers - 1}; expected L = 0 to N"
+        )
+    fit = _best([_fit(questions, rows, layers) for questions in found], path, data)
+    notes = _complaints(fit)
+    if fit.twice or fit.others or (notes and not allow_missing):
+        advice = "" if fit.twice or fit.others else "; --allow-missing scores the others"
+        raise DataError(
+            f"{path} does not fit {fit.questions.title} ({fit.questions.source}): {'; '.join(notes)}. Expected "
+            f"one answer to each question{advice}"
+        )
+    questions = fit.questions
+    whole = [key for key in questions.items if len(fit.answers.get(key, ())) == layers]
+    if not whole:
+        raise DataError(f"{path}: no question has an answer at every one of {layers} layers; check the file")
+    task = find_task(protocol, model, questions.benchmark.name)
+    parts = {name: np.zeros((len(whole), layers, 2)) for name in questions.benchmark.figures}
+    for i, key in enumerate(whole):
+        for layer, row in fit.answers[key].items():
+            for name, part in task.score(questions.items[key], task.read(row.text)).items():
+                parts[name][i, layer] = part
+    items = [questions.items[key] for key in whole]
+    return Replay(path.name, questions.title, questions.benchmark, protocol, task, items, parts, notes)
+
+
+def _own_name(path: Path, names: Sequence[str]) -> tuple[str, Benchmark, str]:
+    """Model, benchmark and protocol in the name of one of the suite's own files."""
+    for protocol, tasks in PROTOCOLS.items():
+        for model, name in tasks():
+            if name in names and path.stem == f"{model}-{name}-{protocol}":
+                return model, BENCHMARKS[name], protocol
+    raise DataError(
+        f"{path}: expected a name MODEL-BENCHMARK-PROTOCOL.jsonl, with a model of this suite, one of "
+        f"{', '.join(names)} and one of {', '.join(PROTOCOLS)}, which defines them: name the file so"
+    )
+
+
+def _fit(questions: Questions, rows: Sequence[Row], layers: int) -> _Fit:
+    fit = _Fit(questions, {}, [], [], [], [])
+    met = set()
+    for row in rows:
+        key = row.id if row.id in questions.items else llava_textvqa_id(row.id, row.prompt)
+        if key not in questions.items:
+            fit.unknown.append(row.id)
+            continue
+        met.add((key, row.layer))
+        answers = fit.answers.setdefault(key, {})
+        if row.prompt and not _asks(row.prompt, questions.items[key]):
+            fit.others.append(row.where)
+        elif row.layer in answers:
+            fit.twice.append(f"{row.id!r:.60} ({row.where})")
+        else:
+            answers[row.layer] = row
+    for key in questions.items if questions.complete else fit.answers:
+        fit.missing.extend(key for layer in range(layers) if (key, layer) not in met)
+    return fit
+
+
+def _asks(prompt: str, item: Item) -> bool:
+    """Whether a prompt holds the question and then its choices; case and kinds of blanks do not count."""
+    text, position = " ".join(prompt.lower().split()), 0
+    for part in (item.question, *item.choices):
+        part = " ".join(part.lower().split())
+        if (start := text.find(part, position)) < 0:
+            return False
+        position = start + len(part)
+    return True
+
+
+def _best(fits: Sequence[_Fit], path: Path, data: Path) -> _Fit:
+    """The questions that answers fit with the fewest problems."""
+    if not fits:
+        raise DataError(
+            f"{path}: no questions found under {data}; expected the published files of the benchmark that was "
+            "asked: name their directory by --data"
+        )
+    best = min(fits, key=lambda fit: fit.problems)
+    if not any(best.answers.values()):
+        tried = ", ".join(f"{fit.questions.title} ({fit.questions.source})" for fit in fits)
+        raise DataError(
+            f"{path}: no answer belongs to any questions found: {tried}; expected the questions that were asked: "
+            "name their directory by --data"
+        )
+    for fit in fits:
+        if fit.problems == best.problems and fit.questions.benchmark is not best.questions.benchmark:
+            raise DataError(
+                f"{path}: fits {best.questions.title} and {fit.questions.title} alike; expected a prompt with the "
+                "answers: name one by --benchmark"
+            )
+    return best
+
+
+def _complaints(fit: _Fit) -> list[str]:
+    """What keeps answers from being scored, with the ids."""
+    said = []
+    for ids, what in (
+        (fit.others, "answers whose prompt asks something else"),
+        (fit.twice, "answers to what has one already"),
+        ([f"{one!r:.60}" for one in dict.fromkeys(fit.unknown)], "unknown ids"),
+        ([f"{one!r:.60}" for one in dict.fromkeys(fit.missing)], "questions without an answer"),
+    ):
+        if ids:
+            more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+            said.append(f"{len(ids)} {what}: {', '.join(ids[:SHOWN])}{more}")
+    return said

@@ -1,0 +1,168 @@
+"""Are the paper's figures as printed, and do measured ones agree with them when they should and only then?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repro.audit.agreement import Z, cells_of, compare_with_paper, compared, tolerance
+from repro.audit.paper import CLIFF_LAYERS, ITEMS, PRINTED, TABLE_1
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import Item
+from repro.cliff import halves
+from repro.evaluation.run import Evaluation, image_names
+from repro.models.card import REGISTRY
+from repro.report.sections import cliff_of
+
+pytestmark = pytest.mark.conformance
+
+#: Table 1 once more, column by column: F1 stands behind accuracy, a dash is nan.
+COLUMNS = {
+    "LLaVA1.5": ("84.70 85.50 65.00 59.34 13.80", "85.51 85.99 66.48 60.02 13.80"),
+    "Qwen-VL": ("80.81 77.29 67.12 60.60 12.50", "81.13 77.82 67.67 60.73 12.50"),
+    "Instruct-Blip2": ("84.85 85.40 60.50 50.10 24.50", "85.44 85.40 60.50 50.62 22.80"),
+    "Shikra": ("75.41 78.52 45.80 nan 12.50", "76.34 79.16 46.70 nan 12.50"),
+    "Intern-VL": ("94.01 86.31 66.20 57.00 12.90", "94.58 87.21 66.85 58.18 12.90"),
+}
+LAYERS = 32
+
+
+def test_table_1_is_as_printed():
+    for name, columns in COLUMNS.items():
+        rows = [cell for cell in TABLE_1 if PRINTED[cell.model] == name]
+        assert [PRINTED[cell.benchmark] for cell in rows] == ["POPE", "POPE", "SQA", "TextVQA", "CHAIR"]
+        chair = "CHAIR_i ↓" if name == "Qwen-VL" else "CHAIR_s ↓"
+        assert [cell.label for cell in rows] == ["Acc ↑", "F1-score ↑", "Acc ↑", "Acc ↑", chair]
+        for which, column in zip(("baseline", "at_cliff"), columns, strict=True):
+            figures = [getattr(cell, which) for cell in rows]
+            np.testing.assert_array_equal(
+                [np.nan if x is None else x for x in figures], list(map(float, column.split()))
+            )
+    assert len(TABLE_1) == 5 * len(COLUMNS)
+
+
+def test_every_cell_has_a_model_a_benchmark_and_a_metric_of_ours():
+    for cell in TABLE_1:
+        assert cell.model in REGISTRY
+        assert cell.metric in [metric.name for metric in BENCHMARKS[cell.benchmark].metrics]
+    assert ITEMS.keys() == BENCHMARKS.keys()
+    assert {cell.model for cell in TABLE_1} == set(REGISTRY) & set(PRINTED)
+    assert cells_of("llava-1.6", "pope") == [] and cells_of("shikra", "textvqa") == []
+    assert {(stated.model, stated.benchmark): stated.layers for stated in CLIFF_LAYERS} == {
+        ("llava-1.5", "scienceqa"): (12,),
+        ("llava-1.5", "textvqa"): (18,),
+        ("llava-1.5", "pope"): (22, 24),
+        ("llava-1.5", "chair"): (29, 30, 31),
+    }
+
+
+def made(benchmark: str, cliff: int, n: int = 2000, **values: float) -> Evaluation:
+    """A LLaVA-1.5 whose metrics have these values at every L from the cliff layer on, and a bad one before.
+
+    Which items are right is drawn, and as many in either half; every item has a picture of its own.
+    """
+    rng = np.random.default_rng(0)
+    items = [Item(str(i), Path(f"folder/{i}.png"), "", None) for i in range(n)]
+    chosen = BENCHMARKS[benchmark]
+    choosing = halves([item.stratum for item in items], image_names(items))
+    parts = {}
+    for metric in chosen.metrics:
+        order = np.empty(n)
+        for half in (choosing, ~choosing):
+            order[half] = rng.permutation(half.sum()) / half.sum()
+        value = values.get(metric.name, 0.5)
+        seen = np.full((n, LAYERS + 1), 0.02 if metric.higher_is_better else 0.98)
+        seen[:, cliff:] = value
+        parts[metric.name] = np.stack([order[:, None] < seen, np.ones_like(seen)], axis=-1).astype(float)
+    return Evaluation("llava-1.5", chosen, "official", items, [], parts, np.zeros((n, LAYERS + 1)))
+
+
+def test_figures_like_the_papers_agree():
+    for evaluation in (
+        made("scienceqa", 12, accuracy=0.65),
+        made("textvqa", 18, accuracy=0.60),
+        made("pope", 22, n=9000, accuracy=0.85, F1=0.855),
+        made("pope", 24, n=9000, accuracy=0.85, F1=0.855),
+        # The row that is labelled CHAIR_s has the size of CHAIR_i, and is compared with that.
+        made("chair", 30, CHAIR_s=0.45, CHAIR_i=0.138),
+    ):
+        compare_with_paper(evaluation, cliff_of(evaluation))
+
+
+def test_a_score_outside_of_the_tolerance_is_told_with_all_that_decides_it():
+    evaluation = made("scienceqa", 12, accuracy=0.615)
+    with pytest.raises(AssertionError) as error:
+        compare_with_paper(evaluation, cliff_of(evaluation))
+    first, baseline, at_cliff, layer = str(error.value).splitlines()
+    assert (
+        "llava-1.5 on ScienceQA (IMG), protocol official: " in first and " of 3 figures do not agree" in first
+    )
+    assert "measured 61.50 % on 2000 items, 95 % interval [" in baseline
+    assert "the paper's is 65.00 % on 2017 (Table 1, LLaVA1.5, SQA, Acc ↑)" in baseline
+    assert "difference -3.50 points, tolerance " in baseline and baseline.endswith(", EXCEEDED")
+    allowed = float(baseline.partition("tolerance ")[2].partition(",")[0])
+    exact = 196 * (0.615 * 0.385 / 2000 + 0.65 * 0.35 / 2017) ** 0.5
+    assert allowed == pytest.approx(exact, rel=0.06)  # 2000 resamples
+    assert "on 1000 items" in at_cliff and "66.48 %" in at_cliff
+    assert layer.startswith(
+        "cliff layer: measured 12 on 1000 items, 95 % interval [12, 12]; the paper's is 12"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "changes"),
+    [
+        ("pope", "F1", {"accuracy": 0.85, "F1": 0.83}),
+        ("chair", "CHAIR_i", {"CHAIR_s": 0.138, "CHAIR_i": 0.2}),
+    ],
+)
+def test_each_metric_is_compared_for_itself(name, metric, changes):
+    evaluation = made(name, 30 if name == "chair" else 22, n=9000, **changes)
+    odd = [one.line for one in compared(evaluation, cliff_of(evaluation)) if not one.agrees]
+    assert [line.partition(",")[0] for line in odd] == [metric, metric]
+
+
+def test_fewer_items_allow_more():
+    def allowed(n: int) -> float:
+        [line, *_] = compared(evaluation := made("textvqa", 18, n, accuracy=0.6), cliff_of(evaluation))
+        return float(line.line.partition("tolerance ")[2].partition(",")[0])
+
+    # The paper's share of the error has to be guessed from the measured spread, which does not depend on n.
+    for n in (500, 5000):
+        exact = 196 * (0.24 / n + 0.24 / ITEMS["textvqa"]) ** 0.5
+        assert allowed(n) == pytest.approx(exact, rel=0.06)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("scienceqa", 13), ("textvqa", 17), ("pope", 23)])
+def test_another_cliff_layer_is_told(name, layer):
+    values = {"scienceqa": 0.65, "textvqa": 0.6, "pope": 0.85}
+    evaluation = made(name, layer, n=9000, accuracy=values[name], F1=0.855)
+    [odd] = [one.line for one in compared(evaluation, cliff_of(evaluation)) if not one.agrees]
+    assert odd.startswith(f"cliff layer: measured {layer} ") and odd.endswith("OUTSIDE")
+
+
+def test_a_score_that_may_be_undefined_agrees_with_nothing():
+    """Two captions of each half mention an object: in some resamples none does."""
+    evaluation = made("chair", 30, n=500, CHAIR_s=0.45)
+    choosing = halves(evaluation.strata, image_names(evaluation.items))
+    mentions = np.zeros((500, LAYERS + 1, 2))
+    for half in (choosing, ~choosing):
+        mentions[np.flatnonzero(half)[:2]] = (0.138, 1.0)
+    evaluation.parts["CHAIR_i"] = mentions
+    baseline, at_cliff, _ = compared(evaluation, cliff_of(evaluation))
+    assert "measured 13.80 %" in at_cliff.line and "tolerance inf" in at_cliff.line
+    assert not at_cliff.agrees
+
+
+@pytest.mark.parametrize(("n", "items", "truth"), [(8910, 8910, 0.85), (1000, 2017, 0.6), (4000, 500, 0.14)])
+def test_the_tolerance_holds_95_in_100_figures_of_the_same_truth(n, items, truth):
+    rng = np.random.default_rng(0)
+    measured, printed = rng.binomial(n, truth, 4000) / n, rng.binomial(items, truth, 4000) / items
+    for accuracy in (True, False):
+        allowed = [
+            tolerance(p, items, Z * (m * (1 - m) / n) ** 0.5, n, accuracy)
+            for m, p in zip(measured, printed, strict=True)
+        ]
+        assert np.mean(np.abs(measured - printed) <= allowed) == pytest.approx(0.95, abs=0.015)

@@ -1,0 +1,26 @@
+"""Table 1 from recorded answers: read, matched to their questions and scored; no model runs."""
+
+import json
+
+import pytest
+
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import DataError
+from repro.evaluation.answers import replay
+from repro.report.replay import rows
+
+pytestmark = pytest.mark.table1
+
+
+def test_replay(answers_file, data, request, record_property):
+    config = request.config
+    try:
+        names = config.getoption("--benchmark") or list(BENCHMARKS)
+        given = config.getoption("--allow-missing"), config.getoption("--protocol")
+        scored = replay(answers_file, data, names, *given)
+        notes = [f"{answers_file.name}: left out {note}" for note in scored.notes]
+        record_property("replayed", json.dumps([rows(scored), notes]))
+    except DataError as error:
+        raise pytest.fail.Exception(f"--answers: {error}", pytrace=False) from None
+    except ValueError as error:
+        raise pytest.fail.Exception(f"--answers {answers_file}: {error}", pytrace=False) from None
