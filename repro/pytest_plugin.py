@@ -28,6 +28,7 @@ from repro.report import replay
 from repro.report.build import build, model_of, table_lines
 from repro.report.page import ReportError, check_writable, write_report
 from repro.report.sections import Measured, load
+from repro.report.tables import PAIRED
 from repro.report.text import columns
 
 MARKERS = {
@@ -347,7 +348,7 @@ class _Replays:
         if not self.rows:
             return
         terminalreporter.section("Table 1, recorded answers")
-        header = (replay.HEADER + replay.PAIRED)[: max(map(len, self.rows))]
+        header = (replay.HEADER + PAIRED)[: max(map(len, self.rows))]
         for line in [*columns([header, *self.rows]), *self.notes]:
             terminalreporter.write_line(line)
 

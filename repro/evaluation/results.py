@@ -16,11 +16,12 @@ import platform
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from repro.benchmarks.benchmark import Part
 
@@ -137,8 +138,12 @@ class Recorded:
 
 
 def digest_of(value: object) -> str:
-    """A SHA-256, in hexadecimal, of plain values, tuples, sets and objects of string keys."""
-    text = json.dumps(value, sort_keys=True, default=sorted)
+    """A SHA-256, in hexadecimal, of plain values, tuples, sets, dataclasses and objects of string keys."""
+
+    def plain(value: Any) -> object:
+        return vars(value) if is_dataclass(value) else sorted(value)
+
+    text = json.dumps(value, sort_keys=True, default=plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -46,9 +46,14 @@ class Evaluation:
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
+    def task(self) -> Task:
+        """What the protocol does with the benchmark and the model."""
+        return find_task(self.protocol, self.model, self.benchmark.name)
+
+    @property
     def strata(self) -> list[str]:
         """Within what metrics are formed before they are averaged, of each item."""
-        return find_task(self.protocol, self.model, self.benchmark.name).strata(self.items)
+        return self.task.strata(self.items)
 
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item, as it was asked."""

@@ -15,7 +15,8 @@ from repro.evaluation.results import Configuration, Results, Row
 from repro.evaluation.run import question_digest
 from repro.models import find_card
 from repro.protocols import find_task
-from repro.report.replay import HEADER, PAIRED, rows
+from repro.report.replay import HEADER, rows
+from repro.report.tables import PAIRED
 
 pytestmark = pytest.mark.conformance
 

@@ -13,7 +13,7 @@ import repro.evaluation.run as running
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item, aggregate
 from repro.benchmarks.miniworld import asked_boxes
-from repro.cliff import held_out
+from repro.cliff import halves, held_out
 from repro.evaluation.answers import replay, sources
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.results import Results
@@ -21,7 +21,8 @@ from repro.evaluation.run import begin, evaluate, limited, make_prompt
 from repro.models import load_model
 from repro.models.card import FIXTURES
 from repro.protocols import ProtocolError, find_task
-from repro.report.sections import Measured, by_stratum, heat_sections, load, measure, save
+from repro.report.sections import Measured, heat_sections, load, measure, save
+from repro.report.tables import FIGURES, PAIRED, by_cap, by_stratum, figures
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.invariant
@@ -199,6 +200,44 @@ def test_a_protocol_says_how_categories_are_averaged():
         }
         assert protocol in tables[protocol]
     assert figures == pytest.approx({"official": 0.5, "opera": 0.5, "lmms-eval": 0.6})
+
+
+def test_figures_stand_with_interval_and_flips(evaluation):
+    """Of the half that reports, as in Table 1."""
+    result, _ = evaluation
+    [row] = [dict(zip(FIGURES + PAIRED, row, strict=True)) for row in figures(result)]
+    held = held_out(result.parts["accuracy"], result.strata, result.images)
+    assert (row["of"], row["n"], row["cliff layer"]) == (
+        "all",
+        "4",
+        f"{held.cliff.layer} of {len(result.probability[0]) - 1}",
+    )
+    assert (row["score"], row["at the cliff"]) == (f"{100 * held.baseline:.2f}", f"{100 * held.score:.2f}")
+    reporting = ~halves(result.strata, result.images)
+    scores = result.parts["accuracy"][reporting][..., 0]
+    better, worse = (
+        int((sign * (scores[:, held.cliff.layer] - scores[:, -1]) > 0).sum()) for sign in (1, -1)
+    )
+    assert row["better, worse"] == f"{better}, {worse}"
+
+
+def test_captions_are_scored_as_a_lower_cap_would_have_cut_them():
+    lvlm, benchmark = load_model("llava-1.5"), BENCHMARKS["chair"]
+    items = limited(benchmark.load(MINIWORLD), 4)
+    result = evaluate(lvlm, benchmark, items, progress=False)
+    [(_, header, rows)] = by_cap(lvlm, result)
+    table = {(row[0][:-2], row[1]): dict(zip(header, row, strict=True)) for row in rows}
+    longest = max(len(answer.ids) for answer in result.answers)
+    assert longest > 16
+    whole = aggregate(result.parts["recall"][:, -1], np.array(result.strata))
+    assert table["recall", f"whole, at most {longest}"]["score (%)"] == f"{100 * whole:.1f}"
+    shorter = [lvlm.answer(make_prompt(lvlm, benchmark, item), max_new_tokens=16).text for item in items]
+    parts = np.array(
+        [benchmark.score(item, text)["recall"] for item, text in zip(items, shorter, strict=True)]
+    )
+    expected = aggregate(parts, np.array(result.strata))
+    assert table["recall", 16]["score (%)"] == f"{100 * expected:.1f}" != f"{100 * whole:.1f}"
+    assert table["recall", 16]["captions cut"] == sum(len(answer.ids) > 16 for answer in result.answers)
 
 
 def test_where_the_data_lie_does_not_matter(evaluation):

@@ -257,6 +257,7 @@ def test_versions_hold_the_sources(monkeypatch):
 def test_a_digest_does_not_depend_on_the_order_of_a_set():
     words = [f"word{i}" for i in range(50)]
     assert digest_of(frozenset(words)) == digest_of(frozenset(reversed(words))) == digest_of(sorted(words))
+    assert digest_of(row("1")) == digest_of(row("1")) != digest_of(row("2"))
 
 
 def test_parquet_holds_every_row_with_its_run(results, tmp_path, monkeypatch, capsys):
