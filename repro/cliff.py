@@ -37,6 +37,10 @@ from repro.benchmarks.benchmark import mean_of_ratios
 _ROUNDING = 1e-9
 
 
+class UndefinedScore(ValueError):
+    """A baseline without a score."""
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Scores at every truncation layer, and what truncation costs. All arrays are [N + 1], index = L.
@@ -121,7 +125,7 @@ def compare(
         seed: of the resampling; the order of the items does not matter.
         clusters: [items], what each item is drawn together with; None: every item by itself.
 
-    Raises ValueError for arguments other than described and for an undefined score of the baseline.
+    Raises ValueError for arguments other than described, UndefinedScore for a baseline without a score.
     """
     scores, draws = _resample(parts, strata, clusters, level, replicates, seed)
     score_low, score_high = _ends(draws, level)
@@ -277,7 +281,10 @@ def _resample(
     scores = mean_of_ratios(np.tensordot(weights, kind_parts, axes=1), axis=1)
     scores[~np.isfinite(scores)] = np.nan
     if np.isnan(scores[0, -1]):
-        raise ValueError("the score of the baseline is undefined: the denominators of a stratum sum to 0")
+        raise UndefinedScore(
+            "the score of the baseline is undefined: the denominators of a stratum sum to 0, as where no answer "
+            "says yes or no, or names an object"
+        )
     return scores[0], scores[1:]
 
 

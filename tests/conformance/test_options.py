@@ -249,6 +249,17 @@ def test_a_protocol_narrows_what_was_not_named(run):
     assert "scienceqa" not in said(result) and "textvqa" not in said(result)
 
 
+def test_answers_that_say_nothing_fail_and_are_told_where(run, tmp_path):
+    """The miniature of Qwen-VL was never shown lmms-eval's "Picture 1: ", and captions nothing behind it."""
+    arguments = ("--model", "qwen-vl", "--benchmark", "chair", "--limit", "8", "--protocol", "lmms-eval")
+    result = run(*arguments, "--report", tmp_path / "report")
+    result.assert_outcomes(failed=1)
+    message = said(result)
+    assert "qwen-vl-chair-lmms-eval: the score of the baseline is undefined" in message
+    assert str(tmp_path / "report" / "answers" / "qwen-vl-chair-lmms-eval.jsonl") in message
+    assert "Traceback" not in message and "raise UndefinedScore" not in message
+
+
 def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):
     name = next(name for name, card in REGISTRY.items() if card.miniature is None)
     result = run("--model", name, "--benchmark", "pope")

@@ -19,7 +19,7 @@ from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate, limited, make_prompt
 from repro.models import load_model
 from repro.models.card import FIXTURES
-from repro.protocols import ProtocolError, find_task
+from repro.protocols import PROTOCOLS, ProtocolError, find_task
 from repro.report.sections import Measured, by_stratum, heat_sections, load, measure, save
 from repro.sweep import sweep
 
@@ -82,6 +82,32 @@ def test_rows_and_figures_carry_the_protocol(evaluation, tmp_path):
     assert lvlm.answer(asked, max_new_tokens=len(other.answers[0].ids)) == other.answers[0]
     with pytest.raises(ProtocolError, match="opera does not define textvqa"):
         evaluate(lvlm, result.benchmark, result.items, progress=False, protocol="opera")
+
+
+def test_a_run_obeys_its_task(monkeypatch, tmp_path):
+    """Wording, length, penalty, reading and score; see test_prompts.py for the picture and the template."""
+    seen = []
+
+    def score(item, said):
+        seen.append(said)
+        return {"CHAIR_s": (0.25, 0.5)}
+
+    lvlm, chair = load_model("llava-1.5"), BENCHMARKS["chair"]
+    task = find_task("official", "llava-1.5", "chair")
+    task = dataclasses.replace(task, max_new_tokens=12, score=score, read=lambda text: f"read: {text}")
+    answers = {}
+    for penalty in (1.0, 1e6):
+        made = dataclasses.replace(task, repetition_penalty=penalty)
+        monkeypatch.setitem(PROTOCOLS, "made", lambda made=made: {("llava-1.5", "chair"): made})
+        seen.clear()
+        result = evaluate(lvlm, chair, chair.load(MINIWORLD)[:2], progress=False, protocol="made")
+        answers[penalty] = [answer.ids for answer in result.answers]
+        assert {f"read: {answer.text}" for answer in result.answers} <= set(seen)
+        assert all(said.startswith("read: ") for said in seen) and len(seen) == 2 * (lvlm.n_layers + 1)
+        assert (result.parts["CHAIR_s"] == [0.25, 0.5]).all()
+    assert [len(ids) for ids in answers[1.0]] == [12, 12]
+    assert any(len(set(ids)) < 12 for ids in answers[1.0])
+    assert all(len(set(ids)) == len(ids) for ids in answers[1e6])
 
 
 def test_a_protocol_says_how_categories_are_averaged():

@@ -11,7 +11,7 @@ import pytest
 from repro.audit.agreement import cells_of, compare_with_paper
 from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.miniworld import asked_boxes
-from repro.cliff import halves
+from repro.cliff import UndefinedScore, halves
 from repro.evaluation.recorded import compare_with_record
 from repro.evaluation.run import evaluate, image_names, limited
 from repro.pytest_plugin import MINIWORLD
@@ -47,9 +47,12 @@ def test_table1(lvlm, device_name, benchmark_set, data, progress, request, recor
     evaluation = evaluate(lvlm, benchmark_set, items, log=log, protocol=protocol)
 
     boxes = partial(asked_boxes, directory=data) if (data / "boxes.json").is_file() else None
-    held = cliff_of(evaluation)
     path = report / "measured" / f"{name}.npz"
-    save(measure(lvlm, evaluation, held, boxes), path)
+    try:
+        held = cliff_of(evaluation)
+        save(measure(lvlm, evaluation, held, boxes), path)
+    except UndefinedScore as error:
+        raise pytest.fail.Exception(f"{name}: {error}; see the answers in {log}", pytrace=False) from None
     record_property("measured", str(path))
 
     if with_paper:
