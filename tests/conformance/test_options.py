@@ -128,7 +128,7 @@ def test_a_corrupt_image_fails_its_item_alone_and_names_both(run, swept, tmp_pat
     result = run("--data", data, *only, "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
     assert image.name in said(result) and f"item {rows[3]['question_id']}" in said(result)
-    assert "1 of 24 items of llava-1.5-textvqa-official failed" in said(result)
+    assert "llava-1.5-textvqa-official: 1 of 24 items failed" in said(result)
     assert "report: " in said(result) and swept["prompts"] == 23
     # The session came to its end, but the run has not all it needs.
     [broken] = Results(tmp_path / "report" / "results.sqlite").runs()
@@ -298,6 +298,17 @@ def test_a_protocol_narrows_what_was_not_named(run):
     result = run("--collect-only", "-q", "--protocol", "opera")
     assert "pope" in said(result) and "chair" in said(result)
     assert "scienceqa" not in said(result) and "textvqa" not in said(result)
+
+
+def test_answers_that_say_nothing_fail_and_are_told_where(run, tmp_path):
+    """The miniature of Qwen-VL was never shown lmms-eval's "Picture 1: ", and captions nothing behind it."""
+    arguments = ("--model", "qwen-vl", "--benchmark", "chair", "--limit", "8", "--protocol", "lmms-eval")
+    result = run(*arguments, "--report", tmp_path / "report")
+    result.assert_outcomes(failed=1)
+    message = said(result)
+    assert "qwen-vl-chair-lmms-eval: the score of the baseline is undefined" in message
+    assert f"the answers are in {tmp_path / 'report' / 'results.sqlite'}" in message
+    assert "Traceback" not in message and "raise UndefinedScore" not in message
 
 
 def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):

@@ -20,7 +20,7 @@ from repro.evaluation.results import Results
 from repro.evaluation.run import begin, evaluate, limited, make_prompt
 from repro.models import load_model
 from repro.models.card import FIXTURES
-from repro.protocols import ProtocolError, find_task
+from repro.protocols import PROTOCOLS, ProtocolError, find_task
 from repro.report.sections import Measured, heat_sections, load, measure, save
 from repro.report.tables import FIGURES, PAIRED, by_cap, by_stratum, figures
 from repro.sweep import sweep
@@ -173,6 +173,32 @@ def test_an_item_that_cannot_be_asked_fails_alone_and_is_asked_again(lvlm, evalu
     assert set(mended.failed) == {items[5].id} and mended.answers[3] == result.answers[3]
     with pytest.raises(ValueError, match="no item could be asked; the first: item .*</s>"):
         evaluate(lvlm, benchmark, [items[5]], progress=False)
+
+
+def test_a_run_obeys_its_task(monkeypatch, tmp_path):
+    """Wording, length, penalty, reading and score; see test_prompts.py for the picture and the template."""
+    seen = []
+
+    def score(item, said):
+        seen.append(said)
+        return {"CHAIR_s": (0.25, 0.5)}
+
+    lvlm, chair = load_model("llava-1.5"), BENCHMARKS["chair"]
+    task = find_task("official", "llava-1.5", "chair")
+    task = dataclasses.replace(task, max_new_tokens=12, score=score, read=lambda text: f"read: {text}")
+    answers = {}
+    for penalty in (1.0, 1e6):
+        made = dataclasses.replace(task, repetition_penalty=penalty)
+        monkeypatch.setitem(PROTOCOLS, "made", lambda made=made: {("llava-1.5", "chair"): made})
+        seen.clear()
+        result = evaluate(lvlm, chair, chair.load(MINIWORLD)[:2], progress=False, protocol="made")
+        answers[penalty] = [answer.ids for answer in result.answers]
+        assert {f"read: {answer.text}" for answer in result.answers} <= set(seen)
+        assert all(said.startswith("read: ") for said in seen) and len(seen) == 2 * (lvlm.n_layers + 1)
+        assert (result.parts["CHAIR_s"] == [0.25, 0.5]).all()
+    assert [len(ids) for ids in answers[1.0]] == [12, 12]
+    assert any(len(set(ids)) < 12 for ids in answers[1.0])
+    assert all(len(set(ids)) == len(ids) for ids in answers[1e6])
 
 
 def test_a_protocol_says_how_categories_are_averaged():

@@ -11,7 +11,7 @@ import pytest
 from repro.audit.agreement import cells_of, compare_with_paper
 from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.miniworld import asked_boxes
-from repro.cliff import halves
+from repro.cliff import TooFew, UndefinedScore, halves
 from repro.evaluation.recorded import compare_with_record
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError
@@ -41,7 +41,7 @@ def test_table1(lvlm, device_name, benchmark_set, data, progress, request, recor
         halves([item.stratum for item in items], image_names(items))
     except DataError as error:
         raise pytest.fail.Exception(f"--data {data}: {error}", pytrace=False) from None
-    except ValueError as error:
+    except TooFew as error:
         raise pytest.fail.Exception(
             f"too few images of {benchmark_set.title}: {error}", pytrace=False
         ) from None
@@ -53,18 +53,19 @@ def test_table1(lvlm, device_name, benchmark_set, data, progress, request, recor
     except ResultsError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     failed = list(evaluation.failed.values())
-    told = f"{len(failed)} of {len(items)} items of {name} failed:\n" + "\n".join(failed[:SHOWN])
-    try:
-        held = cliff_of(evaluation)
-    except ValueError as error:
-        raise pytest.fail.Exception(f"{error}; {told}", pytrace=False) from None
-
+    told = f"{len(failed)} of {len(items)} items failed\n" + "\n".join(failed[:SHOWN])
     boxes = partial(asked_boxes, directory=data) if (data / "boxes.json").is_file() else None
     path = report / "measured" / f"{name}.npz"
-    save(measure(lvlm, evaluation, held, boxes), path)
+    try:
+        held = cliff_of(evaluation)
+        save(measure(lvlm, evaluation, held, boxes), path)
+    except (UndefinedScore, TooFew) as error:
+        raise pytest.fail.Exception(
+            f"{name}: {error}; the answers are in {report / RESULTS}. {told}", pytrace=False
+        ) from None
     record_property("measured", str(path))
     if failed:
-        pytest.fail(told, pytrace=False)
+        pytest.fail(f"{name}: {told}", pytrace=False)
     record_property("run", run.number)
 
     if with_paper:
