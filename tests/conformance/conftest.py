@@ -60,9 +60,10 @@ def store() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def store_tokenizer() -> Callable[..., dict[str, int]]:
-    """Writes a byte-level stand-in for LLaMA's tokenizer and returns its vocabulary.
+    """Writes a byte-level tokenizer and returns its vocabulary; by default a stand-in for LLaMA's.
 
     Special tokens come first, then all bytes, then tokens without use up to ``size``, then added tokens.
+    Every text begins with the BOS token, where there is one.
     """
 
     def write(
@@ -70,6 +71,7 @@ def store_tokenizer() -> Callable[..., dict[str, int]]:
         special: tuple[str, ...] = ("<unk>", "<s>", "</s>"),
         added: tuple[str, ...] = (),
         size: int = 0,
+        bos_token: str | None = "<s>",
         **settings: object,
     ) -> dict[str, int]:
         tokens = [*special, *byte_letters().values()]
@@ -79,12 +81,14 @@ def store_tokenizer() -> Callable[..., dict[str, int]]:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.add_special_tokens([*special, *added])
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
-        )
+        if bos_token:
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single=f"{bos_token} $A", special_tokens=[(bos_token, vocabulary[bos_token])]
+            )
         directory.mkdir(parents=True, exist_ok=True)
         tokenizer.save(str(directory / "tokenizer.json"))
-        known = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        known = {"bos_token": bos_token, "eos_token": "</s>", "unk_token": "<unk>"}
+        known |= {"model_input_names": ["input_ids", "attention_mask"]}
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | known | settings
         (directory / "tokenizer_config.json").write_text(json.dumps(settings))
         return vocabulary
