@@ -95,7 +95,8 @@ def write_json(path: Path, **content: object) -> None:
 
 
 def save(model: PreTrainedModel, directory: Path, **preparation: object) -> None:
-    """Write weights, configuration and how pictures are prepared."""
+    """Write weights, configuration, how pictures are prepared, and settings greedy answers must not depend on."""
+    model.generation_config.update(repetition_penalty=1.5, num_beams=5)
     model.save_pretrained(directory)
     write_json(directory / "preprocessor_config.json", **PREPARATION, **preparation)
 
@@ -172,8 +173,6 @@ def instructblip(tmp_path_factory, store_tokenizer) -> Lvlm:
     model = InstructBlipForConditionalGeneration(config)
     torch.nn.init.normal_(model.query_tokens)
     save(model, directory, image_processor_type="BlipImageProcessor", size=SQUARE)
-    # What the published checkpoint ships; greedy answers must not depend on it.
-    write_json(directory / "generation_config.json", repetition_penalty=1.5, num_beams=5)
     return load_model("instructblip", directory)
 
 
