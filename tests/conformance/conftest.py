@@ -1,8 +1,9 @@
-"""Small checkpoints in the published layouts of models that transformers lacks, and a tokenizer for any."""
+"""Small checkpoints in the published layouts of models that transformers lacks, and what several modules share."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from repro.benchmarks import chair
+from repro.benchmarks.benchmark import DataError
 from repro.models.qwen_vl import byte_letters
 from repro.models.shikra import merge
 
@@ -139,3 +142,18 @@ def shikra(shikra_parts, tmp_path):
     """Shikra's merged directory, and what the authors' code computed from its parts."""
     merge(*shikra_parts, tmp_path / "shikra")
     return tmp_path / "shikra", np.load(RECORDED / "shikra.npz")
+
+
+@pytest.fixture(scope="session")
+def need_nltk_data() -> Callable[[str], None]:
+    """Skips without NLTK's data, which exact CHAIR needs; fails where a variable names data to test it on."""
+
+    def need(variable: str) -> None:
+        try:
+            chair.require_nltk_data()
+        except DataError as error:
+            if place := os.environ.get(variable):
+                pytest.fail(f"{variable}={place}: {error}", pytrace=False)
+            pytest.skip(str(error))
+
+    return need
