@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -97,6 +98,17 @@ def store_tokenizer() -> Callable[..., dict[str, int]]:
         return vocabulary
 
     return write
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., Image.Image]:
+    """Draws a picture of random pixels."""
+
+    def draw(width: int, height: int, seed: int = 0) -> Image.Image:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+    return draw
 
 
 @pytest.fixture

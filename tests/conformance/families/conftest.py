@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -355,17 +354,6 @@ def process(family, monkeypatch) -> Callable[[Image.Image, str], BatchFeature]:
         return made(images=image, text=text, return_tensors="pt", **given)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def picture() -> Callable[..., Image.Image]:
-    """Draws a picture of random pixels."""
-
-    def draw(width: int, height: int, seed: int = 0) -> Image.Image:
-        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        return Image.fromarray(pixels)
-
-    return draw
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def test_prompts_are_those_of_transformers_own_processor(family, process, pictur
 
 
 @torch.inference_mode()
-def test_logits_and_answers_are_those_of_transformers(family, process, picture, close):
+def test_logits_and_answers_are_those_of_transformers(family, process, generated, picture, close):
     image = picture(40, 20)
     prompt = family.prompt(image, QUESTION)
     given = process(image, prompt.text)
@@ -47,8 +47,7 @@ def test_logits_and_answers_are_those_of_transformers(family, process, picture, 
     hidden = family.hidden_states(embedded, family.positions(prompt))
     close(family.head(hidden)[0], expected)
     close(family.logits(prompt), expected)
-    greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 5}
-    ids = family.model.generate(**given, **greedy)[0, prompt.input_ids.shape[1] :]
+    ids = generated(family, 5, **given).sequences[0, prompt.input_ids.shape[1] :]
     assert family.answer(prompt, 5).ids == tuple(ids.tolist())
 
 
