@@ -33,6 +33,8 @@ from scipy.stats import rankdata
 
 from repro.benchmarks.benchmark import mean_of_ratios
 
+#: Largest loss that still counts as no loss, in units of the score (3 points).
+MARGIN = 0.03
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
 
@@ -133,7 +135,7 @@ def cliff_layer(
     parts: np.ndarray,
     strata: Sequence[str] | np.ndarray,
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
@@ -177,7 +179,7 @@ def held_out(
     strata: Sequence[str] | np.ndarray,
     clusters: Sequence[str],
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
