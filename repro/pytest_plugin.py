@@ -20,7 +20,8 @@ from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
 from repro.report import replay
 from repro.report.build import build, table_lines
-from repro.report.page import ReportError, check_writable, write_report
+from repro.report.page import write_report
+from repro.report.pages import ReportError, check_writable
 from repro.report.sections import load
 from repro.report.text import columns
 
