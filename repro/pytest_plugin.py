@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from repro.audit import claims
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark
 from repro.benchmarks.questions import LLAVA_POPE
@@ -19,6 +21,7 @@ from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
 from repro.report import replay
+from repro.report.audit import broken_line, build_audit, entries, ledger_lines, write_audit
 from repro.report.build import build, table_lines
 from repro.report.page import write_report
 from repro.report.pages import ReportError, check_writable
@@ -30,7 +33,7 @@ MARKERS = {
     "invariant": "what must hold of any model and any input",
     "golden": "recorded arrays the code must keep reproducing",
     "conformance": "equality with the official evaluators and the published formats",
-    "audit": "claims of the paper against its own arithmetic",
+    "audit": "each claim of the paper: its verdict, its evidence, and what miniatures show",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
@@ -39,6 +42,8 @@ CHECKOUT = FIXTURES.parent
 MINIWORLD = FIXTURES / "miniworld"
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
+#: Markers of the tests whose figures go into the report.
+REPORTED = ("table1", "audit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -154,6 +159,7 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         config.pluginmanager.register(_Summary())
         config.pluginmanager.register(_Replays())
+        config.pluginmanager.register(_Ledger())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     if config.getoption("update_snapshots", False) and (limit is not None or other_data):
@@ -173,7 +179,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     expression = config.getoption("-m") or "table1"
     idle = config.getoption("--collect-only") or config.getoption("--answers")
-    if _is_worker(config) or idle or "table1" not in expression:
+    if _is_worker(config) or idle or not any(word in expression for word in REPORTED):
         return
     try:
         check_writable(config.getoption("--report"))
@@ -273,13 +279,7 @@ class _Summary:
         terminalreporter.section("Table 1")
         for line in table_lines(parts):
             terminalreporter.write_line(line)
-        command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
-        try:
-            page = write_report(build(parts, command), config.getoption("--report"))
-        except ReportError as error:
-            terminalreporter.write_line(f"the report is not written: {error}", red=True)
-            return
-        terminalreporter.write_line(f"report: {page}")
+        _write(partial(write_report, build(parts, _command(config))), terminalreporter, config)
 
 
 class _Replays:
@@ -303,6 +303,46 @@ class _Replays:
         header = (replay.HEADER + replay.PAIRED)[: max(map(len, self.rows))]
         for line in [*columns([header, *self.rows]), *self.notes]:
             terminalreporter.write_line(line)
+
+
+class _Ledger:
+    """Collects what became of the paper's claims, in whatever worker, and shows it when the session ends."""
+
+    def __init__(self) -> None:
+        self.handed: list[dict[str, str]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told = {name: str(value) for name, value in report.user_properties}
+        if report.when == "call" and "claim" in told:
+            self.handed.append(told)
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        if not self.handed:
+            return
+        ledger = entries(claims.CLAIMS, self.handed)
+        terminalreporter.section("Audit of the paper's claims")
+        for line in ledger_lines(ledger):
+            terminalreporter.write_line(line)
+        if broken := broken_line(ledger):
+            terminalreporter.write_line(broken, red=True)
+        _write(partial(write_audit, build_audit(ledger, _command(config))), terminalreporter, config)
+
+
+def _command(config: pytest.Config) -> str:
+    return shlex.join(["pytest", *map(str, config.invocation_params.args)])
+
+
+def _write(
+    write: Callable[[Path], Path], terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    try:
+        page = write(config.getoption("--report"))
+    except ReportError as error:
+        terminalreporter.write_line(f"the report is not written: {error}", red=True)
+        return
+    terminalreporter.write_line(f"report: {page}")
 
 
 def _table_order(path: Path) -> tuple[int, int]:
