@@ -61,8 +61,8 @@ def _pope(table: Sequence[Cell], cell: Cell, column: Column) -> Mark | None:
     low, high = f1_range(accuracy)
     return Mark(
         "impossible",
-        f"accuracy {accuracy:.2f} leaves F1 {low:.2f} to {high:.2f} (a mean of three categories at least "
-        f"{mean_f1_at_least(accuracy, 3):.2f}), printed is {f1:.2f}",
+        f"Accuracy {accuracy:.2f} leaves F1 {low:.2f} to {high:.2f} (a mean of three categories at least "
+        f"{mean_f1_at_least(accuracy, 3):.2f}), printed is {f1:.2f}.",
     )
 
 
@@ -74,7 +74,7 @@ def _granularity(cell: Cell, column: Column) -> Mark | None:
     others = list(_otherwise(printed, SIZES[cell.benchmark]))
     return Mark(
         "granularity",
-        f"no whole number of {n} is {printed:.2f} %; possible {' or '.join(others) or 'in no other way tried'}",
+        f"No whole number of {n} is {printed:.2f} %; possible {' or '.join(others) or 'in no way tried'}.",
         n,
     )
 

@@ -173,9 +173,17 @@ def write_audit(audit: Audit, directory: str | Path) -> Path:
     """
     directory = Path(directory)
     check_writable(directory)
+    found = marks()
     page = render(
-        "audit.html.j2", report=audit, counted=counted(audit.entries), broken=broken_line(audit.entries),
-        paper=paper, columns=COLUMNS, marks=marks(),
-    )  # fmt: skip
+        "audit.html.j2",
+        report=audit,
+        counted=counted(audit.entries),
+        broken=broken_line(audit.entries),
+        printed=paper.PRINTED,
+        table=[
+            (cell, [(getattr(cell, column), found.get((cell, column))) for column in COLUMNS])
+            for cell in paper.TABLE_1
+        ],
+    )
     write(directory, {AUDIT: page})
     return directory / AUDIT
