@@ -158,18 +158,31 @@ SHARE_AFTER, SHARE_LIMIT = 3, 2.0
 WEIGHTS = (0.0, 20.0)
 #: Caption of Figure 2: first and last layer of a fast drop and of a level stretch, and the layer of a fast rise.
 FIGURE_2_DROPS, FIGURE_2_LEVEL, FIGURE_2_RISES = (1, 5), (6, 31), 32
-#: What a cliff layer is called, and where.
+
+# How its equations are written
+
+#: Symbols of Eqs. 1-3, and those of them that an equation or the text defines.
+SYMBOLS = ("z_answer", "z_c", "A_k", "alpha_k")
+DEFINED = ("z_answer", "A_k")
+#: Eq. 4: the noise's level is the Gaussian's variance; the text under it calls it the standard deviation.
+NOISE_POWER = {"Eq. 4": 0.5, "the text under it": 1.0}
+#: Eq. 8: indices left of the equals sign, indices right of it, and the one that is summed over.
+EQUATION_8 = (("j",), ("i", "j"), "j")
+
+# What it calls things, by where
+
+#: What a cliff layer is.
 CLIFF_WORDS = {
     "Section 1": "the first sparse layer",
-    "Section 1, below": "the deeper layer where the image ceases to contribute to the answer",
+    "Section 1 again": "the deeper layer where the image ceases to contribute to the answer",
     "Figure 5": "a layer from which truncating no longer affects the accuracy",
 }
-#: What the flow does past the cliff layer, by the places that say so.
+#: What the flow does in deeper layers.
 FLOW_WORDS = {
     "Abstract": "diversify",
     "Sections 1 and 4.2": "diverge",
     "Sections 3.2 and 3.3": "disperse",
-    "Section 1, below": "become sparse",
+    "Section 1 again": "become sparse",
 }
 
 

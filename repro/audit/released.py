@@ -23,6 +23,8 @@ MASKED = {"llava-1.5": Span(36, 576), "qwen-vl": Span(6, 258)}
 #: Image tokens as the models' own code lays them out: LLaVA-1.5 (336 / 14)^2, Qwen-VL's queries, the others'
 #: likewise.
 IMAGE_TOKENS = {"llava-1.5": 576, "intern-vl": 576, "qwen-vl": 256, "shikra": 256, "instructblip": 32}
+#: Side of the picture and of a patch, in pixels; Qwen-VL's 256 queries stand for squares of 2 x 2 patches of 14.
+PATCHES = {"llava-1.5": (336, 14), "qwen-vl": (448, 28)}
 #: Tokens before the first image token, by prompt: LLaVA-1.5's with the LLaMA tokenizer, its beginning-of-sequence
 #: token included; Qwen-VL's by the rules of its tokenizer, which was not run.
 BEFORE_IMAGE = {
@@ -39,6 +41,11 @@ AGG_LAYER = {"llava-1.5": 22, "qwen-vl": 2}
 #: prompts, in which the picture counts as one token (llava.py, 237); logits are read from that row on (103).
 CAM_IMAGE = Span(34, 576)
 CAM_PROMPTS = {"the demo's prompt": 48, "its ScienceQA prompt": 159}
+#: What the demo does to gradients and heat that no equation has: ReLU on gradients (116), zero below this share of
+#: the maximum (129-130), and how many noisy copies it averages (338 calls the plain map).
+CAM_RELU_GRADIENTS, CAM_THRESHOLD, CAM_SAMPLES = True, 0.5, 1
+#: The noise's level in it, used as a standard deviation of pixels in [0, 1] (152-160).
+CAM_NOISE = 0.1
 #: What ``pope_eval.py`` (204-206) and ``chair_eval.py`` pass to ``generate``.
 OPERA_DECODING = True
 #: How many captions ``chair_eval.py`` writes, and of at most how many tokens.
@@ -64,13 +71,14 @@ REPLAYED_64 = {
     "instructblip": Chair(30.2, 13.9),
     "shikra": Chair(22.0, 7.0),
 }
-#: Figures of (model, benchmark) that the models' authors published, of one decimal, and their sources.
+#: Accuracies of (model, benchmark) of one decimal that the models' authors published: InstructBLIP, InternVL-Chat
+#: 1.0 and Qwen-VL.
 PUBLISHED = {
-    ("instructblip", "scienceqa"): (60.5, "InstructBLIP"),
-    ("instructblip", "textvqa"): (50.1, "InstructBLIP"),
-    ("intern-vl", "scienceqa"): (66.2, "InternVL-Chat 1.0"),
-    ("intern-vl", "textvqa"): (57.0, "InternVL-Chat 1.0"),
-    ("qwen-vl", "scienceqa"): (67.1, "Qwen-VL"),
+    ("instructblip", "scienceqa"): 60.5,
+    ("instructblip", "textvqa"): 50.1,
+    ("intern-vl", "scienceqa"): 66.2,
+    ("intern-vl", "textvqa"): 57.0,
+    ("qwen-vl", "scienceqa"): 67.1,
 }
 #: POPE's F1 that InternVL-Chat 1.0's authors published.
 INTERN_VL_F1 = 86.4

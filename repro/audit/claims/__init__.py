@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from repro.audit.claims import cliffs, table1
+from repro.audit.claims import cam, cliffs, setup, shares, significance, table1, tokens
 from repro.audit.ledger import Claim
 
-CLAIMS: tuple[Claim, ...] = (*table1.CLAIMS, *cliffs.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *table1.CLAIMS,
+    *significance.CLAIMS,
+    *cliffs.CLAIMS,
+    *shares.CLAIMS,
+    *cam.CLAIMS,
+    *tokens.CLAIMS,
+    *setup.CLAIMS,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repro.audit import arithmetic as a
+from repro.audit.claims.text import listed
 from repro.audit.ledger import Claim, Finding
 from repro.audit.needs import need
 from repro.audit.paper import ITEMS, PRINTED, TABLE_1, pairs
@@ -11,12 +12,6 @@ from repro.audit.released import CAPTION_TOKENS, CAPTIONS, INTERN_VL_F1, REPLAYE
 COLUMNS = ("baseline", "at the cliff layer")
 MODELS = tuple(dict.fromkeys(cell.model for cell in TABLE_1))
 IMPOSSIBLE = "intern-vl"
-
-
-def listed(parts) -> str:
-    """ "a, b and c"."""
-    *first, last = map(str, parts)
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def pope(model: str) -> dict[str, tuple[float, float]]:
@@ -68,15 +63,15 @@ def intern_vl() -> Finding:
             f"{column}: percent of yes needed, most": yes[1],
         }
         said.append(
-            f"{column[0].upper()}{column[1:]}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean "
-            f"of three categories at least {means:.2f}), printed is {f1:.2f}, which takes {yes[0]:.1f} to "
-            f"{yes[1]:.1f} % of questions with answer yes"
+            f"{column}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean of three categories at "
+            f"least {means:.2f}), printed is {f1:.2f}, which takes {yes[0]:.1f} to {yes[1]:.1f} % of questions "
+            "with answer yes"
         )
     figures["published F1"] = INTERN_VL_F1
     return Finding(
         "holds" if possible else "contradicted",
         "Half of POPE's answers are yes. A share E of wrong answers then leaves F1 between "
-        f"(1 - 2E) / (1 - E) and 1 / (1 + E). {'; '.join(said)}. No table of answers to "
+        f"(1 - 2E) / (1 - E) and 1 / (1 + E): {'; '.join(said)}. No table of answers to "
         f"{' or '.join(map(str, a.POPE_POOLED))} questions prints such a pair, nor do three tables whose "
         "figures are averaged, rounded or cut off. The authors of InternVL-Chat published "
         f"F1 {INTERN_VL_F1}, so it is the accuracy that seems wrong.",
@@ -190,7 +185,8 @@ def chair_label() -> Finding:
     nearer, said, short = [], [], []
     for model, replayed in REPLAYED.items():
         printed, _ = pairs("chair", "CHAIR_i")[model]
-        nearer.append(abs(printed - replayed.instances) < abs(printed - replayed.sentences) / 5)
+        z = a.unpaired_z(printed, replayed.sentences, CAPTIONS)
+        nearer.append(z > 1.96 and abs(printed - replayed.instances) < abs(printed - replayed.sentences))
         figures |= {
             f"{PRINTED[model]}: printed": printed,
             f"{PRINTED[model]}: CHAIR_s replayed": replayed.sentences,
