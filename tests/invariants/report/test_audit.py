@@ -251,6 +251,7 @@ def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
     pytester.makepyfile(made_up=MADE_UP)
     suite = ROOT / "tests" / "audit" / "test_claims.py"
     command = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "made_up", "-p", "no:cacheprovider"]
+    command += ["-W", "error::pytest.PytestWarning"]
     command += ["-n", "1", "--report", "seen", "--junitxml", "results.xml", "-m", "audit", suite]
     result = pytester.runpytest_subprocess(*command)
     result.assert_outcomes(passed=3, failed=3)
