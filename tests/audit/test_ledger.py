@@ -5,6 +5,7 @@ What each test finds goes into its properties, from which the summary, the page 
 
 from __future__ import annotations
 
+import math
 from functools import cache, partial
 
 import pytest
@@ -33,6 +34,7 @@ def recompute(claim, kind, compute, record_property):
     record_property(kind, getattr(found, kind))
     record_property("evidence", found.evidence)
     assert getattr(found, kind) == recorded, f"{claim.where}: {found.evidence}"
+    assert found.evidence and all(map(math.isfinite, found.figures.values()))
 
 
 @pytest.mark.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in CLAIMS])
