@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from repro.benchmarks.benchmark import Benchmark, Item
-from repro.models.lvlm import Answer, Lvlm, Prompt
+from repro.models.lvlm import Answer, Lvlm, Prompt, read_image
 from repro.protocols import OFFICIAL
 from repro.sweep import layout, memory_of, sweep
 
@@ -78,7 +78,7 @@ def make_prompt(lvlm: Lvlm, benchmark: Benchmark, item: Item) -> Prompt:
     if item.image is None:
         raise ValueError(f"item {item.id}: has no image")
     try:
-        return lvlm.prompt(item.image, OFFICIAL[lvlm.card.style].ask(benchmark.name, item))
+        return lvlm.prompt(read_image(item.image), OFFICIAL[lvlm.card.style].ask(benchmark.name, item))
     except (OSError, ValueError) as error:
         raise type(error)(f"item {item.id}: {error}") from error
 
