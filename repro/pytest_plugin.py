@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
+from repro.protocols import PROTOCOLS, ProtocolError, find_task
 from repro.report import replay
-from repro.report.build import build, table_lines
+from repro.report.build import build, model_of, table_lines
 from repro.report.page import ReportError, check_writable, write_report
-from repro.report.sections import load
+from repro.report.sections import Measured, load
 from repro.report.text import columns
 
 MARKERS = {
@@ -56,6 +58,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME",
         help=f"only this benchmark; may be repeated ({', '.join(BENCHMARKS)})",
+    )
+    group.addoption(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="official",
+        help="how to ask, decode, read and score (default: official, as each model's authors do)",
     )
     group.addoption(
         "--limit", type=int, metavar="N", help="only the first N items of each benchmark and stratum"
@@ -98,7 +106,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
-    """The models of ``--model`` by name, with the paths given; by default all that have a miniature."""
+    """The models of ``--model`` by name, with the paths given; by default all that have a miniature.
+
+    And that ``--protocol`` defines.
+    """
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
         name, given_path, path = given.partition("=")
@@ -111,12 +122,14 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
         if name in chosen:
             raise pytest.UsageError(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser().resolve() if path else None
-    return chosen or {name: None for name, card in REGISTRY.items() if card.miniature is not None}
+    defined = {model for model, _ in PROTOCOLS[config.getoption("--protocol")]()}
+    return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:
-    """The benchmarks of ``--benchmark``; all by default."""
-    chosen = config.getoption("--benchmark") or list(BENCHMARKS)
+    """The benchmarks of ``--benchmark``; by default all that ``--protocol`` defines."""
+    defined = {benchmark for _, benchmark in PROTOCOLS[config.getoption("--protocol")]()}
+    chosen = config.getoption("--benchmark") or [name for name in BENCHMARKS if name in defined]
     for name in chosen:
         if name not in BENCHMARKS:
             raise pytest.UsageError(
@@ -145,7 +158,12 @@ def answers_of(config: pytest.Config) -> list[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
-    models_of(config), benchmarks_of(config), answers_of(config)
+    answers_of(config)
+    for model, benchmark in itertools.product(models_of(config), benchmarks_of(config)):
+        try:
+            find_task(config.getoption("--protocol"), model, benchmark)
+        except ProtocolError as error:
+            raise pytest.UsageError(f"--protocol: {error}") from None
     if _is_worker(config):
         # Workers that each use every core wait for each other more than they compute.
         workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
@@ -155,8 +173,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Replays())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
-    if config.getoption("update_snapshots", False) and (limit is not None or other_data):
-        raise pytest.UsageError("--snapshot-update records whole runs: leave --limit and --data out")
+    other = limit is not None or other_data or config.getoption("--protocol") != "official"
+    if config.getoption("update_snapshots", False) and other:
+        raise pytest.UsageError(
+            "--snapshot-update records whole runs of the shipped data under protocol official: leave --limit, "
+            "--data and --protocol out"
+        )
     if limit is not None and limit < 8:
         raise pytest.UsageError(
             f"--limit {limit}: at least 8 items are needed to form two halves with intervals"
@@ -268,7 +290,7 @@ class _Summary:
     ) -> None:
         if not self.measured:
             return
-        parts = [load(path) for path in sorted(self.measured, key=_table_order)]
+        parts = sorted(map(load, self.measured), key=_table_order)
         terminalreporter.section("Table 1")
         for line in table_lines(parts):
             terminalreporter.write_line(line)
@@ -304,6 +326,6 @@ class _Replays:
             terminalreporter.write_line(line)
 
 
-def _table_order(path: Path) -> tuple[int, int]:
-    model, _, benchmark = path.stem.rpartition("-")
-    return list(REGISTRY).index(model), list(BENCHMARKS).index(benchmark)
+def _table_order(part: Measured) -> tuple[int, int]:
+    titles = [benchmark.title for benchmark in BENCHMARKS.values()]
+    return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)

@@ -1,4 +1,4 @@
-"""ScienceQA: multiple-choice questions about an image (the IMG subset that papers report as "SQA").
+"""ScienceQA: multiple-choice questions, about an image (the IMG subset that papers report as "SQA") or all.
 
 Data directory, as published (lupantech/ScienceQA)::
 
@@ -110,11 +110,21 @@ def score(item: Item, answer: str) -> dict[str, Part]:
     return {"accuracy": (float(chosen_letter(answer) == item.reference), 1.0)}
 
 
+def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
+    """Part of lmms-eval's exact match: the letter alone in any case, or a capital and a full stop in front.
+
+    As in lmms-eval ``tasks/scienceqa/utils.py`` at 75571cf: "A." is read, "The answer is A." is not.
+    """
+    text = answer.strip()
+    leads = text[:1].isupper() and text[1:2] == "."
+    chosen = text[0] if leads else text.upper() if len(text) == 1 else None
+    return {"accuracy": (float(chosen == item.reference), 1.0)}
+
+
 SCIENCEQA = Benchmark(
     name="scienceqa",
     title="ScienceQA (IMG)",
     metrics=(Metric("accuracy"),),
-    max_new_tokens=1024,
     load=load,
     score=score,
 )

@@ -4,7 +4,7 @@ Three formats, JSON lines all of them, told apart by their keys:
 
 - LLaVA's evaluation scripts (c121f04): ``question_id``, ``text``, and mostly ``prompt``;
 - OPERA's caption logs (61426ef): ``image_id``, ``caption``;
-- the suite's own ``answers/MODEL-BENCHMARK.jsonl``: ``item``, ``layer``, ``answer``.
+- the suite's own ``answers/MODEL-BENCHMARK-PROTOCOL.jsonl``: ``item``, ``layer``, ``answer``.
 
 Answers find their question by id, never by their place in the file, and where the prompt was recorded it must
 ask that question. LLaVA's ``eval_pope.py`` goes by order instead.
@@ -23,8 +23,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, DataError, Item
 from repro.benchmarks.files import field, read_json_lines
 from repro.benchmarks.questions import Questions, by_own_ids, captioning, llava_textvqa_id, question_answering
-from repro.models import find_card
-from repro.protocols import OFFICIAL
+from repro.protocols import PROTOCOLS, Task, find_task
 
 Format = Literal["llava", "opera", "own"]
 #: No model writes an answer as long as this (2048 tokens have about 10,000 characters), and taggers would take
@@ -52,7 +51,7 @@ class Replay:
     Attributes:
         answers: the file's name.
         title: of the questions, with their number.
-        benchmark: what scored them.
+        benchmark: what they answer; ``task``: what read and scored them, of the protocol of this name.
         items: the questions answered.
         parts: by metric name, float64 [items, layers, 2]; one layer, or L = 0...N.
         notes: what was left out.
@@ -61,6 +60,8 @@ class Replay:
     answers: str
     title: str
     benchmark: Benchmark
+    protocol: str
+    task: Task
     items: list[Item]
     parts: dict[str, np.ndarray]
     notes: list[str]
@@ -148,27 +149,32 @@ _READERS: dict[Format, tuple[Callable[[dict, str], Row], set[str]]] = {
 
 
 def replay(
-    path: Path, data: Path, names: Sequence[str] = tuple(BENCHMARKS), allow_missing: bool = False
+    path: Path,
+    data: Path,
+    names: Sequence[str] = tuple(BENCHMARKS),
+    allow_missing: bool = False,
+    protocol: str = "official",
 ) -> Replay:
     """Score the answers recorded in a file.
 
     LLaVA's and OPERA's files do not say what was asked: of the questions found in ``data`` (and beside the
-    answers) those are taken that they fit best. The suite's own files carry it in their name, and their
-    answers are read as the model's protocol does.
+    answers) those are taken that they fit best. Nor do they say who answered: they are read and scored as answers
+    of LLaVA-1.5, which every protocol defines. The suite's own files carry all this in their name.
 
     Args:
         names: benchmarks that come into question.
         allow_missing: score what can be matched although ids are unknown or missing; those are left out.
+        protocol: how to read and score LLaVA's and OPERA's files; the suite's own keep theirs.
 
     Raises:
+        ProtocolError: the protocol does not define what was asked.
         DataError: a file that cannot be used; no questions the answers belong to; ids that are unknown, missing
             or come twice; prompts that ask something else.
     """
     kind, rows = read_answers(path)
-    read: Callable[[str, str], str] = _as_it_is
+    model = "llava-1.5"
     if kind == "own":
-        model, benchmark = _own_name(path, names)
-        read = OFFICIAL[find_card(model).style].read
+        model, benchmark, protocol = _own_name(path, names)
         found = [by_own_ids(benchmark, benchmark.load(data), data)]
     elif kind == "opera":
         found = list(captioning(names, data))
@@ -191,30 +197,26 @@ def replay(
     whole = [key for key in questions.items if len(fit.answers.get(key, ())) == layers]
     if not whole:
         raise DataError(f"{path}: no question has an answer at every one of {layers} layers; check the file")
-    parts = {metric.name: np.zeros((len(whole), layers, 2)) for metric in questions.benchmark.metrics}
+    task = find_task(protocol, model, questions.benchmark.name)
+    parts = {name: np.zeros((len(whole), layers, 2)) for name in questions.benchmark.figures}
     for i, key in enumerate(whole):
         for layer, row in fit.answers[key].items():
-            answer = read(questions.benchmark.name, row.text)
-            for name, part in questions.benchmark.score(questions.items[key], answer).items():
+            for name, part in task.score(questions.items[key], task.read(row.text)).items():
                 parts[name][i, layer] = part
     items = [questions.items[key] for key in whole]
-    return Replay(path.name, questions.title, questions.benchmark, items, parts, notes)
+    return Replay(path.name, questions.title, questions.benchmark, protocol, task, items, parts, notes)
 
 
-def _as_it_is(benchmark: str, text: str) -> str:
-    return text
-
-
-def _own_name(path: Path, names: Sequence[str]) -> tuple[str, Benchmark]:
-    """Model and benchmark in the name of one of the suite's own files."""
-    model, _, name = path.stem.rpartition("-")
-    try:
-        find_card(model)
-    except KeyError as error:
-        raise DataError(f"{path}: expected a name MODEL-BENCHMARK.jsonl: {error.args[0]}") from None
-    if name not in names:
-        raise DataError(f"{path}: expected a name MODEL-BENCHMARK.jsonl, with one of {', '.join(names)}")
-    return model, BENCHMARKS[name]
+def _own_name(path: Path, names: Sequence[str]) -> tuple[str, Benchmark, str]:
+    """Model, benchmark and protocol in the name of one of the suite's own files."""
+    for protocol, tasks in PROTOCOLS.items():
+        for model, name in tasks():
+            if name in names and path.stem == f"{model}-{name}-{protocol}":
+                return model, BENCHMARKS[name], protocol
+    raise DataError(
+        f"{path}: expected a name MODEL-BENCHMARK-PROTOCOL.jsonl, with a model of this suite, one of "
+        f"{', '.join(names)} and one of {', '.join(PROTOCOLS)}, which defines them: name the file so"
+    )
 
 
 def _fit(questions: Questions, rows: Sequence[Row], layers: int) -> _Fit:

@@ -51,8 +51,12 @@ class Llava(Native):
         )
         return cls(card, model, processor, path)
 
-    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        text = self.wording(question)
+    @property
+    def crop_side(self) -> int:
+        return self.model.config.vision_config.image_size
+
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
+        text = self.wording(question, template)
         preparation = self.processor.image_processor
         red, green, blue = (int(255 * m) for m in preparation.image_mean)
         picture = pad_to_square(read_image(image), (red, green, blue))

@@ -14,7 +14,7 @@ from repro.report.sections import MARGIN
 from repro.report.text import percent, percent_interval, points, points_interval, visible
 from repro.statistics import flips, mcnemar, wilson
 
-HEADER = ["answers", "questions", "of", "metric", "n", "score", "95 % interval", "by"]
+HEADER = ["answers", "questions", "protocol", "of", "metric", "n", "score", "95 % interval", "by"]
 #: Further columns of the suite's own files, which have an answer at every truncation layer.
 PAIRED = ["cliff layer", "at the cliff", "difference", "better, worse", "McNemar p"]
 
@@ -26,7 +26,7 @@ def rows(replay: Replay) -> list[list[str]]:
 
     Raises ValueError for answers at several layers to questions too few for two halves.
     """
-    strata, images = np.array([item.stratum for item in replay.items]), np.array(image_names(replay.items))
+    strata, images = np.array(replay.task.strata(replay.items)), np.array(image_names(replay.items))
     layers = next(iter(replay.parts.values())).shape[1]
     kept, at = np.ones(len(strata), dtype=bool), 0
     if layers > 1:
@@ -34,27 +34,31 @@ def rows(replay: Replay) -> list[list[str]]:
         held = held_out(replay.parts[metric.name], strata, images.tolist(), metric.higher_is_better, MARGIN)
         kept, at = ~halves(strata, images.tolist()), held.cliff.layer
     made = []
-    for name, members in groups(replay.items):
+    for name, members in groups(replay.items, replay.task.pooled):
         chosen = kept & members
         where = strata[chosen], images[chosen].tolist()
         for metric in replay.benchmark.metrics:
             pair = replay.parts[metric.name][chosen][:, [at, -1]]
-            row = [visible(replay.answers, 60), replay.title, name, *_figure(metric, pair, *where)]
+            row = [visible(replay.answers, 60), replay.title, replay.protocol, name]
+            row += _figure(metric, pair, *where)
             if layers > 1:
                 row += [f"{at} of {layers - 1}", *_change(metric, pair, *where)]
             made.append(row)
     return made
 
 
-def groups(items: Sequence[Item]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and members (bool [items]): each category and their mean, or those with an image and all."""
+def groups(items: Sequence[Item], pooled: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and members (bool [items]): each category and their mean, or those with an image and all.
+
+    Where metrics are ``pooled``, all categories at once in place of their mean.
+    """
     strata = np.array([item.stratum for item in items])
     pictured = np.array([item.image is not None for item in items])
     names = list(dict.fromkeys(strata.tolist()))
     everything = np.ones(len(items), dtype=bool)
     if len(names) > 1:
         yield from ((name, strata == name) for name in names)
-        yield f"mean of {len(names)}", everything
+        yield "all" if pooled else f"mean of {len(names)}", everything
         return
     if pictured.any() and not pictured.all():
         yield "with an image", pictured

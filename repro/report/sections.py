@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from repro.benchmarks.benchmark import aggregate
 from repro.cliff import HeldOut, compare, halves, held_out
 from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
-from repro.evaluation.run import Evaluation, make_prompt
+from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm, read_image
-from repro.protocols import OFFICIAL
+from repro.protocols import find_task
 from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Shares, TableRow
 from repro.report.text import percent
 
@@ -80,6 +81,7 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 difference_interval=(interval[0], interval[1]),
                 n_layers=len(seen.score) - 1,
                 chosen_on=held.chosen_on,
+                protocol=evaluation.protocol,
             )
         )
     return rows
@@ -133,6 +135,24 @@ def by_kind(evaluation: Evaluation) -> list[RecordedTable]:
     ]
 
 
+def by_stratum(evaluation: Evaluation) -> list[RecordedTable]:
+    """Every metric and detail of the baseline for each stratum by itself, their mean, and all items at once."""
+    strata = np.array([item.stratum for item in evaluation.items])
+    if len(set(strata)) < 2:
+        return []
+    names = evaluation.benchmark.figures
+    parts = np.stack([evaluation.parts[name][:, -1] for name in names], axis=1)
+    pooled = np.zeros(len(strata))
+    rows: list[list[object]] = []
+    for one in np.unique(strata):
+        own = strata == one
+        rows.append([str(one), int(own.sum()), *map(percent, aggregate(parts[own], pooled[own]))])
+    rows.append(["mean of these", len(strata), *map(percent, aggregate(parts, strata))])
+    rows.append(["all at once", len(strata), *map(percent, aggregate(parts, pooled))])
+    title = f"{evaluation.benchmark.title}, protocol {evaluation.protocol}: baseline (%) by category"
+    return [(title, ["category", "n", *names], rows)]
+
+
 def mean_shares_of(lvlm: Lvlm, evaluation: Evaluation) -> Shares:
     """Figure 2 of one benchmark."""
     raw, paper = mean_shares(lvlm, evaluation, FLOW_ITEMS)
@@ -155,7 +175,7 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     chosen = spread(known, FLOW_ITEMS)
     if not chosen:
         return [], []
-    if not make_prompt(lvlm, evaluation.benchmark, evaluation.items[chosen[0]]).spatial:
+    if not evaluation.prompt(lvlm, chosen[0]).spatial:
         return [], []
     maps = heat_maps(lvlm, evaluation, chosen)
     energy, area = [], []
@@ -172,13 +192,14 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
         values = points[np.isfinite(points[:, layer]), layer]
         mean[layer], half[layer] = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
     first = evaluation.items[chosen[0]]
-    prompt = make_prompt(lvlm, evaluation.benchmark, first)
+    prompt = evaluation.prompt(lvlm, chosen[0])
+    task = find_task(evaluation.protocol, evaluation.model, evaluation.benchmark.name)
     assert first.image is not None, "an item with boxes was asked about a picture"
     wide, high = np.array(prompt.image.size) / read_image(first.image).size
     x, y, width, height = boxes(first)[0]
     row = HeatRow(
         benchmark=evaluation.benchmark.title,
-        question=OFFICIAL[lvlm.card.style].ask(evaluation.benchmark.name, first).replace("\n", " "),
+        question=task.ask(first).replace("\n", " "),
         answer=evaluation.answers[chosen[0]].text,
         image=np.asarray(prompt.image),
         heat=maps[0],
@@ -199,7 +220,7 @@ def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | No
         shares=[mean_shares_of(lvlm, evaluation)],
         heats=heats,
         pointing=pointing,
-        recorded=by_kind(evaluation),
+        recorded=[*by_stratum(evaluation), *by_kind(evaluation)],
     )
 
 

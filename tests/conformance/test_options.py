@@ -12,6 +12,7 @@ import pytest
 from repro.benchmarks import BENCHMARKS
 from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
+from repro.protocols import PROTOCOLS
 from repro.pytest_plugin import models_of
 
 pytestmark = pytest.mark.conformance
@@ -45,7 +46,8 @@ def said(result: pytest.RunResult) -> str:
 
 
 @pytest.mark.parametrize(
-    ("option", "choices"), [("--model", list(REGISTRY)), ("--benchmark", list(BENCHMARKS))]
+    ("option", "choices"),
+    [("--model", list(REGISTRY)), ("--benchmark", list(BENCHMARKS)), ("--protocol", list(PROTOCOLS))],
 )
 def test_an_unknown_name_is_a_usage_error_that_lists_the_choices(run, option, choices):
     result = run(option, "blip-9000")
@@ -62,6 +64,13 @@ def test_an_unknown_name_is_a_usage_error_that_lists_the_choices(run, option, ch
         (["--model", "llava-1.5=a", "--model", "llava-1.5=b"], "named twice"),
         (["--snapshot-update", "--limit", "8"], "whole runs"),
         (["--snapshot-update", "--data", "elsewhere"], "whole runs"),
+        (["--snapshot-update", "--protocol", "lmms-eval"], "whole runs"),
+        (
+            ["--protocol", "opera", "--benchmark", "scienceqa"],
+            "opera does not define scienceqa for llava-1.5",
+        ),
+        (["--protocol", "opera", "--model", "qwen-vl"], "opera does not define pope for qwen-vl"),
+        (["--protocol", "lmms-eval", "--model", "shikra=a"], "lmms-eval does not define pope for shikra"),
     ],
 )
 def test_what_would_measure_or_record_something_else_is_refused(run, arguments, words):
@@ -214,7 +223,10 @@ def test_on_cuda_a_real_model_is_compared_with_the_paper(run, as_real, tmp_path)
     result = run("-m", "gpu", as_real, *arguments)
     result.assert_outcomes(failed=1)
     message = said(result)
-    assert "llava-1.5 on TextVQA: " in message and "the paper's is 59.34 % on 5000 (Table 1, " in message
+    assert (
+        "llava-1.5 on TextVQA, protocol official: " in message
+        and "the paper's is 59.34 % on 5000 (Table 1, " in message
+    )
     assert "on 8 items, 95 % interval [" in message and "tolerance " in message
     assert "report: " in message  # what was measured is shown although it differs
 
@@ -229,6 +241,12 @@ def test_gpu_and_performance_run_only_when_named(run):
 def test_naming_a_benchmark_runs_that_one_alone(run):
     result = run("--collect-only", "-q", "--benchmark", "chair")
     assert "chair" in said(result) and "pope" not in said(result)
+
+
+def test_a_protocol_narrows_what_was_not_named(run):
+    result = run("--collect-only", "-q", "--protocol", "opera")
+    assert "pope" in said(result) and "chair" in said(result)
+    assert "scienceqa" not in said(result) and "textvqa" not in said(result)
 
 
 def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):

@@ -21,7 +21,7 @@ from repro.benchmarks.benchmark import DataError, aggregate
 from repro.cliff import compare
 from repro.evaluation.answers import replay
 from repro.evaluation.run import image_names
-from repro.protocols import LETTER_ANSWER, SHORT_ANSWER
+from repro.protocols import LETTER_ANSWER, SHORT_ANSWER, ProtocolError
 from repro.report.replay import HEADER, PAIRED, rows
 from repro.report.text import percent_interval
 from repro.statistics import wilson
@@ -423,8 +423,8 @@ def own(made):
             said = {"no": "yes", "yes": "no"}[label[i]] if wrong else label[i]
             answers.append({"item": f"{category}-{i}", "layer": layer, "answer": said.capitalize()})
     random.Random(2).shuffle(answers)
-    write(made / "llava-1.5-pope.jsonl", answers)
-    return made, made / "llava-1.5-pope.jsonl"
+    write(made / "llava-1.5-pope-official.jsonl", answers)
+    return made, made / "llava-1.5-pope-official.jsonl"
 
 
 def test_an_own_file_gets_the_cliff_layer_and_what_truncation_changes(own):
@@ -471,23 +471,67 @@ def test_own_answers_are_read_as_the_model_words_them(own):
     change(
         path, lambda values: [row | {"answer": f"The answer is {row['answer'].lower()} ."} for row in values]
     )
-    path = path.rename(path.with_name("shikra-pope.jsonl"))
+    path = path.rename(path.with_name("shikra-pope-official.jsonl"))
     strata = np.repeat(sorted(OFFSETS), 160)
     expected = [0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3]
     assert aggregate(replay(path, data).parts["accuracy"], strata) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("blip-pope.jsonl", "llava-1.5"), ("llava-1.5-vqa.jsonl", "textvqa"), ("a.jsonl", "")]
+    "name", ["blip-pope-official", "llava-1.5-vqa-official", "shikra-pope-lmms-eval", "a"]
 )
-def test_an_own_file_carries_model_and_benchmark_in_its_name(own, name, said):
+def test_an_own_file_carries_model_benchmark_and_protocol_in_its_name(own, name):
     data, path = own
-    refused(path.rename(path.with_name(name)), data, "MODEL-BENCHMARK.jsonl", said)
+    refused(path.rename(path.with_name(f"{name}.jsonl")), data, "MODEL-BENCHMARK-PROTOCOL.jsonl", "lmms-eval")
+
+
+def test_own_answers_are_scored_by_the_protocol_in_their_name(own):
+    """With a full stop lmms-eval reads no answer; its metrics are of all categories at once."""
+    data, path = own
+    path = path.rename(path.with_name("llava-1.5-pope-lmms-eval.jsonl"))
+    scored = replay(path, data, protocol="opera")
+    assert scored.protocol == "lmms-eval"
+    table = [dict(zip(HEADER, row, strict=False)) for row in rows(scored)]
+    assert {row["protocol"] for row in table} == {"lmms-eval"}
+    assert [row["of"] for row in table[::2]] == [*OFFSETS, "all"]
+    right = np.array([0.5, 1 - 2 / 480, 1 - 1 / 480])
+    assert aggregate(scored.parts["accuracy"], np.zeros(480)) == pytest.approx(right)
+    change(path, lambda values: [row | {"answer": f"{row['answer']}."} for row in values])
+    assert not replay(path, data).parts["accuracy"][..., 0].any()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said", "expected"),
+    [
+        ("official", "It isn't", "yes"),
+        ("opera", "It isn't", "no"),
+        ("lmms-eval", "It isn't", None),
+        ("official", "Yes ### no", "no"),
+        ("opera", "Yes ### no", "yes"),
+    ],
+)
+def test_others_answers_are_read_and_scored_by_the_protocol_asked_for(made, protocol, said, expected):
+    path = made / "llava-1.5-13b" / "pope_answers.jsonl"
+    change(path, lambda values: [row | {"text": said} for row in values])
+    scored = replay(path, made, protocol=protocol)
+    assert [part[0, 0] for part in scored.parts["accuracy"]] == [
+        float(expected == ("yes" if item.reference else "no")) for item in scored.items
+    ]
+    assert {row[HEADER.index("of")] for row in rows(scored)} == {
+        *OFFSETS,
+        "all" if protocol == "lmms-eval" else "mean of 3",
+    }
+
+
+def test_a_protocol_that_does_not_define_what_was_asked_scores_nothing(made):
+    path = made / "llava-1.5-13b" / "scienceqa_answers.jsonl"
+    with pytest.raises(ProtocolError, match="opera does not define scienceqa"):
+        replay(path, made, protocol="opera")
 
 
 def test_intervals_are_wilsons_for_shares_and_resample_images_otherwise(made):
     scored = replay(made / "llava-1.5-13b" / "pope_answers.jsonl", made)
-    table = {(row[2], row[3]): dict(zip(HEADER, row, strict=True)) for row in rows(scored)}
+    table = {(row[3], row[4]): dict(zip(HEADER, row, strict=True)) for row in rows(scored)}
     share = table["popular", "accuracy ↑"]
     right = round(float(share["score"]) / 100 * 40)
     assert (share["by"], share["95 % interval"]) == ("Wilson", percent_interval(wilson(right, 40), 2))
@@ -519,6 +563,9 @@ def test_the_option_scores_every_file_of_a_directory_and_runs_no_model(run, made
         ["*Table 1, recorded answers*", "*pope_answers.jsonl*POPE 120*", "*ScienceQA 30*"]
     )
     assert done.parseoutcomes()["passed"] == 2 and "failed" not in done.parseoutcomes()
+    done = run("--answers", made / "llava-1.5-13b", "--data", made, "--protocol", "opera")
+    done.stdout.fnmatch_lines(["*opera does not define scienceqa*", "*pope_answers.jsonl*POPE 120*opera*"])
+    assert done.parseoutcomes()["passed"] == done.parseoutcomes()["failed"] == 1
 
 
 def test_the_option_fails_and_says_why_unless_missing_ids_are_allowed(run, made):

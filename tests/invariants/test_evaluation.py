@@ -11,14 +11,16 @@ import pytest
 import repro.evaluation.recorded as recorded
 import repro.evaluation.run as running
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Item
+from repro.benchmarks.benchmark import Item, aggregate
 from repro.benchmarks.miniworld import asked_boxes
 from repro.cliff import held_out
 from repro.evaluation.answers import replay
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate, limited, make_prompt
+from repro.models import load_model
 from repro.models.card import FIXTURES
-from repro.report.sections import Measured, heat_sections, load, measure, save
+from repro.protocols import ProtocolError, find_task
+from repro.report.sections import Measured, by_stratum, heat_sections, load, measure, save
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.invariant
@@ -30,7 +32,7 @@ MINIWORLD = FIXTURES / "miniworld"
 def evaluation(lvlm, tmp_path_factory):
     """Eight scenes of TextVQA, with the log of the run."""
     items = limited(BENCHMARKS["textvqa"].load(MINIWORLD), 8)
-    log = tmp_path_factory.mktemp("run") / f"{lvlm.card.name}-textvqa.jsonl"
+    log = tmp_path_factory.mktemp("run") / f"{lvlm.card.name}-textvqa-official.jsonl"
     return evaluate(lvlm, BENCHMARKS["textvqa"], items, log=log, progress=False), log
 
 
@@ -66,6 +68,49 @@ def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
         assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
 
 
+def test_rows_and_figures_carry_the_protocol(evaluation, tmp_path):
+    result, log = evaluation
+    assert result.protocol == "official"
+    assert {json.loads(line)["protocol"] for line in log.read_text().splitlines()} == {"official"}
+    lvlm, log = load_model("llava-1.5"), tmp_path / "llava-1.5-textvqa-lmms-eval.jsonl"
+    other = evaluate(lvlm, result.benchmark, result.items[:2], log=log, progress=False, protocol="lmms-eval")
+    assert other.protocol == "lmms-eval"
+    assert {json.loads(line)["protocol"] for line in log.read_text().splitlines()} == {"lmms-eval"}
+    assert replay(log, MINIWORLD, allow_missing=True).protocol == "lmms-eval"
+    asked = make_prompt(lvlm, other.benchmark, other.items[0], "lmms-eval")
+    assert other.prompt(lvlm, 0).text == asked.text
+    assert lvlm.answer(asked, max_new_tokens=len(other.answers[0].ids)) == other.answers[0]
+    with pytest.raises(ProtocolError, match="opera does not define textvqa"):
+        evaluate(lvlm, result.benchmark, result.items, progress=False, protocol="opera")
+
+
+def test_a_protocol_says_how_categories_are_averaged():
+    """Three categories, of which one is smaller: the mean of three and the figure of all differ."""
+    said = [("random", True), ("random", False), ("popular", True), ("popular", True), ("adversarial", False)]
+    items = [Item(str(i), Path(), "", True, stratum=stratum) for i, (stratum, _) in enumerate(said)]
+    answers = [["Yes" if yes else "No"] for _, yes in said]
+    figures, tables = {}, {}
+    for protocol in ("official", "opera", "lmms-eval"):
+        task = find_task(protocol, "llava-1.5", "pope")
+        scored = [task.score(item, answer) for item, [answer] in zip(items, answers, strict=True)]
+        parts = {name: np.array([[row[name]] for row in scored]) for name in scored[0]}
+        held = running.Evaluation(
+            "llava-1.5", BENCHMARKS["pope"], protocol, items, [], parts, np.zeros((5, 1))
+        )
+        figures[protocol] = float(aggregate(parts["accuracy"], np.array(held.strata))[0])
+        [(tables[protocol], header, rows)] = by_stratum(held)
+        shown = {row[0]: row[header.index("accuracy")] for row in rows}
+        assert shown == {
+            "adversarial": "0.0",
+            "popular": "100.0",
+            "random": "50.0",
+            "mean of these": "50.0",
+            "all at once": "60.0",
+        }
+        assert protocol in tables[protocol]
+    assert figures == pytest.approx({"official": 0.5, "opera": 0.5, "lmms-eval": 0.6})
+
+
 def test_where_the_data_lie_does_not_matter(evaluation):
     result, _ = evaluation
     moved = [
@@ -88,9 +133,9 @@ def test_scarce_memory_makes_smaller_batches_and_no_difference(lvlm, evaluation,
     result, _ = evaluation
     sizes = []
 
-    def counted(lvlm, prompts, *args):
+    def counted(lvlm, prompts, *args, **settings):
         sizes.append(len(prompts))
-        return sweep(lvlm, prompts, *args)
+        return sweep(lvlm, prompts, *args, **settings)
 
     monkeypatch.setattr(running, "sweep", counted)
     monkeypatch.setattr(running, "budget", lambda device: 0)
