@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from repro.benchmarks.benchmark import HubImage, Item
+from repro.benchmarks.scienceqa import LETTERS
 
 #: What was published, by benchmark and ``_content``. POPE: AoiDragon/POPE ``output/coco/`` at 08d957b and e3e3926.
-#: ScienceQA: how many questions have 2, 3, 4 and 5 choices in lupantech/ScienceQA's test split. CHAIR: the images
-#: of OPERA's ``log/chair_eval_results`` at 61426ef, of which InstructBLIP has a sample of its own.
+#: ScienceQA: how often A to E is right in LLaVA's ``llava_test_CQM-A.json``. TextVQA: ``TextVQA_0.5.1_val.json``.
+#: CHAIR: OPERA's ``log/chair_eval_results`` at 61426ef, where InstructBLIP has a sample of its own.
 PUBLISHED = {
     ("pope", "9000-7cd2f7d05577ea4e"): "all of POPE, 3000 random",
     ("pope", "8910-59e4b99f7eda4101"): "POPE with 2910 random",
-    ("scienceqa", "677-532-770-38"): "ScienceQA's test split, with an image",
-    ("scienceqa", "2228-971-1004-38"): "ScienceQA's test split, all",
+    ("scienceqa", "713-726-375-195-8"): "ScienceQA's test split, with an image",
+    ("scienceqa", "1700-1689-583-261-8"): "ScienceQA's test split, all",
     ("textvqa", "5000 on 3166 images"): "TextVQA 0.5.1, validation",
     ("chair", "a9539c13e25818da"): "the images of OPERA's LLaVA-1.5 and Shikra captions",
     ("chair", "11cb4865e269aee6"): "the images of OPERA's InstructBLIP captions",
@@ -57,8 +58,8 @@ def _content(name: str, items: Sequence[Item]) -> str:
         )
         return f"{len(items)}-{_digest(told)}"
     if name == "scienceqa":
-        counts = Counter(len(item.choices) for item in items)
-        return "-".join(str(counts[n]) for n in (2, 3, 4, 5))
+        counts = Counter(item.reference for item in items)
+        return "-".join(str(counts[letter]) for letter in LETTERS)
     if name == "textvqa":
         return f"{len(items)} on {len({item.image for item in items})} images"
     return _digest(item.id for item in items)

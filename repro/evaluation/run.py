@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from repro.benchmarks.benchmark import Benchmark, Item
+from repro.benchmarks.versions import describe
 from repro.models.lvlm import Answer, Lvlm, Prompt, middle_square, read_image
 from repro.protocols import find_task
 from repro.sweep import layout, memory_of, sweep
@@ -49,6 +50,11 @@ class Evaluation:
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item, as it was asked."""
         return make_prompt(lvlm, self.benchmark, self.items[index], self.protocol)
+
+    @property
+    def data(self) -> str:
+        """Which data the items are; see ``repro.benchmarks.versions``."""
+        return describe(self.benchmark.name, self.items)
 
     @property
     def images(self) -> list[str]:
