@@ -86,9 +86,7 @@ def read_hub(*choice: Repository) -> Table:
     Raises:
         DataError: none is there, or its files are not whole or not readable as parquet with an image column.
     """
-    repository, name, files = _cached(choice)
-    commit = files[0].relative_to(_folder(name) / "snapshots").parts[0]
-    where = f"{name} at {commit[:7]}"
+    repository, where, files = _cached(choice)
     table = _read(files, where)
     # Of a row without an image there may be no structure at all, or one that is empty.
     pictured = _valid(table, "bytes")
@@ -122,7 +120,7 @@ def _folder(name: str) -> Path:
 
 
 def _cached(choice: tuple[Repository, ...]) -> tuple[Repository, str, list[Path]]:
-    """Which repository is in the cache, under which id, and its files in order."""
+    """Which repository is in the cache, its id and commit for people, and its files in order."""
     present = []
     for repository in choice:
         for name in repository.ids:
@@ -131,14 +129,15 @@ def _cached(choice: tuple[Repository, ...]) -> tuple[Repository, str, list[Path]
             files = sorted((snapshots / commit).glob(f"{repository.files}-*.parquet")) if commit else []
             if files:
                 _check_whole(files, repository)
-                return repository, name, files
+                return repository, f"{name} at {str(commit)[:7]}", files
             present += [f"{name} at {path.name}" for path in sorted(snapshots.glob("*"))]
-    wanted = " or ".join(f"{one.files}-*.parquet of {' = '.join(one.ids)}" for one in choice)
-    revisions = {repository.revision or "main" for repository in choice}
-    others = f"; there is {', '.join(dict.fromkeys(present))}, without these files" if present else ""
+    wanted = "\n    or ".join(
+        f"{one.files}-*.parquet of {' = '.join(one.ids)} at {one.revision or 'main'}" for one in choice
+    )
+    others = "".join(f"\nthere is {other}, without these files" for other in dict.fromkeys(present))
     raise DataError(
-        f"{constants.HF_HUB_CACHE}: no {wanted} at {' or '.join(sorted(revisions))}{others}; expected them in the "
-        f"cache, which the suite never fills: run `{choice[0].command}`"
+        f"{constants.HF_HUB_CACHE}, which the suite never fills, has no\n    {wanted}{others}\nto get it, once:\n"
+        f"    {choice[0].command}"
     )
 
 

@@ -14,10 +14,14 @@ from PIL import Image
 from repro.benchmarks import BENCHMARKS, chair, pope, scienceqa, textvqa
 from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.hub import HUB
+from repro.evaluation.run import limited, make_prompt
+from repro.models import load_model
+from repro.models.card import FIXTURES
 from repro.models.lvlm import read_image
 
 pytestmark = pytest.mark.conformance
 
+MINIWORLD = FIXTURES / "miniworld"
 TEXT = datasets.Value("string")
 TEXTS = datasets.Sequence(TEXT)
 FEATURES = {
@@ -245,6 +249,27 @@ def test_an_image_is_decoded_when_it_is_asked_for_and_not_before(cache, monkeypa
     assert [read_image(item.image).getpixel((0, 0)) for item in items] == [(i, 10, 20) for i in range(3)]
 
 
+def test_a_model_is_asked_the_same_as_by_the_files(cache):
+    asked = limited(pope.load(MINIWORLD), 2)
+    lines = [
+        {
+            "question_id": item.id.partition("-")[2],
+            "question": item.question,
+            "answer": "yes" if item.reference else "no",
+            "image_source": item.image.stem,
+            "category": item.stratum,
+            "image": {"bytes": item.image.read_bytes(), "path": None},
+        }
+        for item in asked
+    ]
+    cache("pope", lines)
+    lvlm, hub = load_model("llava-1.5"), pope.load(HUB)
+    for item, other in zip(asked, hub, strict=True):
+        prompt, again = (make_prompt(lvlm, pope.POPE, one) for one in (item, other))
+        assert prompt.text == again.text
+        assert prompt.image_inputs["pixel_values"].equal(again.image_inputs["pixel_values"])
+
+
 def test_a_corrupt_image_is_an_error_of_its_item_only(cache):
     broken = {"bytes": png()["bytes"][:40], "path": None}
     cache("pope", [POPE[0] | {"image": broken}, *POPE[1:]])
@@ -269,7 +294,7 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(cache, name):
             assert part in message
     first = REPOSITORIES[name][0]
     revision = f" --revision {first.revision}" if first.revision else ""
-    assert f"`hf download --repo-type dataset {first.ids[0]}{revision} --include" in message
+    assert f"\n    hf download --repo-type dataset {first.ids[0]}{revision} --include" in message
 
 
 def test_another_revision_is_not_taken_for_the_pinned_one(cache):
@@ -288,7 +313,9 @@ def test_an_unpinned_data_set_names_the_commit_it_is_from(cache):
 def test_a_missing_shard_is_named(cache):
     paths = cache("pope", shards=3)
     paths[1].unlink()
-    with pytest.raises(DataError, match=r"no file 00001-of-00003 of data/test; .* hf download|`hf download"):
+    with pytest.raises(
+        DataError, match=r"no file 00001-of-00003 of data/test; .*`hf download --repo-type dataset"
+    ):
         pope.load(HUB)
 
 
