@@ -31,6 +31,10 @@ LETTER_ANSWER = "\nAnswer with the option's letter from the given choices direct
 LLAVA_TOKENS = {"pope": 128, "scienceqa": 1024, "textvqa": 128, "chair": 512}
 #: The same where short answers are cut short: Qwen-VL's evaluate_vqa.py, LAVIS's VQA configurations.
 SHORT_TOKENS = {"pope": 10, "scienceqa": 10, "textvqa": 10, "chair": 512}
+#: InternVL's three scripts, see ``ask_internvl``.
+INTERNVL_TOKENS = {"pope": 100, "scienceqa": 100, "textvqa": 10, "chair": 512}
+#: VLMEvalKit's vlmeval/vlm/qwen2_vl/model.py at 002f7b7.
+QWEN2_VL_TOKENS = {"pope": 2048, "scienceqa": 2048, "textvqa": 2048, "chair": 512}
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,11 @@ def say_shikra(benchmark: str, answer: str) -> str:
 
 OFFICIAL = {
     "llava": Style(ask_llava),
-    "internvl": Style(ask_internvl),
+    "internvl": Style(
+        ask_internvl, max_new_tokens=INTERNVL_TOKENS, score={"scienceqa": scienceqa.score_internvl}
+    ),
     "qwen_vl": Style(ask_qwen_vl, max_new_tokens=SHORT_TOKENS, score={"textvqa": textvqa.score_vqa_eval}),
-    "qwen2_vl": Style(ask_qwen2_vl),
+    "qwen2_vl": Style(ask_qwen2_vl, max_new_tokens=QWEN2_VL_TOKENS),
     "instructblip": Style(
         ask_instructblip,
         read_instructblip,

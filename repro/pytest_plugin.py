@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import shlex
@@ -13,8 +14,11 @@ import pytest
 import torch
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark
+from repro.benchmarks.benchmark import Benchmark, DataError
 from repro.benchmarks.questions import LLAVA_POPE
+from repro.evaluation.answers import Source, sources
+from repro.evaluation.results import NAME as RESULTS
+from repro.evaluation.results import Results
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
@@ -24,6 +28,7 @@ from repro.report import replay
 from repro.report.build import build, model_of, table_lines
 from repro.report.page import ReportError, check_writable, write_report
 from repro.report.sections import Measured, load
+from repro.report.tables import PAIRED
 from repro.report.text import columns
 
 MARKERS = {
@@ -83,12 +88,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--answers",
         type=Path,
         metavar="PATH",
-        help="score the answers recorded in this file, or in each *.jsonl of this directory, and run no model",
+        help="score the answers recorded in this file, or in each *.jsonl and *.sqlite of this directory, and run "
+        "no model",
     )
     group.addoption(
         "--allow-missing",
         action="store_true",
         help="with --answers: score what fits although ids are unknown or missing",
+    )
+    group.addoption(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with the answers of a run that was broken off, in the report's directory (default: --resume)",
     )
 
 
@@ -139,8 +151,8 @@ def benchmarks_of(config: pytest.Config) -> list[str]:
     return chosen
 
 
-def answers_of(config: pytest.Config) -> list[Path]:
-    """The files of ``--answers``; none without it."""
+def answers_of(config: pytest.Config) -> list[Source]:
+    """What ``--answers`` names: files, and the runs of results files over ``--benchmark``; none without it."""
     given: Path | None = config.getoption("--answers")
     if given is None:
         if config.getoption("--allow-missing"):
@@ -149,11 +161,19 @@ def answers_of(config: pytest.Config) -> list[Path]:
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise pytest.UsageError(f"--answers runs no model: leave {option} out")
-    files = sorted(given.glob("*.jsonl")) if given.is_dir() else [given]
+    files = sorted([*given.glob("*.jsonl"), *given.glob("*.sqlite")]) if given.is_dir() else [given]
     files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
-    if not files:
-        raise pytest.UsageError(f"--answers {given}: expected a file of answers, or a directory with *.jsonl")
-    return files
+    try:
+        found = [source for path in files for source in sources(path)]
+    except DataError as error:
+        raise pytest.UsageError(f"--answers: {error}") from None
+    asked = config.getoption("--benchmark") or list(BENCHMARKS)
+    chosen = [source for source in found if source.run is None or source.run.dataset in asked]
+    if not chosen:
+        raise pytest.UsageError(
+            f"--answers {given}: expected a file of answers, or a directory with *.jsonl or *.sqlite"
+        )
+    return chosen
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -213,9 +233,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "benchmark_name" in metafunc.fixturenames:
         # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
         metafunc.parametrize("benchmark_name", list(BENCHMARKS))
-    if "answers_file" in metafunc.fixturenames:
-        files = answers_of(metafunc.config)
-        metafunc.parametrize("answers_file", files, ids=[path.name for path in files])
+    if "recorded" in metafunc.fixturenames:
+        metafunc.parametrize("recorded", answers_of(metafunc.config), ids=str)
     if "device_name" in metafunc.fixturenames:
         on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
         metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
@@ -232,7 +251,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.
-        replays = "answers_file" in getattr(item, "fixturenames", ())
+        replays = "recorded" in getattr(item, "fixturenames", ())
         asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
         (kept if named and opted and asked else left).append(item)
     if left:
@@ -282,9 +301,17 @@ class _Summary:
 
     def __init__(self) -> None:
         self.measured: set[Path] = set()
+        self.runs: set[int] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
+        self.runs |= {int(str(value)) for name, value in report.user_properties if name == "run"}
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A session that was broken off leaves its runs open, for the next to go on."""
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if self.runs and ended and not session.shouldstop and not session.shouldfail:
+            Results(session.config.getoption("--report") / RESULTS).finish(sorted(self.runs))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
@@ -322,7 +349,7 @@ class _Replays:
         if not self.rows:
             return
         terminalreporter.section("Table 1, recorded answers")
-        header = (replay.HEADER + replay.PAIRED)[: max(map(len, self.rows))]
+        header = (replay.HEADER + PAIRED)[: max(map(len, self.rows))]
         for line in [*columns([header, *self.rows]), *self.notes]:
             terminalreporter.write_line(line)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,9 +47,9 @@ class HubImage:
     def stem(self) -> str:
         return self.path.stem
 
-    def open(self) -> BytesIO:
+    def read_bytes(self) -> bytes:
         """The encoded image, read from disk by this call."""
-        return BytesIO(self.rows[self.index]["image"]["bytes"])
+        return self.rows[self.index]["image"]["bytes"]
 
     def __str__(self) -> str:
         return f"{self.path} ({self.repository}, row {self.index})"

@@ -121,6 +121,22 @@ def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
     return {"accuracy": (float(chosen == item.reference), 1.0)}
 
 
+def score_internvl(item: Item, answer: str) -> dict[str, Part]:
+    """Part of the accuracy by InternVL's reading: a first letter, else the first choice named, else "(X)".
+
+    As in InternVL ``internvl_chat/eval/scienceqa/evaluate_scienceqa.py`` at 2410d1d: "A falcon" reads as A, and so
+    does "AB".
+    """
+    text = answer.strip()
+    letters = LETTERS[: len(item.choices)]
+    chosen = text[:1]
+    if len(text) > 1 and chosen not in letters:
+        named = [letter for letter, choice in zip(letters, item.choices, strict=True) if choice in text]
+        bracketed = re.match(r"\((.)\)", text)
+        chosen = named[0] if named else bracketed[1] if bracketed else ""
+    return {"accuracy": (float(chosen == item.reference), 1.0)}
+
+
 SCIENCEQA = Benchmark(
     name="scienceqa",
     title="ScienceQA (IMG)",

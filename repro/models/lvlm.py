@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ AttentionMaskInterface.register(_INTERFACE, sdpa_mask)
 class Encoded(Protocol):
     """What holds an encoded image without being a file, e.g. a row of a data set."""
 
-    def open(self) -> BinaryIO: ...
+    def read_bytes(self) -> bytes: ...
 
 
 def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
@@ -96,7 +97,7 @@ def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     try:
-        with Image.open(source if isinstance(source, str | Path) else source.open()) as image:
+        with Image.open(source if isinstance(source, str | Path) else BytesIO(source.read_bytes())) as image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {source}") from None

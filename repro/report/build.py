@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from repro.cliff import MARGIN
 from repro.models.card import REGISTRY
 from repro.report.data import RecordedTable, Report
-from repro.report.sections import MARGIN, Measured
+from repro.report.sections import Measured
 from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
 
 _MINIATURE = (

@@ -6,7 +6,6 @@ scienceqa_answers.jsonl), ``pope/`` with POPE's own files, ``chair/captions/MODE
 ``chair/ground_truth_objects.json``. Without it, made-up files in the same formats take their place.
 """
 
-import itertools
 import json
 import os
 import random
@@ -17,12 +16,12 @@ import pytest
 from sklearn.metrics import f1_score
 
 from repro.benchmarks import chair
-from repro.benchmarks.benchmark import DataError, aggregate
+from repro.benchmarks.benchmark import DataError
 from repro.cliff import compare
 from repro.evaluation.answers import replay
 from repro.evaluation.run import image_names
 from repro.protocols import LETTER_ANSWER, SHORT_ANSWER, ProtocolError
-from repro.report.replay import HEADER, PAIRED, rows
+from repro.report.replay import HEADER, rows
 from repro.report.text import percent_interval
 from repro.statistics import wilson
 
@@ -366,8 +365,6 @@ ROW = {"question_id": 1, "prompt": "Is it?", "text": "Yes"}
         (json.dumps(ROW | {"text": None}), ["line 1", "'text'", "expected str"]),
         (json.dumps(ROW | {"prompt": 3}), ["line 1", "'prompt'"]),
         (json.dumps(ROW | {"text": "x" * 10_000_000}), ["line 1", "10000000 characters", "100000"]),
-        (json.dumps({"item": "1", "layer": -1, "answer": ""}), ["line 1", "layer is -1"]),
-        (json.dumps({"item": "1", "layer": True, "answer": ""}), ["line 1", "True"]),
     ],
 )
 def test_a_file_that_holds_no_recorded_answers_is_refused(tmp_path, content, said):
@@ -401,103 +398,6 @@ def test_odd_ids_are_spelled_out(made):
     path = made / "llava-1.5-13b" / "pope_answers.jsonl"
     change(path, lambda values: [*values, values[0] | {"question_id": "\x1b[31m\u202e"}])
     assert refused(path, made, r"'\x1b[31m\u202e'").isprintable()
-
-
-#: Questions of category random that an own file below gets wrong where the image is seen by one layer, and by two.
-WRONG = {1: (7, 47), 2: (63,)}
-
-
-@pytest.fixture
-def own(made):
-    """An own file over POPE at L = 0, 1, 2: two questions an image and category, every second image wrong at 0."""
-    answers = []
-    for category in OFFSETS:
-        label = {i: ("no", "yes")[i % 2] for i in range(160)}
-        asked = [
-            {"question_id": i, "image": f"{i // 2}.jpg", "text": f"{category} {i}?", "label": label[i]}
-            for i in label
-        ]
-        write(made / "pope" / f"coco_pope_{category}.json", asked)
-        for i, layer in itertools.product(label, range(3)):
-            wrong = i % 4 < 2 if layer == 0 else category == "random" and i in WRONG[layer]
-            said = {"no": "yes", "yes": "no"}[label[i]] if wrong else label[i]
-            answers.append({"item": f"{category}-{i}", "layer": layer, "answer": said.capitalize()})
-    random.Random(2).shuffle(answers)
-    write(made / "llava-1.5-pope-official.jsonl", answers)
-    return made, made / "llava-1.5-pope-official.jsonl"
-
-
-def test_an_own_file_gets_the_cliff_layer_and_what_truncation_changes(own):
-    data, path = own
-    scored = replay(path, data)
-    strata = np.array([item.stratum for item in scored.items])
-    expected = [0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3]
-    assert aggregate(scored.parts["accuracy"], strata) == pytest.approx(expected)
-    table = [dict(zip(HEADER + PAIRED, row, strict=False)) for row in rows(scored)]
-    assert [row["of"] for row in table[::2]] == [*OFFSETS, "mean of 3"]
-    # The images of the wrong answers are among the half that reports.
-    mean, f1 = table[-2:]
-    assert (mean["metric"], mean["n"], mean["cliff layer"]) == ("accuracy ↑", "240", "1 of 2")
-    assert (mean["score"], mean["at the cliff"]) == ("99.58", "99.17")
-    assert mean["difference"].startswith("−0.4 [")
-    assert (mean["better, worse"], mean["McNemar p"]) == ("1, 2", "1")
-    assert f1["metric"] == "F1 ↑" and "better, worse" not in f1
-
-
-def test_an_own_answer_missing_at_a_layer_leaves_its_item_out(own):
-    data, path = own
-    change(path, lambda values: [row for row in values if (row["item"], row["layer"]) != ("popular-7", 1)])
-    refused(path, data, "1 questions without an answer: 'popular-7'")
-    assert len(replay(path, data, allow_missing=True).items) == 479
-
-
-def test_an_own_file_has_a_layer_that_was_not_measured(own):
-    data, path = own
-    change(path, lambda values: [*values, values[0] | {"layer": 10**12}])
-    refused(path, data, "answers at 4 layers, but not at 0 to 3")
-    change(
-        path,
-        lambda values: [row for row in values if row["layer"] != 10**12 and row["item"] == "random-1"][:1],
-    )
-    change(
-        path,
-        lambda values: [row | {"layer": 0} for row in values] + [{"item": "x", "layer": 1, "answer": ""}],
-    )
-    refused(path, data, "no question has an answer", allow_missing=True)
-
-
-def test_own_answers_are_read_as_the_model_words_them(own):
-    data, path = own
-    change(
-        path, lambda values: [row | {"answer": f"The answer is {row['answer'].lower()} ."} for row in values]
-    )
-    path = path.rename(path.with_name("shikra-pope-official.jsonl"))
-    strata = np.repeat(sorted(OFFSETS), 160)
-    expected = [0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3]
-    assert aggregate(replay(path, data).parts["accuracy"], strata) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    "name", ["blip-pope-official", "llava-1.5-vqa-official", "shikra-pope-lmms-eval", "a"]
-)
-def test_an_own_file_carries_model_benchmark_and_protocol_in_its_name(own, name):
-    data, path = own
-    refused(path.rename(path.with_name(f"{name}.jsonl")), data, "MODEL-BENCHMARK-PROTOCOL.jsonl", "lmms-eval")
-
-
-def test_own_answers_are_scored_by_the_protocol_in_their_name(own):
-    """With a full stop lmms-eval reads no answer; its metrics are of all categories at once."""
-    data, path = own
-    path = path.rename(path.with_name("llava-1.5-pope-lmms-eval.jsonl"))
-    scored = replay(path, data, protocol="opera")
-    assert scored.protocol == "lmms-eval"
-    table = [dict(zip(HEADER, row, strict=False)) for row in rows(scored)]
-    assert {row["protocol"] for row in table} == {"lmms-eval"}
-    assert [row["of"] for row in table[::2]] == [*OFFSETS, "all"]
-    right = np.array([0.5, 1 - 2 / 480, 1 - 1 / 480])
-    assert aggregate(scored.parts["accuracy"], np.zeros(480)) == pytest.approx(right)
-    change(path, lambda values: [row | {"answer": f"{row['answer']}."} for row in values])
-    assert not replay(path, data).parts["accuracy"][..., 0].any()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError, Item
-from repro.benchmarks.scienceqa import chosen_letter, load_all, score_lmms_eval
+from repro.benchmarks.scienceqa import chosen_letter, load_all, score_internvl, score_lmms_eval
 
 pytestmark = pytest.mark.conformance
 
@@ -18,8 +18,9 @@ SCIENCEQA = BENCHMARKS["scienceqa"]
 @pytest.mark.parametrize("case", VECTORS["parse_cases"], ids=lambda case: case["id"])
 def test_answers_are_read_and_scored_as_recorded(case):
     assert (chosen_letter(case["text"]) or "FAILED") == case["expected"]["llava_parsed"]
-    item = Item("1", Path(), "", case["gold_letter"])
+    item = Item("1", Path(), "", case["gold_letter"], choices=tuple(case["choices"]))
     assert SCIENCEQA.score(item, case["text"]) == {"accuracy": (case["expected"]["llava_correct"], 1)}
+    assert score_internvl(item, case["text"]) == {"accuracy": (case["expected"]["internvl_correct"], 1)}
     assert score_lmms_eval(item, case["text"]) == {"accuracy": (case["expected"]["lmms_eval_exact_match"], 1)}
 
 
@@ -54,6 +55,16 @@ def test_what_one_evaluator_reads_the_other_may_not(answer, official, lmms_eval)
     item = Item("1", Path(), "", "A")
     assert SCIENCEQA.score(item, answer) == {"accuracy": (official, 1)}
     assert score_lmms_eval(item, answer) == {"accuracy": (lmms_eval, 1)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [("(B)", "B"), ("(B", None), ("(b)", None), ("It is 2", "A"), ("2", None), ("", None)],
+)
+def test_internvl_takes_a_choice_by_its_name_and_a_letter_in_brackets(answer, chosen):
+    for letter in "AB":
+        item = Item("1", Path(), "", letter, choices=("2", "3"))
+        assert score_internvl(item, answer) == {"accuracy": (letter == chosen, 1)}
 
 
 def test_the_two_figures_differ_by_the_questions_without_an_image(tmp_path):
