@@ -75,7 +75,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         default=MINIWORLD,
         metavar="DIR",
-        help="data sets in the published layout (default: the miniature data sets)",
+        help="data sets in the published layout, or hub: for those in the cache of huggingface_hub (default: the "
+        "miniature data sets)",
     )
     group.addoption(
         "--answers",

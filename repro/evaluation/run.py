@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from repro.benchmarks.benchmark import Benchmark, Item
+from repro.benchmarks.benchmark import Benchmark, HubImage, Item
+from repro.benchmarks.versions import describe
 from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.models.card import ModelCard
 from repro.models.lvlm import Answer, Lvlm, Prompt, middle_square, read_image
@@ -60,6 +61,11 @@ class Evaluation:
         return make_prompt(lvlm, self.benchmark, self.items[index], self.protocol)
 
     @property
+    def data(self) -> str:
+        """Which data the items are; see ``repro.benchmarks.versions``."""
+        return describe(self.benchmark.name, self.items)
+
+    @property
     def images(self) -> list[str]:
         """Image of each item; see ``image_names``."""
         return image_names(self.items)
@@ -94,7 +100,9 @@ def make_prompt(lvlm: Lvlm, benchmark: Benchmark, item: Item, protocol: str = "o
     try:
         if item.image is None:
             raise ValueError("has no image, hence no image tokens to truncate")
-        picture = middle_square(read_image(item.image), lvlm.crop_side) if task.crop else item.image
+        picture = read_image(item.image)
+        if task.crop:
+            picture = middle_square(picture, lvlm.crop_side)
         prompt = lvlm.prompt(picture, task.ask(item), task.template)
         if room_for(lvlm, prompt) < 1:
             raise ValueError(
@@ -182,6 +190,7 @@ def begin(
     settings: dict[str, str | int] = {
         "items": digest_of([item.id for item in items]),
         "n": len(items),
+        "data": describe(benchmark.name, items),
         "dtype": str(lvlm.model.dtype),
         "device": torch.cuda.get_device_name(lvlm.device) if on_gpu else "cpu",
         "max_new_tokens": find_task(protocol, lvlm.card.name, benchmark.name).max_new_tokens,
@@ -254,7 +263,7 @@ def evaluate(
 
 def _asked(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> Iterator[tuple[str, str]]:
     """Digests of each item's question and of its picture; that of a picture that cannot be read is empty."""
-    pictures: dict[Path, str] = {}
+    pictures: dict[Path | HubImage, str] = {}
     for item in items:
         if item.image is not None and item.image not in pictures:
             try:

@@ -38,7 +38,8 @@ def notes(parts: Sequence[Measured]) -> list[str]:
     shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
     protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
     asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
-    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, _LAYERS]
+    data = dict.fromkeys(f"{row.benchmark}: {row.data}." for part in parts for row in part.table)
+    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, *data, _LAYERS]
 
 
 def model_of(part: Measured) -> str:

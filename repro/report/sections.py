@@ -79,6 +79,7 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 n_layers=len(seen.score) - 1,
                 chosen_on=held.chosen_on,
                 protocol=evaluation.protocol,
+                data=evaluation.data,
             )
         )
     return rows

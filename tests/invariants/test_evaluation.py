@@ -21,6 +21,7 @@ from repro.evaluation.run import begin, evaluate, limited, make_prompt
 from repro.models import load_model
 from repro.models.card import FIXTURES
 from repro.protocols import PROTOCOLS, ProtocolError, find_task
+from repro.report.build import notes
 from repro.report.sections import Measured, heat_sections, load, measure, save
 from repro.report.tables import FIGURES, PAIRED, by_cap, by_stratum, figures
 from repro.sweep import sweep
@@ -344,6 +345,7 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
     save(measured, tmp_path / "measured.npz")
     again = load(tmp_path / "measured.npz")
     assert again.table == measured.table
+    assert "TextVQA: 8 questions (no published version)." in notes([again])
     assert json.dumps(again.recorded) == json.dumps(measured.recorded)
     for name in Measured.__dataclass_fields__:
         assert len(getattr(again, name)) == len(getattr(measured, name))

@@ -6,6 +6,7 @@ import pytest
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError
+from repro.benchmarks.versions import describe
 from repro.evaluation.answers import replay
 from repro.report.replay import rows
 
@@ -18,7 +19,8 @@ def test_replay(recorded, data, request, record_property):
         names = config.getoption("--benchmark") or list(BENCHMARKS)
         given = config.getoption("--allow-missing"), config.getoption("--protocol")
         scored = replay(recorded, data, names, *given)
-        notes = [f"{recorded}: left out {note}" for note in scored.notes]
+        notes = [f"{recorded}: {describe(scored.benchmark.name, scored.items)}"]
+        notes += [f"{recorded}: left out {note}" for note in scored.notes]
         record_property("replayed", json.dumps([rows(scored), notes]))
     except DataError as error:
         raise pytest.fail.Exception(f"--answers: {error}", pytrace=False) from None
