@@ -1,10 +1,11 @@
 """VTW's criterion for the layer after which image tokens may go, to compare with the cliff layer.
 
-Visual Tokens Withdrawal (arXiv 2405.05803) drops all image tokens after a layer K, which is truncation with k = 0. It
-chooses K without asking for answers: the first layer at which the distribution of the first answer token, withdrawn
-after it, is close to the untouched one on average over a few prompts. After github.com/lzhxmu/VTW at 34a4199:
-``llava/model/language_model/VTW.py`` (divergence) and ``lmms-evaluation/lmms_eval/__main__.py`` (thresholds; the
-search starts at K = 5 of 32 or 40 layers, and 5 is added back to the place found).
+Visual Tokens Withdrawal (arXiv 2405.05803) drops all image tokens after a layer K, which is truncation with k
+= 0. It chooses K without asking for answers: the first layer at which the distribution of the first answer
+token, withdrawn after it, is close to the untouched one on average over a few prompts. After
+github.com/lzhxmu/VTW at 34a4199: ``llava/model/language_model/VTW.py`` (divergence) and
+``lmms-evaluation/lmms_eval/__main__.py`` (thresholds; the search starts at K = 5 of 32 or 40 layers, and 5 is
+added back to the place found).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def divergence(logits: np.ndarray) -> np.ndarray:
 def withdrawal_layer(divergences: np.ndarray, eta: float = DEFAULT_ETA) -> int:
     """The smallest L at which the mean divergence is at most ``eta``; later layers may exceed it again.
 
-    N where no other passes (the released code raises an IndexError). All L are tried, from 0: the published start at 5
-    would leave out most layers of a small model.
+    N where no other passes (the released code raises an IndexError). All L are tried, from 0: the published
+    start at 5 would leave out most layers of a small model.
 
     Args:
         divergences: [items, N + 1] as ``divergence`` gives them.

@@ -1,7 +1,7 @@
 """Cliff layers of the miniatures, from the recorded scores of all items at every layer; no model is run.
 
-A cliff layer is of the benchmark's first metric, on all items (Table 1 chooses it on half of them), margin 3 points.
-Intervals of 95 % and resamples draw images.
+A cliff layer is of the benchmark's first metric, on all items (Table 1 chooses it on half of them), margin 3
+points. Intervals of 95 % and resamples draw images.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ def draws_of(record: Record, seed: int) -> np.ndarray:
 def cliff_order(load: Load) -> Shown:
     """Sections 3.2 and 4.2: the cliff comes first in ScienceQA, then in TextVQA, POPE and captions.
 
-    Measure: in how many of 2000 resamples a miniature's cliff layers stand in that order, strictly; each benchmark
-    resampled by itself. Holds of a model where 95 % do. Resamples of images say nothing of other trainings: between
-    seeds of LLaVA-1.5's miniature the order changes (README).
+    Measure: in how many of 2000 resamples a miniature's cliff layers stand in that order, strictly; each
+    benchmark resampled by itself. Holds of a model where 95 % do. Resamples of images say nothing of other
+    trainings: between seeds of LLaVA-1.5's miniature the order changes (README).
     """
-    held, alone, frequent, figures = [], [], [], {}
+    held, alone, frequent = [], [], []
+    figures: dict[str, float] = {}
     found: Counter[tuple[str, ...]] = Counter()
     for model in MODELS:
         records = {name: record_of(model, name) for name in CLAIMED_ORDER}
@@ -70,17 +71,18 @@ def cliff_order(load: Load) -> Shown:
     usual, models = found.most_common(1)[0]
     chances = [figures[f"{model} order as claimed"] for model in MODELS]
     evidence = (
-        f"The cliff layers stand in the order claimed, strictly, in {percent(min(chances))} to {percent(max(chances))} of "
-        f"2000 resamples of the images (six miniatures, all items). The most frequent order of {models} miniatures is "
-        f"{' <= '.join(usual)} ({percent(min(frequent))} to {percent(max(frequent))}): POPE's cliff comes too early. "
-        f"Without POPE the order is as claimed in {percent(min(alone))} to {percent(max(alone))}."
+        f"The cliff layers stand in the order claimed, strictly, in {percent(min(chances))} to "
+        f"{percent(max(chances))} of 2000 resamples of the images (six miniatures, all items). The most "
+        f"frequent order of {models} miniatures is {' <= '.join(usual)} ({percent(min(frequent))} to "
+        f"{percent(max(frequent))}); without POPE the order is as claimed in {percent(min(alone))} to "
+        f"{percent(max(alone))}."
     )
     return Shown(outcome_of(held), evidence, figures)
 
 
 def ordered(layers: np.ndarray) -> np.ndarray:
     """Where layers rise strictly from left to right: bool [draws] of int [draws, benchmarks]."""
-    return (np.diff(layers, axis=1) > 0).all(axis=1)
+    return np.all(np.diff(layers, axis=1) > 0, axis=1)
 
 
 def depths(record: Record) -> tuple[float, float]:
@@ -95,11 +97,15 @@ def depths(record: Record) -> tuple[float, float]:
 def projectors(load: Load) -> Shown:
     """Section 4.3: where the image stops to matter does not depend on the type of projector.
 
-    Measure: the part of the decoder in which the need for the image ends, by the 95 % interval of the cliff layer (the
-    miniatures have 6 to 10 layers). A case, two models with other projectors on one benchmark, holds where the parts
-    overlap; it would hold of ever wider intervals. Pairs with MLPs both show what differs without a projector's doing.
+    Measure: the part of the decoder in which the need for the image ends, by the 95 % interval of the cliff
+    layer (the miniatures have 6 to 10 layers). A case, two models with other projectors on one benchmark,
+    holds where the parts overlap; it would hold of ever wider intervals. Pairs with MLPs both show what
+    differs without a projector's doing.
     """
-    others, alike, lines, figures = [], [], [], {}
+    others: list[bool] = []
+    alike: list[bool] = []
+    lines = []
+    figures: dict[str, float] = {}
     for name, benchmark in BENCHMARKS.items():
         spans = {model: depths(record_of(model, name)) for model in MODELS}
         for one, two in combinations(MODELS, 2):
@@ -109,19 +115,21 @@ def projectors(load: Load) -> Shown:
             figures |= {f"{model} {name}, low": low, f"{model} {name}, high": high}
         lows, highs = zip(*spans.values(), strict=True)
         lines.append(
-            f"{benchmark.title} {min(lows):.2f}-{min(highs):.2f} (lowest) to {max(lows):.2f}-{max(highs):.2f} (highest)"
+            f"{benchmark.title} {min(lows):.2f}-{min(highs):.2f} (lowest) to "
+            f"{max(lows):.2f}-{max(highs):.2f} (highest)"
         )
     figures |= {
         "pairs with other projectors": len(others),
-        "of them apart": len(others) - sum(others),
+        "apart with other projectors": len(others) - sum(others),
         "pairs with MLPs": len(alike),
-        "of them, apart": len(alike) - sum(alike),
+        "apart with MLPs": len(alike) - sum(alike),
     }
     evidence = (
-        "Part of the decoder in which the image stops to matter, ends of the 95 % intervals of six miniatures, all items: "
-        f"{'; '.join(lines)}. Intervals of models with other projectors (MLP, linear, Q-Former, resampler) lie apart in "
-        f"{len(others) - sum(others)} of {len(others)} pairs, those of models with MLPs in {len(alike) - sum(alike)} of "
-        f"{len(alike)}. Five of the decoders are made of LLaVA-1.5's layers, which favours the claim."
+        "Part of the decoder in which the image stops to matter, ends of the 95 % intervals of six "
+        f"miniatures, all items: {'; '.join(lines)}. Intervals of models with other projectors (MLP, linear, "
+        f"Q-Former, resampler) lie apart in {len(others) - sum(others)} of {len(others)} pairs, those of "
+        f"models with MLPs in {len(alike) - sum(alike)} of {len(alike)}. Five of the decoders are made of "
+        "LLaVA-1.5's layers, which favours the claim."
     )
     return Shown(outcome_of(others), evidence, figures)
 
@@ -129,8 +137,9 @@ def projectors(load: Load) -> Shown:
 def retrospective(load: Load) -> Shown:
     """Sections 3.3 and 4.2: the last layer looks back at the image before the final answer.
 
-    Measure: scores that change from L = N - 1 to L = N, all items, when the last layer alone does or does not see the
-    image. Holds where more scores rise than fall, by McNemar's exact test at 5 % over the number of cases (Bonferroni).
+    Measure: scores that change from L = N - 1 to L = N, all items, when the last layer alone does or does not
+    see the image. Holds where more scores rise than fall, by McNemar's exact test at 5 % over the number of
+    cases (Bonferroni).
     """
     cases = [(model, name) for model in MODELS for name in BENCHMARKS]
     held, gained, lost, items, smallest = [], 0, 0, 0, 1.0
@@ -151,8 +160,8 @@ def retrospective(load: Load) -> Shown:
     }
     evidence = (
         f"When the last layer sees the image too, {gained} of {items} answers score better and {lost} worse "
-        f"({percent((gained + lost) / items)} change, 95 % interval {percent(low)} to {percent(high)}, questions taken "
-        f"as independent; six miniatures, four benchmarks). Smallest p of McNemar's test in {len(cases)} cases: "
-        f"{smallest:.3f}; significant in {sum(held)}."
+        f"({percent((gained + lost) / items)} change, 95 % interval {percent(low)} to {percent(high)}, "
+        "questions taken as independent; six miniatures, four benchmarks). Smallest p of McNemar's test in "
+        f"{len(cases)} cases: {smallest:.3f}; significant in {sum(held)}."
     )
     return Shown(outcome_of(held), evidence, figures)

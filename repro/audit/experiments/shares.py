@@ -1,8 +1,9 @@
 """Attention shares of the answer on system, image and user tokens, per layer (Eqs. 7-9, Fig. 2).
 
-Measured on six miniatures and four benchmarks, ``IMAGES`` pictures each, evenly spaced over the items. Share of an
-item: Eq. 7, mean over heads (Eq. 9), mean over the rows that predict the tokens of the baseline answer. Intervals are
-95 %, Student's t over pictures, each layer by itself. A *case* is one layer of one model on one benchmark.
+Measured on six miniatures and four benchmarks, ``IMAGES`` pictures each, evenly spaced over the items. Share
+of an item: Eq. 7, mean over heads (Eq. 9), mean over the rows that predict the tokens of the baseline answer.
+Intervals are 95 %, Student's t over pictures, each layer by itself. A *case* is one layer of one model on one
+benchmark.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def measured(load: Load) -> dict[tuple[str, str], Measured]:
 def image_share(load: Load) -> Shown:
     """Section 1: after the third layer, image tokens get less than 2 % of the attention.
 
-    Measure: image share (see the file). A case, a layer after the third, holds where the interval lies below 2 %.
+    Measure: image share (see the file). A case, a layer after the third, holds where the interval lies below
+    2 %.
     """
     below, above, means, tokens = [], [], [], []
     for cell in measured(load).values():
@@ -96,20 +98,22 @@ def image_share(load: Load) -> Shown:
         "highest share of the prompt's tokens": max(tokens),
     }
     evidence = (
-        f"In layers 4 to N image tokens get {percent(min(means))} to {percent(max(means))} of the attention (means of "
-        f"{IMAGES} images per benchmark; six miniatures, four benchmarks). The 95 % interval lies below 2 % in "
-        f"{sum(below)} of {len(below)} cases (layer, model, benchmark) and above in {sum(above)}. Image tokens are "
-        f"{percent(min(tokens))} to {percent(max(tokens))} of these prompts, and 90 % of LLaVA-1.5's."
+        f"In layers 4 to N image tokens get {percent(min(means))} to {percent(max(means))} of the attention "
+        f"(means of {IMAGES} images per benchmark; six miniatures, four benchmarks). The 95 % interval lies "
+        f"below 2 % in {sum(below)} of {len(below)} cases (layer, model, benchmark) and above in "
+        f"{sum(above)}. Image tokens are {percent(min(tokens))} to {percent(max(tokens))} of these prompts, "
+        "and 90 % of LLaVA-1.5's."
     )
     return Shown(outcome_of(below), evidence, figures)
 
 
 def share_ordering(load: Load) -> Shown:
-    """Section 3.3 and Fig. 2: system tokens get the most attention, image tokens less than system and user tokens.
+    """Section 3.3 and Fig. 2: system tokens get the most attention, image tokens less than either other.
 
-    Measure: paired differences of shares (see the file) in the layers after the third but the last, which Fig. 2
-    excepts. A case holds where the intervals show system > user, system > image and user > image. The prompts of
-    InstructBLIP have no system tokens, so it has no case; there only whether image < user is counted.
+    Measure: paired differences of shares (see the file) in the layers after the third but the last, which
+    Fig. 2 excepts. A case holds where the intervals show system > user, system > image and user > image. The
+    prompts of InstructBLIP have no system tokens, so it has no case; there only whether image < user is
+    counted.
     """
     held: list[bool] = []
     most: list[bool] = []
@@ -140,11 +144,11 @@ def share_ordering(load: Load) -> Shown:
         "first token's part of the system share": sink,
     }
     evidence = (
-        f"Between the third and the last layer the order claimed is significant in {sum(held)} of {len(held)} cases "
-        f"(layer, model, benchmark; {IMAGES} images each; five miniatures with system tokens). System tokens get the "
-        f"most in {sum(most)}. Of all six miniatures' {len(least)} cases, image tokens get less than the others in "
-        f"{sum(least)} and more in {sum(greatest)}. Of the system share {percent(sink)} is the first token's (four "
-        "miniatures whose prompts have a system message)."
+        f"Between the third and the last layer the order claimed is significant in {sum(held)} of "
+        f"{len(held)} cases (layer, model, benchmark; {IMAGES} images each; five miniatures with system "
+        f"tokens). System tokens get the most in {sum(most)}. Of all six miniatures' {len(least)} cases, "
+        f"image tokens get less than the others in {sum(least)} and more in {sum(greatest)}. Of the system "
+        f"share {percent(sink)} is the first token's (four miniatures whose prompts have a system message)."
     )
     return Shown(outcome_of(held), evidence, figures)
 
@@ -155,15 +159,15 @@ def scaled(n_layers: int) -> np.ndarray:
 
 
 def share_shape(load: Load) -> Shown:
-    """Caption of Fig. 2: the image share falls fast in layers 1-5, is flat in 6-31, and rises at 32 with the user's.
+    """Caption of Fig. 2: the image share falls in layers 1-5, is flat in 6-31 and rises at 32, with the user's.
 
-    Measure: image share (see the file), layers 1...N spread evenly over 1...32. Four parts per model and benchmark:
-    it falls (first flat layer - layer 1, interval below 0), is stable (slope of the least-squares line through the
-    flat layers x their span, interval within +-2 points), and image and user shares rise (layer N - layer N - 1,
-    intervals above 0).
+    Measure: image share (see the file), layers 1...N spread evenly over 1...32. Four parts per model and
+    benchmark: it falls (first flat layer - layer 1, interval below 0), is stable (slope of the least-squares
+    line through the flat layers x their span, interval within +-2 points), and image and user shares rise
+    (layer N - layer N - 1, intervals above 0).
     """
     parts: dict[str, list[bool]] = {"falls": [], "stable": [], "rises": [], "user rises": []}
-    falls, rises = [], []
+    falls = []
     for cell in measured(load).values():
         image, user = cell.shares[..., IMAGE_SHARE], cell.shares[..., USER_SHARE]
         place = scaled(image.shape[1])
@@ -176,10 +180,7 @@ def share_shape(load: Load) -> Shown:
         _, low, high = mean_interval(slopes * np.ptp(place[flat]))
         parts["stable"].append(bool(low > -STABLE and high < STABLE))
         for name, share in (("rises", image), ("user rises", user)):
-            rise, low, _ = mean_interval(share[:, -1] - share[:, -2])
-            parts[name].append(bool(low > 0))
-            if share is image:
-                rises.append(float(rise))
+            parts[name].append(bool(mean_interval(share[:, -1] - share[:, -2])[1] > 0))
     whole = np.all(list(parts.values()), axis=0)
     figures = {
         "cells": len(whole),
@@ -189,10 +190,10 @@ def share_shape(load: Load) -> Shown:
         "highest change from layer 1": max(falls),
     }
     evidence = (
-        f"Of {len(whole)} cells (six miniatures, four benchmarks; {IMAGES} images each) the image share falls after "
-        f"layer 1 in {sum(parts['falls'])}, is stable within 2 points over the layers that stand for 6-31 in "
-        f"{sum(parts['stable'])}, and rises at the last layer in {sum(parts['rises'])} (the user's in "
-        f"{sum(parts['user rises'])}); all four in {int(whole.sum())}. From layer 1 to the first flat layer it "
-        f"changes by {100 * min(falls):+.1f} to {100 * max(falls):+.1f} points."
+        f"Of {len(whole)} cells (six miniatures, four benchmarks; {IMAGES} images each) the image share "
+        f"falls after layer 1 in {sum(parts['falls'])}, is stable within 2 points over the layers that stand "
+        f"for 6-31 in {sum(parts['stable'])}, and rises at the last layer in {sum(parts['rises'])} (the "
+        f"user's in {sum(parts['user rises'])}); all four in {int(whole.sum())}. From layer 1 to the first "
+        f"flat layer it changes by {100 * min(falls):+.1f} to {100 * max(falls):+.1f} points."
     )
     return Shown(outcome_of(whole.tolist()), evidence, figures)
