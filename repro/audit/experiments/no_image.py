@@ -24,7 +24,7 @@ from repro.truncation import truncated
 #: Benchmarks that can be guessed.
 BENCHMARKS_ASKED = ("pope", "scienceqa")
 #: Items per model and benchmark, evenly spaced; of so many first ones distributions are compared too.
-ITEMS, COMPARED = 40, 4
+ITEMS, COMPARED = 30, 4
 #: Distance of distributions that rounding leaves.
 SAME = 1e-5
 #: Enough for "The answer is A ." and "Yes".
@@ -120,9 +120,9 @@ def no_image(load: Load) -> Shown:
         f"At L = 0 {percent(min(at_zero[::2]))} to {percent(max(at_zero[::2]))} of POPE's and "
         f"{percent(min(at_zero[1::2]))} to {percent(max(at_zero[1::2]))} of ScienceQA's answers are right "
         f"(six miniatures, all items), above guessing ({percent(0.5)}, {percent(chance)}) in {sum(held)} of "
-        f"{len(held)} cases. Prompts without image tokens are answered otherwise: of {len(held) * ITEMS} "
-        f"answers {lost} are right that are wrong at L = 0, and {gained} wrong that are right (p = {p:.2f}); "
-        f"the first token's distribution moves by up to {max(distances.values()):.2f} (total variation), not "
-        f"at all with {', '.join(same) or 'none'}."
+        f"{len(held)} cases. Without image tokens in the prompt, of {len(held) * ITEMS} answers {lost} turn "
+        f"right and {gained} wrong (p = {p:.2f}), and the first token's distribution moves by up to "
+        f"{max(distances.values()):.2f} (total variation; {COMPARED} items a case; not at all with "
+        f"{', '.join(same) or 'none'})."
     )
     return Shown(outcome_of(held), evidence, figures)
