@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from repro.attention import softmax_rows
 from repro.audit.experiments import cliffs, common, complexity, cost, no_image, rankings, shares
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import objects_of
@@ -282,11 +283,19 @@ def test_the_pictures_of_a_sample_are_different():
             assert len(set(images)) == count
 
 
-def test_the_share_of_the_first_token_is_part_of_the_systems():
-    for cell in shares.measured(load).values():
-        system = cell.shares[..., shares.SYSTEM_SHARE]
-        assert (cell.first <= system + 1e-6).all()
-        assert cell.first.any() or not cell.has_system or system.mean() < 0.2
+def test_the_share_of_the_first_token_is_its_column(lvlm):
+    """Row by row, each renormalised over the prompt."""
+    prompt, answer = make_prompt(lvlm, BENCHMARKS["pope"], common.items_of("pope")[0]), (5, 6)
+    length, columns = len(prompt.segments), []
+
+    def look(layer, query, key, mask, scaling):
+        attention = softmax_rows(query, key, mask, scaling, torch.arange(length - 1, length + 2))[0]
+        columns.append((attention[:, 0] / attention[:, :length].sum(dim=1)).mean())
+
+    with lvlm.observed(look):
+        lvlm.logits(prompt, answer)
+
+    assert shares.first_share(lvlm, prompt, answer) == pytest.approx(np.array(columns), abs=1e-6)
 
 
 def test_an_outcome_needs_cases():

@@ -29,12 +29,15 @@ class Record:
     Attributes:
         model, benchmark: whose, and of what.
         items: the n items.
+        strata, images: of each item; questions about one image are resampled together.
         parts: [n, N + 1, 2], numerators and denominators at L = 0...N.
     """
 
     model: str
     benchmark: Benchmark
     items: Sequence[Item]
+    strata: Sequence[str]
+    images: Sequence[str]
     parts: np.ndarray
 
     @property
@@ -46,16 +49,6 @@ class Record:
     def higher_is_better(self) -> bool:
         """Direction of the metric."""
         return self.benchmark.metrics[0].higher_is_better
-
-    @property
-    def strata(self) -> list[str]:
-        """Stratum of each item."""
-        return [item.stratum for item in self.items]
-
-    @property
-    def images(self) -> list[str]:
-        """Image of each item: questions about one image are resampled together."""
-        return image_names(self.items)
 
     @property
     def goodness(self) -> np.ndarray:
@@ -79,7 +72,8 @@ def items_of(benchmark: str) -> list[Item]:
 def record_of(model: str, benchmark: str) -> Record:
     """The record of all items."""
     items, asked = items_of(benchmark), BENCHMARKS[benchmark]
-    return Record(model, asked, items, recorded_parts(model, asked, [item.id for item in items]))
+    strata, ids = [item.stratum for item in items], [item.id for item in items]
+    return Record(model, asked, items, strata, image_names(items), recorded_parts(model, asked, ids))
 
 
 def outcome_of(held: Collection[bool]) -> Outcome:

@@ -8,6 +8,7 @@ benchmark.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,6 +20,7 @@ from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.evaluation.flow import mean_shares, spread
 from repro.evaluation.run import evaluate, make_prompt
+from repro.models.lvlm import Lvlm, Prompt
 from repro.segments import SYSTEM, USER, Segments
 from repro.statistics import mean_interval
 
@@ -49,6 +51,15 @@ class Measured:
     has_system: bool
 
 
+def first_share(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int]) -> np.ndarray:
+    """Share [N] of the prompt's first token, a system token, as the shares of segments."""
+    # It is left as the only system token, and the others are counted to the user.
+    labels = np.where(prompt.segments.labels == SYSTEM, USER, prompt.segments.labels)
+    labels[0] = SYSTEM
+    alone = replace(prompt, segments=Segments(labels))
+    return attention_shares(lvlm, alone, answer).paper[..., SYSTEM_SHARE].mean(axis=1)
+
+
 @cache
 def measured(load: Load) -> dict[tuple[str, str], Measured]:
     """All models and benchmarks; kept, as three experiments read it."""
@@ -62,13 +73,8 @@ def measured(load: Load) -> dict[tuple[str, str], Measured]:
             segments = prompts[0].segments
             first = np.zeros(shares.shape[:2])
             if len(segments.system) > 1:
-                for i, prompt in enumerate(prompts):
-                    # All system tokens but the first are counted to the user.
-                    labels = np.where(prompt.segments.labels == SYSTEM, USER, prompt.segments.labels)
-                    labels[0] = SYSTEM
-                    alone = replace(prompt, segments=Segments(labels))
-                    ids = evaluation.answers[i].ids[:-1]
-                    first[i] = attention_shares(lvlm, alone, ids).paper[..., SYSTEM_SHARE].mean(axis=1)
+                answers = [answer.ids[:-1] for answer in evaluation.answers]
+                first[:] = [first_share(lvlm, *one) for one in zip(prompts, answers, strict=True)]
             found[model, name] = Measured(
                 shares, first, len(segments.image) / len(segments), len(segments.system) > 0
             )
