@@ -56,6 +56,7 @@ EXACT = {
         "worse with the last layer": 43,
         "cases as claimed": 0,
     },
+    rankings.vtw: {"cases": 24, "inside": 5, "too early": 15, "at layer 0": 14, "too late": 4},
     cost.cost: {"pope, bytes when masked": 1.0, "textvqa, cliff": 6},
     shares.image_share: {"cases": 104, "cases below": 0},
     shares.share_ordering: {"cases": 68, "system gets the most": 0},
@@ -122,6 +123,14 @@ def test_a_late_linear_projector_is_seen(recorded):
     # Shikra against five others, four benchmarks.
     assert shown.figures["apart with other projectors"] == 20
     assert shown.figures["apart with MLPs"] == 0
+
+    # Of 7 layers the first and the second share no part, though they touch; the second of 7 and the first of 6 do.
+    recorded(lambda record: steps(record, 2 if record.model == "instructblip" else 1))
+    assert cliffs.projectors(load).figures["apart with other projectors"] == 16
+
+
+def test_layers_that_tie_are_in_no_order():
+    assert cliffs.ordered(np.array([[1, 2, 3], [1, 1, 2], [2, 1, 3]])).tolist() == [True, False, False]
 
 
 def test_a_last_layer_that_rights_answers_is_as_claimed(recorded):
