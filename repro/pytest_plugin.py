@@ -228,8 +228,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "benchmark_name" in metafunc.fixturenames:
         # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
         metafunc.parametrize("benchmark_name", list(BENCHMARKS))
-    if "recorded" in metafunc.fixturenames:
-        metafunc.parametrize("recorded", answers_of(metafunc.config), ids=str)
+    if "recorded_answers" in metafunc.fixturenames:
+        metafunc.parametrize("recorded_answers", answers_of(metafunc.config), ids=str)
     if "device_name" in metafunc.fixturenames:
         on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
         metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
@@ -246,7 +246,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.
-        replays = "recorded" in getattr(item, "fixturenames", ())
+        replays = "recorded_answers" in getattr(item, "fixturenames", ())
         asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
         (kept if named and opted and asked else left).append(item)
     if left:
