@@ -146,3 +146,45 @@ def test_a_demo_that_follows_the_equations_would_turn_the_verdict(monkeypatch):
     assert BY_ID["cam-steps"].check().verdict == "contradicted"
     monkeypatch.setattr(cam, "CAM_SAMPLES", 50)
     assert BY_ID["cam-steps"].check().verdict == "holds"
+
+
+#: Figures that are quoted, by entry.
+QUOTED = {
+    "table-1": {"figures": 48},
+    "granularity-pope": {"of 3000: impossible however read": 8, "of 9000: impossible if rounded": 1},
+    "granularity-scienceqa": {"of 2017: impossible however read": 1, "of 4241: impossible however read": 2},
+    "granularity-chair": {"impossible": 3},
+    "equal-or-better": {"better": 18, "equal": 6},
+    "improvement": {
+        "z: LLaVA1.5, POPE, n = 8910": 1.52,
+        "z: Instruct-Blip2, CHAIR, n = 5000": -2.00,
+        "most flips: LLaVA1.5, POPE, n = 8910": 1349,
+        "most flips: Instruct-Blip2, CHAIR, n = 500": 0,
+    },
+    "selection": {"printed gains": 13, "not above": 7, "SQA: mean gain": 0.59},
+    "baselines": {"baselines that end in 0": 15, "at the cliff layer": 8, "equal to published figures": 5},
+    "no-impact": {"in the deeper half": 3},
+    "equation-4": {"Eq. 4": 0.32, "the text under it": 0.10},
+    "equation-10": {"row": 611, "last image token": 611},
+    "cam-last-layer": {"image tokens reached, other layers": 576, "image tokens reached, last layer": 0},
+    "cam-rows": {"the demo's prompt: first patch": 14, "its ScienceQA prompt: patches reached": 128},
+    "image-ids": {"ids": 577},
+    "released-span-llava": {
+        "the released code's prompt: visible image tokens": 2,
+        "LLaVA's own vicuna_v1: hidden other tokens": 1,
+    },
+    "released-span-qwen": {"ChatML: visible image tokens": 12, "ChatML: hidden other tokens": 14},
+    "cost": {"SQA: percent of token-layers": 50.63, "CHAIR: percent of token-layers": 5.71},
+}
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_figures_are_those_that_are_quoted(name):
+    found = BY_ID[name].check().figures
+    assert {key: found[key] for key in QUOTED[name]} == pytest.approx(QUOTED[name], abs=0.0051)
+
+
+def test_sizes_that_two_figures_of_pope_fit():
+    """Of 9000 questions InstructBLIP's baseline is possible only if its figures were cut off."""
+    assert table1.fits(84.85, 85.40) == [2910, 8910, 9000]
+    assert table1.fits(94.01, 86.31) == []

@@ -61,7 +61,8 @@ def layers() -> Finding:
         "not measured here",
         f"Of {N_LAYERS} layers the text names {listed(map(_said, CLIFF_LAYERS))}, by no rule and without an "
         f"interval, and none for the other models of Table 1. {takes.text}",
-        {PRINTED[one.benchmark]: min(one.layers) for one in CLIFF_LAYERS} | takes.figures,
+        {f"{PRINTED[one.benchmark]}: first it can mean": min(one.layers) for one in CLIFF_LAYERS}
+        | takes.figures,
     )
 
 
