@@ -33,8 +33,18 @@ from scipy.stats import rankdata
 
 from repro.benchmarks.benchmark import mean_of_ratios
 
+#: Largest loss that still counts as no loss, in units of the score (3 points).
+MARGIN = 0.03
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
+
+
+class UndefinedScore(ValueError):
+    """A baseline without a score."""
+
+
+class TooFew(ValueError):
+    """Too few items or images to resample or to halve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +131,7 @@ def compare(
         seed: of the resampling; the order of the items does not matter.
         clusters: [items], what each item is drawn together with; None: every item by itself.
 
-    Raises ValueError for arguments other than described and for an undefined score of the baseline.
+    Raises ValueError for arguments other than described, UndefinedScore for a baseline without a score.
     """
     scores, draws = _resample(parts, strata, clusters, level, replicates, seed)
     score_low, score_high = _ends(draws, level)
@@ -133,7 +143,7 @@ def cliff_layer(
     parts: np.ndarray,
     strata: Sequence[str] | np.ndarray,
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
@@ -177,7 +187,7 @@ def held_out(
     strata: Sequence[str] | np.ndarray,
     clusters: Sequence[str],
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
@@ -245,7 +255,7 @@ def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.
 
 def _require(stratum: str, count: int, least: int, units: str, purpose: str) -> None:
     if count < least:
-        raise ValueError(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
+        raise TooFew(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
 
 
 def _resample(
@@ -277,7 +287,10 @@ def _resample(
     scores = mean_of_ratios(np.tensordot(weights, kind_parts, axes=1), axis=1)
     scores[~np.isfinite(scores)] = np.nan
     if np.isnan(scores[0, -1]):
-        raise ValueError("the score of the baseline is undefined: the denominators of a stratum sum to 0")
+        raise UndefinedScore(
+            "the score of the baseline is undefined: the denominators of a stratum sum to 0, as where no answer "
+            "says yes or no, or names an object"
+        )
     return scores[0], scores[1:]
 
 
@@ -299,7 +312,7 @@ def _units(
     found[unit, codes] = True
     within = np.unique(found, axis=0, return_inverse=True)[1].reshape(-1)
     if np.bincount(within).min() < 2:
-        raise ValueError("resampling needs at least 2 clusters in the same strata; a single one never varies")
+        raise TooFew("resampling needs at least 2 clusters in the same strata; a single one never varies")
     return units, within
 
 

@@ -226,6 +226,7 @@ def sweep(
     max_new_tokens: int,
     keep: int = 0,
     ranking_row: RankingRow = "last_prompt",
+    repetition_penalty: float = 1.0,
 ) -> list[Sweep]:
     """The greedy answer of each prompt at every truncation layer L = 0...N.
 
@@ -236,6 +237,8 @@ def sweep(
         prompts: one or more whose image tokens stand at the same positions (see ``layout``).
         max_new_tokens: longest answer, at least 1.
         keep, ranking_row: as for ``truncated``.
+        repetition_penalty: divides the logits of tokens that an answer has already (negative ones it
+            multiplies); tokens of the prompt are not counted.
 
     Raises:
         ValueError: no prompt, prompts that differ in their image positions, ``keep`` out of range,
@@ -270,6 +273,8 @@ def sweep(
                     f"logits of prompt {item}, truncated after {layer}, are not finite at answer token "
                     f"{len(chosen) + 1}: weights, image or activations are NaN or infinite"
                 )
+            if chosen and repetition_penalty != 1:
+                logits = _penalised(logits, torch.stack(chosen, dim=-1), repetition_penalty)
             chosen.append(logits.argmax(dim=-1))
             done |= torch.isin(chosen[-1], stop)
             if done.all() or len(chosen) == max_new_tokens:
@@ -282,6 +287,12 @@ def sweep(
         Sweep(opening[b], tuple(lvlm.decode(_until(row, lvlm.stop_ids)) for row in tokens[b]))
         for b in range(len(prompts))
     ]
+
+
+def _penalised(logits: Tensor, chosen: Tensor, penalty: float) -> Tensor:
+    """Logits [..., vocabulary] against the tokens [..., n] chosen before."""
+    before = logits.gather(-1, chosen)
+    return logits.scatter(-1, chosen, torch.where(before < 0, before * penalty, before / penalty))
 
 
 def _until(ids: list[int], stop: frozenset[int]) -> list[int]:

@@ -43,6 +43,10 @@ class Item:
     choices: tuple[str, ...] = ()
 
 
+#: Parts by metric name that an answer adds for an item.
+Score = Callable[[Item, str], dict[str, Part]]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A figure of a benchmark, in [0, 1]; ``name`` as printed in Table 1."""
@@ -58,17 +62,23 @@ class Benchmark:
     Attributes:
         name: what ``--benchmark`` takes; ``title`` is for people.
         metrics: first the one that decides the cliff layer.
-        max_new_tokens: longest answer in tokens.
         load: items of a data directory laid out as published; raises ``DataError``.
-        score: parts by metric name that one answer text adds for an item.
+        score: parts by metric name that one answer text adds for an item, by the official evaluator; a protocol
+            may bring its own (``repro.protocols``).
+        details: names of further metrics that ``score`` gives parts of, shown for each stratum by itself.
     """
 
     name: str
     title: str
     metrics: tuple[Metric, ...]
-    max_new_tokens: int
     load: Callable[[Path], list[Item]]
-    score: Callable[[Item, str], dict[str, Part]]
+    score: Score
+    details: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of all that ``score`` gives parts of."""
+        return (*(metric.name for metric in self.metrics), *self.details)
 
 
 def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:

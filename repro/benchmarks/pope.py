@@ -57,24 +57,64 @@ def says_yes(answer: str) -> bool:
     return not {"No", "no", "not"} & set(sentence.replace(",", "").split(" "))
 
 
-def score(item: Item, answer: str) -> dict[str, Part]:
-    """Parts of accuracy and of F1 with yes as the positive class.
+def says_yes_opera(answer: str) -> bool:
+    """No if the word No, not, no, NO or one that ends in n't is anywhere in the answer, yes otherwise.
 
-    Averaged over categories as LLaVA reports it. Without a true positive F1 is 0, where the official script
-    stops with ZeroDivisionError.
+    Full stops and commas are deleted first, so "e.g. not" reads as no. As in ``pope_eval.py`` of OPERA at 61426ef
+    and of the paper's repository at b8cd5e7.
     """
-    said, true = says_yes(answer), bool(item.reference)
+    words = answer.replace(".", "").replace(",", "").split(" ")
+    return not any(word in ("No", "not", "no", "NO") or word.endswith("n't") for word in words)
+
+
+def says_yes_lmms_eval(answer: str) -> bool | None:
+    """Yes or no if the answer is that word alone, in any case; None for everything else, "Yes." included.
+
+    As in lmms-eval ``tasks/pope/utils.py`` at 75571cf.
+    """
+    return {"yes": True, "no": False}.get(answer.lower().strip())
+
+
+def confusion(said: bool | None, true: bool) -> dict[str, Part]:
+    """Parts of accuracy, and with yes as the positive class of F1, precision and recall.
+
+    Without a true positive F1 is 0 and without a positive answer precision is undefined, where the official
+    scripts stop with ZeroDivisionError and lmms-eval says 0. An answer that is neither (None) is wrong for the
+    accuracy and left out of the others, as in lmms-eval.
+    """
+    positive, hit = float(said is True), float(said is True and true)
+    wanted = float(true and said is not None)
     return {
         "accuracy": (float(said == true), 1.0),
-        "F1": (2.0 * (said and true), float(said) + float(true)),
+        "F1": (2 * hit, positive + wanted),
+        "precision": (hit, positive),
+        "recall": (hit, wanted),
     }
+
+
+def score(item: Item, answer: str) -> dict[str, Part]:
+    """Parts by the official reading, with the share of answers that say yes."""
+    said = says_yes(answer)
+    return confusion(said, item.reference) | {"yes ratio": (float(said), 1.0)}
+
+
+def score_opera(item: Item, answer: str) -> dict[str, Part]:
+    """Parts by OPERA's reading."""
+    said = says_yes_opera(answer)
+    return confusion(said, item.reference) | {"yes ratio": (float(said), 1.0)}
+
+
+def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
+    """Parts by lmms-eval's reading; its yes ratio is that of the right answers, whatever was said."""
+    said = says_yes_lmms_eval(answer)
+    return confusion(said, item.reference) | {"yes ratio": (float(item.reference), 1.0)}
 
 
 POPE = Benchmark(
     name="pope",
     title="POPE",
     metrics=(Metric("accuracy"), Metric("F1")),
-    max_new_tokens=128,
     load=load,
     score=score,
+    details=("precision", "recall", "yes ratio"),
 )

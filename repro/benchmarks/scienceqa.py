@@ -1,4 +1,4 @@
-"""ScienceQA: multiple-choice questions about an image (the IMG subset that papers report as "SQA").
+"""ScienceQA: multiple-choice questions, about an image (the IMG subset that papers report as "SQA") or all.
 
 Data directory, as published (lupantech/ScienceQA)::
 
@@ -85,11 +85,37 @@ def score(item: Item, answer: str) -> dict[str, Part]:
     return {"accuracy": (float(chosen_letter(answer) == item.reference), 1.0)}
 
 
+def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
+    """Part of lmms-eval's exact match: the letter alone in any case, or a capital and a full stop in front.
+
+    As in lmms-eval ``tasks/scienceqa/utils.py`` at 75571cf: "A." is read, "The answer is A." is not.
+    """
+    text = answer.strip()
+    leads = text[:1].isupper() and text[1:2] == "."
+    chosen = text[0] if leads else text.upper() if len(text) == 1 else None
+    return {"accuracy": (float(chosen == item.reference), 1.0)}
+
+
+def score_internvl(item: Item, answer: str) -> dict[str, Part]:
+    """Part of the accuracy by InternVL's reading: a first letter, else the first choice named, else "(X)".
+
+    As in InternVL ``internvl_chat/eval/scienceqa/evaluate_scienceqa.py`` at 2410d1d: "A falcon" reads as A, and so
+    does "AB".
+    """
+    text = answer.strip()
+    letters = LETTERS[: len(item.choices)]
+    chosen = text[:1]
+    if len(text) > 1 and chosen not in letters:
+        named = [letter for letter, choice in zip(letters, item.choices, strict=True) if choice in text]
+        bracketed = re.match(r"\((.)\)", text)
+        chosen = named[0] if named else bracketed[1] if bracketed else ""
+    return {"accuracy": (float(chosen == item.reference), 1.0)}
+
+
 SCIENCEQA = Benchmark(
     name="scienceqa",
     title="ScienceQA (IMG)",
     metrics=(Metric("accuracy"),),
-    max_new_tokens=1024,
     load=load,
     score=score,
 )

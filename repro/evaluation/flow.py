@@ -8,7 +8,7 @@ import numpy as np
 
 from repro.attention import attention_shares
 from repro.cam import llava_cam
-from repro.evaluation.run import Evaluation, make_prompt
+from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm
 
 Box = tuple[int, int, int, int]
@@ -31,9 +31,7 @@ def mean_shares(lvlm: Lvlm, evaluation: Evaluation, count: int) -> tuple[np.ndar
     for i in spread(range(len(evaluation.items)), count):
         ids = evaluation.answers[i].ids
         # The row of the last token predicts nothing that was given.
-        shares = attention_shares(
-            lvlm, make_prompt(lvlm, evaluation.benchmark, evaluation.items[i]), ids[:-1]
-        )
+        shares = attention_shares(lvlm, evaluation.prompt(lvlm, i), ids[:-1])
         raw.append(shares.raw.mean(axis=1))
         paper.append(shares.paper.mean(axis=1))
     return np.stack(raw), np.stack(paper)
@@ -71,9 +69,5 @@ def heat_maps(
     for i in indices:
         ids = evaluation.answers[i].ids
         answer = ids[:-1] if len(ids) > 1 and ids[-1] in lvlm.stop_ids else ids
-        maps.append(
-            llava_cam(
-                lvlm, make_prompt(lvlm, evaluation.benchmark, evaluation.items[i]), answer, samples=samples
-            )
-        )
+        maps.append(llava_cam(lvlm, evaluation.prompt(lvlm, i), answer, samples=samples))
     return maps

@@ -98,6 +98,15 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
         raise ValueError(f"cannot read the image {source}: {error}") from error
 
 
+def middle_square(image: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture, whose shorter side becomes ``side`` pixels: what CLIP's processor cuts out."""
+    short = min(image.size)
+    width, height = (side * length // short for length in image.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + side, top + side))
+
+
 class Lvlm:
     """A model, its processor and the parts the instruments need.
 
@@ -145,7 +154,17 @@ class Lvlm:
         """Id of the placeholder that stands for one image token."""
         raise NotImplementedError
 
-    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+    @property
+    def template(self) -> str:
+        """The whole prompt, with ``{question}`` and the card's placeholder for the picture."""
+        return self.card.template
+
+    @property
+    def crop_side(self) -> int:
+        """Pixels of the square that CLIP's processor would cut out; ValueError where that is not its processor."""
+        raise ValueError(f"{self.card.name} has no way to crop a picture")
+
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         """``prompt`` of a question that holds none of the model's own tokens."""
         raise NotImplementedError
 
@@ -198,8 +217,11 @@ class Lvlm:
 
     # What all families share.
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        """The prompt of one picture and one question, in the card's template.
+    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+        """The prompt of one picture and one question.
+
+        Args:
+            template: the whole prompt, with ``{question}`` and the card's placeholder; default: the model's own.
 
         Raises:
             ValueError: the picture cannot be read, the prompt is too long, or the question holds what the model
@@ -214,7 +236,7 @@ class Lvlm:
                 f"the question holds {found[0]!r}, which {self.card.name} reads as a token of its own and not as "
                 f"text: {question!r}"
             )
-        return self.build_prompt(image, question)
+        return self.build_prompt(image, question, template or self.template)
 
     def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
         """Input embeddings [B, T, width] with image features in place of the prompts' placeholders.

@@ -87,7 +87,7 @@ class Audit:
 
 
 def entries(claims: Sequence[Claim], handed: Sequence[Mapping[str, str]]) -> list[Entry]:
-    """The ledger beside what tests handed over: properties by name, as tests/audit/test_claims.py records them."""
+    """The ledger beside what tests handed over: properties by name, as tests/audit/test_ledger.py records them."""
     parts = {
         (told["claim"], kind): Part(
             told[f"recorded {kind}"], True, told.get(kind, ""), told.get("evidence", "")

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from repro.cliff import MARGIN
 from repro.models.card import REGISTRY
 from repro.report.data import Environment, RecordedTable, Report
-from repro.report.sections import MARGIN, Measured
+from repro.report.sections import Measured
 from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
 
 _MINIATURE = (
@@ -35,7 +36,9 @@ def notes(parts: Sequence[Measured]) -> list[str]:
         f"{model_of(part)} is the checkpoint in {part.checkpoint}." for part in parts if part.checkpoint
     )
     shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
-    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), _LAYERS]
+    protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
+    asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
+    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, _LAYERS]
 
 
 def model_of(part: Measured) -> str:
@@ -112,14 +115,15 @@ def recorded_tables(model: str) -> list[RecordedTable]:
 
 def table_lines(parts: Sequence[Measured]) -> list[str]:
     """Table 1 for a terminal, columns aligned."""
-    header = ["model", "benchmark", "metric", "n", "baseline", "cliff layer", "at the cliff", "difference"]
-    rows = [header]
+    header = ["model", "benchmark", "protocol", "metric", "n", "baseline", "cliff layer", "at the cliff"]
+    rows = [[*header, "difference"]]
     for row in (row for part in parts for row in part.table):
         arrow = "↑" if row.higher_is_better else "↓"
         rows.append(
             [
                 row.model,
                 row.benchmark,
+                row.protocol,
                 f"{row.metric} {arrow}",
                 str(row.n),
                 f"{percent(row.baseline)} {percent_interval(row.baseline_interval)}",

@@ -48,7 +48,7 @@ def made(benchmark: str, cliff: int, n: int = 2000, **values: float) -> Evaluati
         seen = np.full((n, LAYERS + 1), 0.02 if metric.higher_is_better else 0.98)
         seen[:, cliff:] = value
         parts[metric.name] = np.stack([order[:, None] < seen, np.ones_like(seen)], axis=-1).astype(float)
-    return Evaluation("llava-1.5", chosen, items, [], parts, np.zeros((n, LAYERS + 1)))
+    return Evaluation("llava-1.5", chosen, "official", items, [], parts, np.zeros((n, LAYERS + 1)))
 
 
 def test_figures_like_the_papers_agree():
@@ -68,7 +68,9 @@ def test_a_score_outside_of_the_tolerance_is_told_with_all_that_decides_it():
     with pytest.raises(AssertionError) as error:
         compare_with_paper(evaluation, cliff_of(evaluation))
     first, baseline, at_cliff, layer = str(error.value).splitlines()
-    assert "llava-1.5 on ScienceQA (IMG): " in first and " of 3 figures do not agree" in first
+    assert (
+        "llava-1.5 on ScienceQA (IMG), protocol official: " in first and " of 3 figures do not agree" in first
+    )
     assert "measured 61.50 % on 2000 items, 95 % interval [" in baseline
     assert "the paper's is 65.00 % on 2017 (Table 1, LLaVA1.5, SQA, Acc ↑)" in baseline
     assert "difference -3.50 points, tolerance " in baseline and baseline.endswith(", EXCEEDED")

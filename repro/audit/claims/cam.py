@@ -147,10 +147,11 @@ CLAIMS = (
     Claim(
         id="cam-last-layer",
         where="Section 3.3, Eqs. 1-3, Section A.1",
-        statement="In LLaVA-CAM a large number of features contribute at layer 32, the last.",
+        statement=f"In LLaVA-CAM a large number of features contribute at layer {N_LAYERS}, the last.",
         quantity="gradient and heat at image tokens behind the last layer's post-attention norm",
         verdict="contradicted",
         check=last_layer,
+        figure="figures-3-4",
     ),
     Claim(
         id="cam-rows",
@@ -159,6 +160,7 @@ CLAIMS = (
         quantity="positions of the rows that the released demo differentiates",
         verdict="contradicted",
         check=rows,
+        figure="figures-3-4",
     ),
     Claim(
         id="cam-steps",
@@ -167,6 +169,7 @@ CLAIMS = (
         quantity="what the released demo does beside the equations, and how much heat that leaves",
         verdict="contradicted",
         check=steps,
+        figure="figures-3-4",
     ),
     Claim(
         id="equations-1-3",
@@ -191,6 +194,7 @@ CLAIMS = (
         quantity="share of the heat on the object asked about, by layer",
         verdict="undefined",
         check=words,
+        figure="pointing",
     ),
     Claim(
         id="cam-module",
@@ -199,6 +203,7 @@ CLAIMS = (
         quantity="share of the heat on the object asked about, by the module whose output is taken",
         verdict="undefined",
         check=module,
+        figure="pointing",
     ),
     Claim(
         id="cam-reveals",
@@ -207,6 +212,7 @@ CLAIMS = (
         quantity="likeness of a map to that of a model with other weights",
         verdict="undefined",
         check=reveals,
+        figure="figures-3-4",
     ),
     Claim(
         id="cam-contribution",
@@ -215,5 +221,6 @@ CLAIMS = (
         quantity="the answer's probability as image tokens are deleted or inserted in the order of their heat",
         verdict="undefined",
         check=contribution,
+        figure="figures-3-4",
     ),
 )

@@ -39,7 +39,7 @@ def definition() -> Finding:
         f"It is {listed(f'{words} ({place})' for place, words in CLIFF_WORDS.items())}. By attention it would "
         f"be layer {SHARE_AFTER} (Section 1), by accuracy the text has {_said(first)} to {_said(last)} of "
         f"{N_LAYERS}. Missing: how much change counts as none, and on which items. (Here: the smallest L from "
-        "which on the lower end of the paired 95 % interval of the change stays above -3 points.)",
+        "which on the paired interval of the change stays above a stated margin.)",
         {"layer by attention": SHARE_AFTER, "first by accuracy": min(first.layers)},
     )
 
@@ -116,6 +116,7 @@ CLAIMS = (
         quantity="the layer named in one section against the other's",
         verdict="contradicted",
         check=pope_layer,
+        figure="figure-5",
     ),
     Claim(
         id="cliff-definition",
@@ -124,6 +125,7 @@ CLAIMS = (
         quantity="a rule that names the layer for given scores",
         verdict="undefined",
         check=definition,
+        figure="figure-5",
     ),
     Claim(
         id="cliff-order",
@@ -132,14 +134,16 @@ CLAIMS = (
         quantity="cliff layers by accuracy, with intervals, and the probability of the order",
         verdict="not measured here",
         check=order,
+        figure="figure-5",
     ),
     Claim(
         id="cliff-layers",
         where="Sections 3.2 and 4.2, Figure 5",
-        statement="LLaVA-1.5's cliff layers are 12 (ScienceQA), 18 (TextVQA), 22 or 24 (POPE), 30 (captions).",
+        statement=f"LLaVA-1.5's cliff layers are {listed(map(_said, CLIFF_LAYERS))}.",
         quantity="each layer against the interval of a measured one",
         verdict="not measured here",
         check=layers,
+        figure="figure-5",
     ),
     Claim(
         id="no-impact",
@@ -148,6 +152,7 @@ CLAIMS = (
         quantity="the cliff layers named in the text against the middle of the decoder",
         verdict="contradicted",
         check=no_impact,
+        figure="figure-5",
     ),
     Claim(
         id="complexity",
@@ -156,21 +161,24 @@ CLAIMS = (
         quantity="cliff layer by number of objects and of reasoning steps",
         verdict="undefined",
         check=complexity,
+        figure="figure-5",
     ),
     Claim(
         id="retrospective",
         where="Sections 3.2, 3.3 and 4.2",
-        statement="Layer 32 looks back at image and prompt before the answer is given.",
-        quantity="score truncated after layer 31 against the baseline, and the image's share at layer 32",
+        statement=f"Layer {FIGURE_2_RISES} looks back at image and prompt before the answer is given.",
+        quantity=f"score truncated after layer {FIGURE_2_RISES - 1} against the baseline, and the image's share",
         verdict="not measured here",
         check=retrospective,
+        figure="figure-5",
     ),
     Claim(
         id="without-image",
         where="Section A.2, Figure 9",
-        statement="Without any image token the language model is still right in 47.5 % of the cases.",
+        statement=f"Without any image token {WITHOUT_IMAGE.accuracy} % of the answers are still right.",
         quantity="accuracy with no layer seeing the image, and with a prompt without one",
         verdict="undefined",
         check=without_image,
+        figure="figure-5",
     ),
 )

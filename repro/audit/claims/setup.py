@@ -114,7 +114,7 @@ CLAIMS = (
     Claim(
         id="models-verified",
         where="Sections 1 and 4.3, Table 1, Figure 5",
-        statement="The pattern was verified in six models, each with its cliff layers.",
+        statement=f"The pattern was verified in {len(VERIFIED_MODELS)} models, each with its cliff layers.",
         quantity="models named against models with figures and with cliff layers",
         verdict="contradicted",
         check=models,
@@ -122,7 +122,7 @@ CLAIMS = (
     Claim(
         id="projector-types",
         where="Section 4.3",
-        statement="Three types of projectors were compared, and InstructBLIP's is an MLP.",
+        statement=f"{PROJECTORS_COMPARED} types of projectors were compared, InstructBLIP's as an MLP.",
         quantity="types named against types of the models",
         verdict="contradicted",
         check=projector_types,
@@ -138,7 +138,7 @@ CLAIMS = (
     Claim(
         id="model-replicated",
         where="Section 4.1",
-        statement='The experiments replicate "model".',
+        statement=f'The experiments replicate "{REPLICATED}".',
         quantity="the name of a model",
         verdict="undefined",
         check=replicated,
@@ -146,7 +146,7 @@ CLAIMS = (
     Claim(
         id="greedy",
         where="Section 4.1; released evaluation scripts",
-        statement="Answers come from greedy search.",
+        statement=f"Answers come from {DECODING} search.",
         quantity="decoding of the released evaluation scripts",
         verdict="contradicted",
         check=decoding,
@@ -154,7 +154,7 @@ CLAIMS = (
     Claim(
         id="gpu",
         where="Section 4.1",
-        statement="Experiments ran on an A100.",
+        statement=f"Experiments ran on an {GPU}.",
         quantity="memory needed against memory there",
         verdict="undefined",
         check=gpu,
@@ -162,7 +162,7 @@ CLAIMS = (
     Claim(
         id="scienceqa-questions",
         where="Section 4.1",
-        statement="ScienceQA has 21,208 questions.",
+        statement=f"ScienceQA has {SCIENCEQA_QUESTIONS} questions.",
         quantity="questions of the published splits",
         verdict="holds",
         check=scienceqa,

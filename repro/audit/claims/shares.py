@@ -19,6 +19,10 @@ from repro.audit.paper import (
 )
 
 
+def _span(layers: tuple[int, int]) -> str:
+    return "{}-{}".format(*layers)
+
+
 def unmeasured(said: str, figures: dict[str, float]) -> Finding:
     """A claim about the attention of LLaVA-1.5."""
     takes = need(["llava-1.5"])
@@ -56,8 +60,8 @@ def range_of_weights() -> Finding:
         f"One sentence has image tokens below {SHARE_LIMIT:.0f} % and weights of up to {high:.0f} %. If the "
         f"weights are theirs, {high:.0f} is more than {SHARE_LIMIT:.0f}; if they are those of system and prompt "
         f"tokens, both together have at most {2 * high:.0f} %, where Eq. 7 leaves them {rest:.0f}. And in Figure "
-        f"2 the drop lasts until layer {FIGURE_2_DROPS[1]}, {late} layers longer, is level from "
-        f"{FIGURE_2_LEVEL[0]} to {FIGURE_2_LEVEL[1]}, and rises at {FIGURE_2_RISES}.",
+        f"2 the drop lasts until layer {FIGURE_2_DROPS[1]}, {late} layers longer, the share is level "
+        f"over {_span(FIGURE_2_LEVEL)}, and rises at {FIGURE_2_RISES}.",
         {
             "percent of image tokens": SHARE_LIMIT,
             "highest weight, percent": high,
@@ -114,26 +118,31 @@ CLAIMS = (
     Claim(
         id="share-below-2",
         where="Section 1, Figure 2",
-        statement="After the third layer image tokens get less than 2 % of the answer's attention.",
+        statement=f"After layer {SHARE_AFTER} the image gets less than {SHARE_LIMIT:.0f} % of the attention.",
         quantity="mean share of image tokens by layer, last prompt row and answer rows",
         verdict="not measured here",
         check=below,
+        figure="figure-2",
     ),
     Claim(
         id="share-range",
         where="Section 1, Figure 2",
-        statement="Past layer 3 image tokens have less than 2 %, weights range from 0 to 0.2.",
+        statement=f"After layer {SHARE_AFTER} image tokens have less than {SHARE_LIMIT:.0f} %, with weights of "
+        f"{WEIGHTS[0]:.0f} to {WEIGHTS[1]:.0f} %.",
         quantity="the figures of one sentence against each other, Eq. 7 and Figure 2",
         verdict="contradicted",
         check=range_of_weights,
+        figure="figure-2",
     ),
     Claim(
         id="share-shape",
         where="Figure 2, Section 3.3",
-        statement="The share of image tokens drops over layers 1-5, is level over 6-31 and rises at 32.",
+        statement=f"The share of image tokens drops over layers {_span(FIGURE_2_DROPS)}, is level over "
+        f"{_span(FIGURE_2_LEVEL)} and rises at {FIGURE_2_RISES}.",
         quantity="slope of the share by layer, and the change at the last",
         verdict="not measured here",
         check=shape,
+        figure="figure-2",
     ),
     Claim(
         id="share-ordering",
@@ -142,6 +151,7 @@ CLAIMS = (
         quantity="order of the three shares by layer, with the first token apart",
         verdict="not measured here",
         check=ordering,
+        figure="figure-2",
     ),
     Claim(
         id="equation-7",
@@ -150,6 +160,7 @@ CLAIMS = (
         quantity="that sum, for the last prompt row and for answer rows",
         verdict="contradicted",
         check=equation_7,
+        figure="figure-2",
     ),
     Claim(
         id="equation-8",

@@ -145,6 +145,7 @@ CLAIMS = (
         quantity="sign of the printed change, row by row",
         verdict="holds",
         check=equal_or_better,
+        figure="table-1",
     ),
     Claim(
         id="improvement",
@@ -153,6 +154,7 @@ CLAIMS = (
         quantity="printed change against its error, of different items and of the same",
         verdict="undefined",
         check=significance,
+        figure="table-1",
     ),
     Claim(
         id="selection",
@@ -161,6 +163,7 @@ CLAIMS = (
         quantity="printed gains against those of the best of several layers when nothing changes",
         verdict="undefined",
         check=selection,
+        figure="figure-5",
     ),
     Claim(
         id="baselines",

@@ -131,7 +131,9 @@ CLAIMS = (
     Claim(
         id="image-tokens",
         where="Section 3.3",
-        statement="LLaVA-1.5 has 576 image tokens, Qwen-VL 256.",
+        statement="Image tokens: "
+        + listed(f"{n} in {PRINTED[name]}" for name, n in IMAGE_TOKENS.items())
+        + ".",
         quantity="tokens by the published configurations",
         verdict="holds",
         check=counts,
@@ -139,15 +141,15 @@ CLAIMS = (
     Claim(
         id="truncated-576",
         where="Figure 5, Section 3.3",
-        statement="576 image tokens are truncated in LLaVA-1.5, Intern-VL and Qwen-VL.",
-        quantity="576 against each model's image tokens",
+        statement=f"{FIGURE_5_TOKENS} image tokens are truncated in all models of Figure 5.",
+        quantity=f"{FIGURE_5_TOKENS} against each model's image tokens",
         verdict="contradicted",
         check=all_576,
     ),
     Claim(
         id="image-ids",
         where="Section 3.1",
-        statement="LLaVA-1.5's image tokens are the ids 35-611.",
+        statement=f"LLaVA-1.5's image tokens are the ids {IMAGE_IDS[0]}-{IMAGE_IDS[1]}.",
         quantity="how many ids that are",
         verdict="contradicted",
         check=ids,
@@ -171,8 +173,8 @@ CLAIMS = (
     Claim(
         id="layer-1",
         where="Section A.2",
-        statement="With layer = 1 no image token is passed to the language model.",
-        quantity="change of the logits with the picture, truncated after layer 1 and after layer 0",
+        statement=f"With layer = {WITHOUT_IMAGE.layer} no image token is passed to the language model.",
+        quantity="change of the logits with the picture, truncated after that layer and after layer 0",
         verdict="contradicted",
         check=layer_1,
     ),

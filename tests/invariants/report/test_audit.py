@@ -249,7 +249,7 @@ claims.CLAIMS = (
 def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
     """In processes of their own, as claims are imported once in each."""
     pytester.makepyfile(made_up=MADE_UP)
-    suite = ROOT / "tests" / "audit" / "test_claims.py"
+    suite = ROOT / "tests" / "audit" / "test_ledger.py"
     command = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "made_up", "-p", "no:cacheprovider"]
     command += ["-W", "error::pytest.PytestWarning"]
     command += ["-n", "1", "--report", "seen", "--junitxml", "results.xml", "-m", "audit", suite]
