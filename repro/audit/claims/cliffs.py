@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from repro.audit.claims.text import listed
+from repro.audit.experiments import cliffs as cliff_experiments
+from repro.audit.experiments import complexity as complexity_experiment
+from repro.audit.experiments import no_image, rankings
 from repro.audit.ledger import Claim, Finding
 from repro.audit.needs import need
 from repro.audit.paper import (
@@ -126,6 +129,8 @@ CLAIMS = (
         quantity="a rule that names the layer for given scores",
         verdict="undefined",
         check=definition,
+        outcome="mixed",
+        experiment=rankings.vtw,
         figure="figure-5",
     ),
     Claim(
@@ -135,6 +140,8 @@ CLAIMS = (
         quantity="cliff layers by accuracy, with intervals, and the probability of the order",
         verdict="not measured here",
         check=order,
+        outcome="not as claimed",
+        experiment=cliff_experiments.cliff_order,
         figure="figure-5",
     ),
     Claim(
@@ -162,6 +169,8 @@ CLAIMS = (
         quantity="cliff layer by number of objects and of reasoning steps",
         verdict="undefined",
         check=complexity,
+        outcome="not as claimed",
+        experiment=complexity_experiment.complexity,
         figure="figure-5",
     ),
     Claim(
@@ -171,6 +180,8 @@ CLAIMS = (
         quantity=f"score truncated after layer {FIGURE_2_RISES - 1} against the baseline, and the image's share",
         verdict="not measured here",
         check=retrospective,
+        outcome="not as claimed",
+        experiment=cliff_experiments.retrospective,
         figure="figure-5",
     ),
     Claim(
@@ -180,6 +191,8 @@ CLAIMS = (
         quantity="accuracy with no layer seeing the image, and with a prompt without one",
         verdict="undefined",
         check=without_image,
+        outcome="not as claimed",
+        experiment=no_image.no_image,
         figure="figure-5",
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from repro.audit.claims.text import listed
+from repro.audit.experiments import cliffs
 from repro.audit.ledger import Claim, Finding
 from repro.audit.needs import need
 from repro.audit.paper import (
@@ -134,6 +135,8 @@ CLAIMS = (
         quantity="cliff layer and shares by type of projector",
         verdict="undefined",
         check=projector_independence,
+        outcome="as claimed",
+        experiment=cliffs.projectors,
     ),
     Claim(
         id="model-replicated",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repro.audit import structure
 from repro.audit.claims.text import listed
+from repro.audit.experiments import shares as share_experiments
 from repro.audit.ledger import Claim, Finding
 from repro.audit.needs import need
 from repro.audit.paper import (
@@ -122,6 +123,8 @@ CLAIMS = (
         quantity="mean share of image tokens by layer, last prompt row and answer rows",
         verdict="not measured here",
         check=below,
+        outcome="not as claimed",
+        experiment=share_experiments.image_share,
         figure="figure-2",
     ),
     Claim(
@@ -142,6 +145,8 @@ CLAIMS = (
         quantity="slope of the share by layer, and the change at the last",
         verdict="not measured here",
         check=shape,
+        outcome="not as claimed",
+        experiment=share_experiments.share_shape,
         figure="figure-2",
     ),
     Claim(
@@ -151,6 +156,8 @@ CLAIMS = (
         quantity="order of the three shares by layer, with the first token apart",
         verdict="not measured here",
         check=ordering,
+        outcome="not as claimed",
+        experiment=share_experiments.share_ordering,
         figure="figure-2",
     ),
     Claim(

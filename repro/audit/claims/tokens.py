@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from repro.audit import structure
 from repro.audit.claims.text import listed
+from repro.audit.experiments import cost as cost_experiment
+from repro.audit.experiments import rankings
 from repro.audit.ledger import Claim, Finding
 from repro.audit.needs import SYSTEM, USER
 from repro.audit.paper import (
@@ -185,6 +187,8 @@ CLAIMS = (
         quantity="values of K that are given",
         verdict="contradicted",
         check=k_values,
+        outcome="not as claimed",
+        experiment=rankings.fastv,
     ),
     Claim(
         id="cost",
@@ -193,5 +197,7 @@ CLAIMS = (
         quantity="token-layers, time and memory with and without truncation at the cliff layer",
         verdict="undefined",
         check=cost,
+        outcome="as claimed",
+        experiment=cost_experiment.cost,
     ),
 )
