@@ -246,14 +246,30 @@ claims.CLAIMS = (
 """
 
 
+LEDGER = ROOT / "tests" / "audit" / "test_ledger.py"
+RUN = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider", "--report", "seen",
+       "--junitxml", "results.xml")  # fmt: skip
+
+
+def properties(path: Path) -> list[dict[str, str]]:
+    """What ``--junitxml`` tells of each test beside its outcome."""
+    cases = ElementTree.parse(path).iter("testcase")
+    return [{p.get("name"): p.get("value") for p in case.iter("property")} for case in cases]
+
+
+def test_verdicts_reach_xml_without_workers_and_without_a_warning(pytester):
+    given = f"{LEDGER}::test_the_evidence_supports_the_verdict[cliff-pope]"
+    result = pytester.runpytest_inprocess(*map(str, RUN), "-W", "error::pytest.PytestWarning", given)
+    result.assert_outcomes(passed=1)
+    [told] = properties(pytester.path / "results.xml")
+    assert (told["claim"], told["verdict"]) == ("cliff-pope", "contradicted")
+    result.stdout.fnmatch_lines(["table-1 *not in this run", "cliff-pope *contradicted *yes"])
+
+
 def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
     """In processes of their own, as claims are imported once in each."""
     pytester.makepyfile(made_up=MADE_UP)
-    suite = ROOT / "tests" / "audit" / "test_ledger.py"
-    command = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "made_up", "-p", "no:cacheprovider"]
-    command += ["-W", "error::pytest.PytestWarning"]
-    command += ["-n", "1", "--report", "seen", "--junitxml", "results.xml", "-m", "audit", suite]
-    result = pytester.runpytest_subprocess(*command)
+    result = pytester.runpytest_subprocess(*RUN, "-p", "made_up", "-n", "1", "-m", "audit", LEDGER)
     result.assert_outcomes(passed=3, failed=3)
     result.stdout.fnmatch_lines(
         [
@@ -270,8 +286,7 @@ def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
     rows = rows_of((pytester.path / "seen" / "audit.html").read_text(encoding="utf-8"))
     assert "evidence of holds, &lt;b&gt; &amp; ␛[31m" in rows["kept"] and "on llava-1.5" in rows["kept"]
 
-    cases = ElementTree.parse(pytester.path / "results.xml").iter("testcase")
-    told = [{p.get("name"): p.get("value") for p in case.iter("property")} for case in cases]
+    told = properties(pytester.path / "results.xml")
     common = {"claim": "turned", "statement": "The sky is blue."}
     verdict = {"recorded verdict": "undefined", "verdict": "contradicted"}
     outcome = {"recorded outcome": "as claimed", "outcome": "mixed", "evidence": "on llava-1.5"}
