@@ -176,10 +176,29 @@ def cliff_layer(
     drawn = _difference(draws, higher_is_better)
     low, high = _ends(drawn, level)
     non_inferior = _above(low, margin)
-    layer = int(_first_lasting(non_inferior))
-    earliest = int(_first_lasting(_above(_joint_upper(drawn, level), margin)))
+    layer = int(first_lasting(non_inferior))
+    earliest = int(first_lasting(_above(_joint_upper(drawn, level), margin)))
     difference = _difference(scores, higher_is_better)
     return Cliff(layer, (earliest, layer), non_inferior, difference, low, high, margin, level)
+
+
+def cliff_draws(
+    parts: np.ndarray,
+    strata: Sequence[str] | np.ndarray,
+    higher_is_better: bool = True,
+    margin: float = 0.03,
+    replicates: int = 2000,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
+) -> np.ndarray:
+    """The layer that each single resample puts the cliff at: int [replicates], to compare benchmarks or models.
+
+    The smallest L from which on score(L) - score(N) of the resample stays above -margin. No interval of the cliff
+    layer: see ``cliff_layer`` for why these lie too high where many layers are noisy. Arguments and errors are
+    those of ``cliff_layer``.
+    """
+    draws = _resample(parts, strata, clusters, 0.95, replicates, seed)[1]
+    return first_lasting(_above(_difference(draws, higher_is_better), margin))
 
 
 def held_out(
@@ -349,6 +368,6 @@ def _above(difference: np.ndarray, margin: float) -> np.ndarray:
     return difference > -margin + _ROUNDING
 
 
-def _first_lasting(passes: np.ndarray) -> np.ndarray:
+def first_lasting(passes: np.ndarray) -> np.ndarray:
     """Smallest L of bool [..., N + 1] from which on all entries are True, the last always being so."""
     return passes.shape[-1] - np.cumprod(passes[..., ::-1], axis=-1).sum(axis=-1)

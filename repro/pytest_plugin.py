@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,26 +15,20 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, DataError
 from repro.benchmarks.questions import LLAVA_POPE
 from repro.evaluation.answers import Source, sources
-from repro.evaluation.results import NAME as RESULTS
-from repro.evaluation.results import Results
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
 from repro.protocols import PROTOCOLS, ProtocolError, find_task
-from repro.report import replay
-from repro.report.build import build, model_of, table_lines
-from repro.report.page import ReportError, check_writable, write_report
-from repro.report.sections import Measured, load
-from repro.report.tables import PAIRED
-from repro.report.text import columns
+from repro.report.pages import ReportError, check_writable
+from repro.report.terminal import Ledger, Replays, Summary
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
     "invariant": "what must hold of any model and any input",
     "golden": "recorded arrays the code must keep reproducing",
     "conformance": "equality with the official evaluators and the published formats",
-    "audit": "claims of the paper against its own arithmetic",
+    "audit": "each claim of the paper: its verdict, its evidence, and what miniatures show",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
@@ -45,6 +37,8 @@ CHECKOUT = FIXTURES.parent
 MINIWORLD = FIXTURES / "miniworld"
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
+#: Markers of the tests whose figures go into the report.
+REPORTED = ("table1", "audit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -190,8 +184,9 @@ def pytest_configure(config: pytest.Config) -> None:
         workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     else:
-        config.pluginmanager.register(_Summary())
-        config.pluginmanager.register(_Replays())
+        config.pluginmanager.register(Summary())
+        config.pluginmanager.register(Replays())
+        config.pluginmanager.register(Ledger())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     other = limit is not None or other_data or config.getoption("--protocol") != "official"
@@ -215,7 +210,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     expression = config.getoption("-m") or "table1"
     idle = config.getoption("--collect-only") or config.getoption("--answers")
-    if _is_worker(config) or idle or "table1" not in expression:
+    if _is_worker(config) or idle or not any(word in expression for word in REPORTED):
         return
     try:
         check_writable(config.getoption("--report"))
@@ -233,8 +228,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "benchmark_name" in metafunc.fixturenames:
         # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
         metafunc.parametrize("benchmark_name", list(BENCHMARKS))
-    if "recorded" in metafunc.fixturenames:
-        metafunc.parametrize("recorded", answers_of(metafunc.config), ids=str)
+    if "recorded_answers" in metafunc.fixturenames:
+        metafunc.parametrize("recorded_answers", answers_of(metafunc.config), ids=str)
     if "device_name" in metafunc.fixturenames:
         on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
         metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
@@ -251,7 +246,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.
-        replays = "recorded" in getattr(item, "fixturenames", ())
+        replays = "recorded_answers" in getattr(item, "fixturenames", ())
         asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
         (kept if named and opted and asked else left).append(item)
     if left:
@@ -294,66 +289,3 @@ def progress(request: pytest.FixtureRequest) -> Iterator[None]:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
         yield
-
-
-class _Summary:
-    """Collects what the tests measured, in whatever worker, and shows it when the session ends."""
-
-    def __init__(self) -> None:
-        self.measured: set[Path] = set()
-        self.runs: set[int] = set()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
-        self.runs |= {int(str(value)) for name, value in report.user_properties if name == "run"}
-
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """A session that was broken off leaves its runs open, for the next to go on."""
-        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        if self.runs and ended and not session.shouldstop and not session.shouldfail:
-            Results(session.config.getoption("--report") / RESULTS).finish(sorted(self.runs))
-
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
-    ) -> None:
-        if not self.measured:
-            return
-        parts = sorted(map(load, self.measured), key=_table_order)
-        terminalreporter.section("Table 1")
-        for line in table_lines(parts):
-            terminalreporter.write_line(line)
-        command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
-        try:
-            page = write_report(build(parts, command), config.getoption("--report"))
-        except ReportError as error:
-            terminalreporter.write_line(f"the report is not written: {error}", red=True)
-            return
-        terminalreporter.write_line(f"report: {page}")
-
-
-class _Replays:
-    """Collects the rows of replayed answers, in whatever worker, and shows them when the session ends."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[str]] = []
-        self.notes: list[str] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == "replayed" and report.when == "call":
-                rows, notes = json.loads(str(value))
-                self.rows += rows
-                self.notes += notes
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.rows:
-            return
-        terminalreporter.section("Table 1, recorded answers")
-        header = (replay.HEADER + PAIRED)[: max(map(len, self.rows))]
-        for line in [*columns([header, *self.rows]), *self.notes]:
-            terminalreporter.write_line(line)
-
-
-def _table_order(part: Measured) -> tuple[int, int]:
-    titles = [benchmark.title for benchmark in BENCHMARKS.values()]
-    return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)

@@ -67,6 +67,7 @@ class _Pass:
         self, lvlm: Lvlm, prompts: Sequence[Prompt], longest: int, keep: int, ranking_row: RankingRow
     ):
         self.lvlm, self.keep, self.longest = lvlm, keep, longest
+        self.ranks = keep > 0 and ranking_row != "random"
         device = lvlm.device
         segments = prompts[0].segments
         self.n_image = len(segments.image)
@@ -133,7 +134,7 @@ class _Pass:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of trunk and branches in the first pass; q [B, H, T + branches W, D]."""
-        if self.keep:
+        if self.ranks:
             rows, own = self.rank_rows.unique(return_inverse=True)
             trunk = slice(None, self.total)
             shares = softmax_rows(query[:, :, trunk], key[:, :, trunk], None, scaling, rows)
@@ -284,7 +285,7 @@ def sweep(
     tokens = torch.stack(chosen, dim=-1).cpu().tolist()
     opening = first.float().cpu().numpy()
     return [
-        Sweep(opening[b], tuple(lvlm.decode(_until(row, lvlm.stop_ids)) for row in tokens[b]))
+        Sweep(opening[b], tuple(lvlm.decode(until_stop(row, lvlm.stop_ids)) for row in tokens[b]))
         for b in range(len(prompts))
     ]
 
@@ -295,7 +296,7 @@ def _penalised(logits: Tensor, chosen: Tensor, penalty: float) -> Tensor:
     return logits.scatter(-1, chosen, torch.where(before < 0, before * penalty, before / penalty))
 
 
-def _until(ids: list[int], stop: frozenset[int]) -> list[int]:
+def until_stop(ids: list[int], stop: frozenset[int]) -> list[int]:
     """Ids up to and with the first that ends the answer."""
     for index, token in enumerate(ids):
         if token in stop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,13 +13,14 @@ from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm
 
 Box = tuple[int, int, int, int]
+One = TypeVar("One")
 
 
-def spread(indices: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` of the indices, evenly spaced over them."""
-    if len(indices) <= count:
-        return list(indices)
-    return [indices[i] for i in np.linspace(0, len(indices) - 1, count).round().astype(int)]
+def spread(all_of_them: Sequence[One], count: int) -> list[One]:
+    """At most ``count`` of them, evenly spaced over all."""
+    if len(all_of_them) <= count:
+        return list(all_of_them)
+    return [all_of_them[i] for i in np.linspace(0, len(all_of_them) - 1, count).round().astype(int)]
 
 
 def mean_shares(lvlm: Lvlm, evaluation: Evaluation, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -82,8 +82,7 @@ class Configuration:
         model: its name; ``revision`` the digest of its files (``revision_of``).
         dataset: the benchmark's name.
         protocol: how the model was asked.
-        settings: what else was chosen: which items of which version of the data, number type, device, longest
-            answer.
+        settings: what else was chosen: which items of which data, number type, device, longest answer.
         versions: of the libraries, and the digest of this package's own sources.
     """
 

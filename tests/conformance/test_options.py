@@ -91,9 +91,10 @@ def test_directories_behind_options_do_not_move_the_suite(tmp_path):
     assert "1 failed" in done.stdout and "node down" not in done.stdout
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path):
+@pytest.mark.parametrize("marker", ["table1", "audit"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path, marker):
     (tmp_path / "report").write_text("a file stands here")
-    result = run("--report", tmp_path / "report")
+    result = run("-m", marker, "--report", tmp_path / "report")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert str(tmp_path / "report") in said(result) and "--report" in said(result)
 

@@ -21,7 +21,9 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=LOGIT_TOLERANCE * abs(expected).max())
 
 
-@pytest.mark.parametrize(("keep", "ranking_row"), [(0, "last_prompt"), (5, "last_prompt"), (5, "last_image")])
+@pytest.mark.parametrize(
+    ("keep", "ranking_row"), [(0, "last_prompt"), (5, "last_prompt"), (5, "last_image"), (5, "random")]
+)
 def test_a_batch_equals_its_prompts_alone(lvlm, prompts, keep, ranking_row):
     together = sweep(lvlm, prompts, NEW_TOKENS, keep=keep, ranking_row=ranking_row)
 

@@ -13,16 +13,16 @@ from repro.report.replay import rows
 pytestmark = pytest.mark.table1
 
 
-def test_replay(recorded, data, request, record_property):
+def test_replay(recorded_answers, data, request, record_property):
     config = request.config
     try:
         names = config.getoption("--benchmark") or list(BENCHMARKS)
         given = config.getoption("--allow-missing"), config.getoption("--protocol")
-        scored = replay(recorded, data, names, *given)
-        notes = [f"{recorded}: {describe(scored.benchmark.name, scored.items)}"]
-        notes += [f"{recorded}: left out {note}" for note in scored.notes]
+        scored = replay(recorded_answers, data, names, *given)
+        notes = [f"{recorded_answers}: {describe(scored.benchmark.name, scored.items)}"]
+        notes += [f"{recorded_answers}: left out {note}" for note in scored.notes]
         record_property("replayed", json.dumps([rows(scored), notes]))
     except DataError as error:
         raise pytest.fail.Exception(f"--answers: {error}", pytrace=False) from None
     except ValueError as error:
-        raise pytest.fail.Exception(f"--answers {recorded}: {error}", pytrace=False) from None
+        raise pytest.fail.Exception(f"--answers {recorded_answers}: {error}", pytrace=False) from None
