@@ -33,8 +33,18 @@ from scipy.stats import rankdata
 
 from repro.benchmarks.benchmark import mean_of_ratios
 
+#: Largest loss that still counts as no loss, in units of the score (3 points).
+MARGIN = 0.03
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
+
+
+class UndefinedScore(ValueError):
+    """A baseline without a score."""
+
+
+class TooFew(ValueError):
+    """Too few items or images to resample or to halve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +131,7 @@ def compare(
         seed: of the resampling; the order of the items does not matter.
         clusters: [items], what each item is drawn together with; None: every item by itself.
 
-    Raises ValueError for arguments other than described and for an undefined score of the baseline.
+    Raises ValueError for arguments other than described, UndefinedScore for a baseline without a score.
     """
     scores, draws = _resample(parts, strata, clusters, level, replicates, seed)
     score_low, score_high = _ends(draws, level)
@@ -133,7 +143,7 @@ def cliff_layer(
     parts: np.ndarray,
     strata: Sequence[str] | np.ndarray,
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
@@ -166,10 +176,29 @@ def cliff_layer(
     drawn = _difference(draws, higher_is_better)
     low, high = _ends(drawn, level)
     non_inferior = _above(low, margin)
-    layer = int(_first_lasting(non_inferior))
-    earliest = int(_first_lasting(_above(_joint_upper(drawn, level), margin)))
+    layer = int(first_lasting(non_inferior))
+    earliest = int(first_lasting(_above(_joint_upper(drawn, level), margin)))
     difference = _difference(scores, higher_is_better)
     return Cliff(layer, (earliest, layer), non_inferior, difference, low, high, margin, level)
+
+
+def cliff_draws(
+    parts: np.ndarray,
+    strata: Sequence[str] | np.ndarray,
+    higher_is_better: bool = True,
+    margin: float = 0.03,
+    replicates: int = 2000,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
+) -> np.ndarray:
+    """The layer that each single resample puts the cliff at: int [replicates], to compare benchmarks or models.
+
+    The smallest L from which on score(L) - score(N) of the resample stays above -margin. No interval of the cliff
+    layer: see ``cliff_layer`` for why these lie too high where many layers are noisy. Arguments and errors are
+    those of ``cliff_layer``.
+    """
+    draws = _resample(parts, strata, clusters, 0.95, replicates, seed)[1]
+    return first_lasting(_above(_difference(draws, higher_is_better), margin))
 
 
 def held_out(
@@ -177,7 +206,7 @@ def held_out(
     strata: Sequence[str] | np.ndarray,
     clusters: Sequence[str],
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
@@ -245,7 +274,7 @@ def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.
 
 def _require(stratum: str, count: int, least: int, units: str, purpose: str) -> None:
     if count < least:
-        raise ValueError(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
+        raise TooFew(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
 
 
 def _resample(
@@ -277,7 +306,10 @@ def _resample(
     scores = mean_of_ratios(np.tensordot(weights, kind_parts, axes=1), axis=1)
     scores[~np.isfinite(scores)] = np.nan
     if np.isnan(scores[0, -1]):
-        raise ValueError("the score of the baseline is undefined: the denominators of a stratum sum to 0")
+        raise UndefinedScore(
+            "the score of the baseline is undefined: the denominators of a stratum sum to 0, as where no answer "
+            "says yes or no, or names an object"
+        )
     return scores[0], scores[1:]
 
 
@@ -299,7 +331,7 @@ def _units(
     found[unit, codes] = True
     within = np.unique(found, axis=0, return_inverse=True)[1].reshape(-1)
     if np.bincount(within).min() < 2:
-        raise ValueError("resampling needs at least 2 clusters in the same strata; a single one never varies")
+        raise TooFew("resampling needs at least 2 clusters in the same strata; a single one never varies")
     return units, within
 
 
@@ -336,6 +368,6 @@ def _above(difference: np.ndarray, margin: float) -> np.ndarray:
     return difference > -margin + _ROUNDING
 
 
-def _first_lasting(passes: np.ndarray) -> np.ndarray:
+def first_lasting(passes: np.ndarray) -> np.ndarray:
     """Smallest L of bool [..., N + 1] from which on all entries are True, the last always being so."""
     return passes.shape[-1] - np.cumprod(passes[..., ::-1], axis=-1).sum(axis=-1)

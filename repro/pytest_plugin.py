@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shlex
+import argparse
+import itertools
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,24 +12,23 @@ import pytest
 import torch
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark
+from repro.benchmarks.benchmark import Benchmark, DataError
 from repro.benchmarks.questions import LLAVA_POPE
+from repro.evaluation.answers import Source, sources
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
-from repro.report import replay
-from repro.report.build import build, table_lines
-from repro.report.page import ReportError, check_writable, write_report
-from repro.report.sections import load
-from repro.report.text import columns
+from repro.protocols import PROTOCOLS, ProtocolError, find_task
+from repro.report.pages import ReportError, check_writable
+from repro.report.terminal import Ledger, Replays, Summary
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
     "invariant": "what must hold of any model and any input",
     "golden": "recorded arrays the code must keep reproducing",
     "conformance": "equality with the official evaluators and the published formats",
-    "audit": "claims of the paper against its own arithmetic",
+    "audit": "each claim of the paper: its verdict, its evidence, and what miniatures show",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
@@ -38,6 +37,8 @@ CHECKOUT = FIXTURES.parent
 MINIWORLD = FIXTURES / "miniworld"
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
+#: Markers of the tests whose figures go into the report.
+REPORTED = ("table1", "audit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,6 +59,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"only this benchmark; may be repeated ({', '.join(BENCHMARKS)})",
     )
     group.addoption(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="official",
+        help="how to ask, decode, read and score (default: official, as each model's authors do)",
+    )
+    group.addoption(
         "--limit", type=int, metavar="N", help="only the first N items of each benchmark and stratum"
     )
     group.addoption(
@@ -68,18 +75,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         default=MINIWORLD,
         metavar="DIR",
-        help="data sets in the published layout (default: the miniature data sets)",
+        help="data sets in the published layout, or hub: for those in the cache of huggingface_hub (default: the "
+        "miniature data sets)",
     )
     group.addoption(
         "--answers",
         type=Path,
         metavar="PATH",
-        help="score the answers recorded in this file, or in each *.jsonl of this directory, and run no model",
+        help="score the answers recorded in this file, or in each *.jsonl and *.sqlite of this directory, and run "
+        "no model",
     )
     group.addoption(
         "--allow-missing",
         action="store_true",
         help="with --answers: score what fits although ids are unknown or missing",
+    )
+    group.addoption(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with the answers of a run that was broken off, in the report's directory (default: --resume)",
     )
 
 
@@ -98,7 +113,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
-    """The models of ``--model`` by name, with the paths given; by default all that have a miniature."""
+    """The models of ``--model`` by name, with the paths given; by default all that have a miniature.
+
+    And that ``--protocol`` defines.
+    """
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
         name, given_path, path = given.partition("=")
@@ -111,12 +129,14 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
         if name in chosen:
             raise pytest.UsageError(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser().resolve() if path else None
-    return chosen or {name: None for name, card in REGISTRY.items() if card.miniature is not None}
+    defined = {model for model, _ in PROTOCOLS[config.getoption("--protocol")]()}
+    return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:
-    """The benchmarks of ``--benchmark``; all by default."""
-    chosen = config.getoption("--benchmark") or list(BENCHMARKS)
+    """The benchmarks of ``--benchmark``; by default all that ``--protocol`` defines."""
+    defined = {benchmark for _, benchmark in PROTOCOLS[config.getoption("--protocol")]()}
+    chosen = config.getoption("--benchmark") or [name for name in BENCHMARKS if name in defined]
     for name in chosen:
         if name not in BENCHMARKS:
             raise pytest.UsageError(
@@ -125,8 +145,8 @@ def benchmarks_of(config: pytest.Config) -> list[str]:
     return chosen
 
 
-def answers_of(config: pytest.Config) -> list[Path]:
-    """The files of ``--answers``; none without it."""
+def answers_of(config: pytest.Config) -> list[Source]:
+    """What ``--answers`` names: files, and the runs of results files over ``--benchmark``; none without it."""
     given: Path | None = config.getoption("--answers")
     if given is None:
         if config.getoption("--allow-missing"):
@@ -135,28 +155,46 @@ def answers_of(config: pytest.Config) -> list[Path]:
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise pytest.UsageError(f"--answers runs no model: leave {option} out")
-    files = sorted(given.glob("*.jsonl")) if given.is_dir() else [given]
+    files = sorted([*given.glob("*.jsonl"), *given.glob("*.sqlite")]) if given.is_dir() else [given]
     files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
-    if not files:
-        raise pytest.UsageError(f"--answers {given}: expected a file of answers, or a directory with *.jsonl")
-    return files
+    try:
+        found = [source for path in files for source in sources(path)]
+    except DataError as error:
+        raise pytest.UsageError(f"--answers: {error}") from None
+    asked = config.getoption("--benchmark") or list(BENCHMARKS)
+    chosen = [source for source in found if source.run is None or source.run.dataset in asked]
+    if not chosen:
+        raise pytest.UsageError(
+            f"--answers {given}: expected a file of answers, or a directory with *.jsonl or *.sqlite"
+        )
+    return chosen
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
-    models_of(config), benchmarks_of(config), answers_of(config)
+    answers_of(config)
+    for model, benchmark in itertools.product(models_of(config), benchmarks_of(config)):
+        try:
+            find_task(config.getoption("--protocol"), model, benchmark)
+        except ProtocolError as error:
+            raise pytest.UsageError(f"--protocol: {error}") from None
     if _is_worker(config):
         # Workers that each use every core wait for each other more than they compute.
         workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     else:
-        config.pluginmanager.register(_Summary())
-        config.pluginmanager.register(_Replays())
+        config.pluginmanager.register(Summary())
+        config.pluginmanager.register(Replays())
+        config.pluginmanager.register(Ledger())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
-    if config.getoption("update_snapshots", False) and (limit is not None or other_data):
-        raise pytest.UsageError("--snapshot-update records whole runs: leave --limit and --data out")
+    other = limit is not None or other_data or config.getoption("--protocol") != "official"
+    if config.getoption("update_snapshots", False) and other:
+        raise pytest.UsageError(
+            "--snapshot-update records whole runs of the shipped data under protocol official: leave --limit, "
+            "--data and --protocol out"
+        )
     if limit is not None and limit < 8:
         raise pytest.UsageError(
             f"--limit {limit}: at least 8 items are needed to form two halves with intervals"
@@ -172,7 +210,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     expression = config.getoption("-m") or "table1"
     idle = config.getoption("--collect-only") or config.getoption("--answers")
-    if _is_worker(config) or idle or "table1" not in expression:
+    if _is_worker(config) or idle or not any(word in expression for word in REPORTED):
         return
     try:
         check_writable(config.getoption("--report"))
@@ -190,9 +228,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "benchmark_name" in metafunc.fixturenames:
         # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
         metafunc.parametrize("benchmark_name", list(BENCHMARKS))
-    if "answers_file" in metafunc.fixturenames:
-        files = answers_of(metafunc.config)
-        metafunc.parametrize("answers_file", files, ids=[path.name for path in files])
+    if "recorded_answers" in metafunc.fixturenames:
+        metafunc.parametrize("recorded_answers", answers_of(metafunc.config), ids=str)
     if "device_name" in metafunc.fixturenames:
         on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
         metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
@@ -209,7 +246,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.
-        replays = "answers_file" in getattr(item, "fixturenames", ())
+        replays = "recorded_answers" in getattr(item, "fixturenames", ())
         asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
         (kept if named and opted and asked else left).append(item)
     if left:
@@ -252,58 +289,3 @@ def progress(request: pytest.FixtureRequest) -> Iterator[None]:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
         yield
-
-
-class _Summary:
-    """Collects what the tests measured, in whatever worker, and shows it when the session ends."""
-
-    def __init__(self) -> None:
-        self.measured: set[Path] = set()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
-
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
-    ) -> None:
-        if not self.measured:
-            return
-        parts = [load(path) for path in sorted(self.measured, key=_table_order)]
-        terminalreporter.section("Table 1")
-        for line in table_lines(parts):
-            terminalreporter.write_line(line)
-        command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
-        try:
-            page = write_report(build(parts, command), config.getoption("--report"))
-        except ReportError as error:
-            terminalreporter.write_line(f"the report is not written: {error}", red=True)
-            return
-        terminalreporter.write_line(f"report: {page}")
-
-
-class _Replays:
-    """Collects the rows of replayed answers, in whatever worker, and shows them when the session ends."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[str]] = []
-        self.notes: list[str] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == "replayed" and report.when == "call":
-                rows, notes = json.loads(str(value))
-                self.rows += rows
-                self.notes += notes
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.rows:
-            return
-        terminalreporter.section("Table 1, recorded answers")
-        header = (replay.HEADER + replay.PAIRED)[: max(map(len, self.rows))]
-        for line in [*columns([header, *self.rows]), *self.notes]:
-            terminalreporter.write_line(line)
-
-
-def _table_order(path: Path) -> tuple[int, int]:
-    model, _, benchmark = path.stem.rpartition("-")
-    return list(REGISTRY).index(model), list(BENCHMARKS).index(benchmark)

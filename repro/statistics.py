@@ -7,7 +7,7 @@ Scores that are no plain share, such as F1, a soft accuracy or CHAIR_i, get thei
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 
 def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -21,6 +21,18 @@ def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     interval = binomtest(right, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over axis 0 of [n, ...] independent values, and the ends of its interval by Student's t, n - 1 degrees.
+
+    Each interval by itself: of many, some miss. Raises ValueError for fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval of a mean needs at least 2 values, not {len(values)}")
+    mean = values.mean(axis=0)
+    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 def flips(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:

@@ -67,6 +67,7 @@ class _Pass:
         self, lvlm: Lvlm, prompts: Sequence[Prompt], longest: int, keep: int, ranking_row: RankingRow
     ):
         self.lvlm, self.keep, self.longest = lvlm, keep, longest
+        self.ranks = keep > 0 and ranking_row != "random"
         device = lvlm.device
         segments = prompts[0].segments
         self.n_image = len(segments.image)
@@ -133,7 +134,7 @@ class _Pass:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of trunk and branches in the first pass; q [B, H, T + branches W, D]."""
-        if self.keep:
+        if self.ranks:
             rows, own = self.rank_rows.unique(return_inverse=True)
             trunk = slice(None, self.total)
             shares = softmax_rows(query[:, :, trunk], key[:, :, trunk], None, scaling, rows)
@@ -226,6 +227,7 @@ def sweep(
     max_new_tokens: int,
     keep: int = 0,
     ranking_row: RankingRow = "last_prompt",
+    repetition_penalty: float = 1.0,
 ) -> list[Sweep]:
     """The greedy answer of each prompt at every truncation layer L = 0...N.
 
@@ -236,6 +238,8 @@ def sweep(
         prompts: one or more whose image tokens stand at the same positions (see ``layout``).
         max_new_tokens: longest answer, at least 1.
         keep, ranking_row: as for ``truncated``.
+        repetition_penalty: divides the logits of tokens that an answer has already (negative ones it
+            multiplies); tokens of the prompt are not counted.
 
     Raises:
         ValueError: no prompt, prompts that differ in their image positions, ``keep`` out of range,
@@ -270,6 +274,8 @@ def sweep(
                     f"logits of prompt {item}, truncated after {layer}, are not finite at answer token "
                     f"{len(chosen) + 1}: weights, image or activations are NaN or infinite"
                 )
+            if chosen and repetition_penalty != 1:
+                logits = _penalised(logits, torch.stack(chosen, dim=-1), repetition_penalty)
             chosen.append(logits.argmax(dim=-1))
             done |= torch.isin(chosen[-1], stop)
             if done.all() or len(chosen) == max_new_tokens:
@@ -279,12 +285,18 @@ def sweep(
     tokens = torch.stack(chosen, dim=-1).cpu().tolist()
     opening = first.float().cpu().numpy()
     return [
-        Sweep(opening[b], tuple(lvlm.decode(_until(row, lvlm.stop_ids)) for row in tokens[b]))
+        Sweep(opening[b], tuple(lvlm.decode(until_stop(row, lvlm.stop_ids)) for row in tokens[b]))
         for b in range(len(prompts))
     ]
 
 
-def _until(ids: list[int], stop: frozenset[int]) -> list[int]:
+def _penalised(logits: Tensor, chosen: Tensor, penalty: float) -> Tensor:
+    """Logits [..., vocabulary] against the tokens [..., n] chosen before."""
+    before = logits.gather(-1, chosen)
+    return logits.scatter(-1, chosen, torch.where(before < 0, before * penalty, before / penalty))
+
+
+def until_stop(ids: list[int], stop: frozenset[int]) -> list[int]:
     """Ids up to and with the first that ends the answer."""
     for index, token in enumerate(ids):
         if token in stop:

@@ -13,7 +13,7 @@ from repro.attention import softmax_rows
 from repro.models.lvlm import Lvlm
 
 Mode = Literal["drop", "mask"]
-RankingRow = Literal["last_prompt", "last_image"]
+RankingRow = Literal["last_prompt", "last_image", "random"]
 
 
 def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) -> None:
@@ -30,18 +30,18 @@ def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) 
 
 
 def check_ranking_row(ranking_row: str) -> None:
-    """ValueError unless it is one of the two rows that can rank image tokens."""
-    if ranking_row not in ("last_prompt", "last_image"):
-        raise ValueError(f"ranking_row must be 'last_prompt' or 'last_image', not {ranking_row!r}")
+    """ValueError unless it is one of the two rows that can rank image tokens, or "random"."""
+    if ranking_row not in ("last_prompt", "last_image", "random"):
+        raise ValueError(f"ranking_row must be 'last_prompt', 'last_image' or 'random', not {ranking_row!r}")
 
 
 def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
     """Which image tokens stay: the argtop of Eq. 12.
 
     Args:
-        scores: [..., n_image] attention that the ranking row gives to each image token. None before the
-            first layer, where no attention exists yet: the choice is then random, as in the released code,
-            here from a fixed seed.
+        scores: [..., n_image] attention that the ranking row gives to each image token. None where no row
+            ranks them, and before the first layer, where no attention exists yet: the choice is then random,
+            there as in the released code, here from a fixed seed, so that all prompts keep the same places.
 
     Returns:
         int64 [..., keep], indices among the image tokens, ascending.
@@ -217,7 +217,8 @@ def truncated(
             every length, as the released code does.
         ranking_row: whose attention at layer ``after``, averaged over heads, ranks the image tokens:
             "last_prompt", the last row of the pass that holds the image (released code), or "last_image",
-            the row of the last image token (Eq. 10 as printed). No matter when keep = 0.
+            the row of the last image token (Eq. 10 as printed); "random": none does, to compare with. No
+            matter when keep = 0.
 
     Raises:
         ValueError: ``after`` outside 0...N, ``keep`` < 0 or above the number of image tokens, a prompt
@@ -244,6 +245,6 @@ def truncated(
                 handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for handle in handles:
             stack.callback(handle.remove)
-        if keep and after:
+        if keep and after and ranking_row != "random":
             stack.enter_context(lvlm.observed(cut.on_attention))
         yield cut

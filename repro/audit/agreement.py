@@ -110,7 +110,8 @@ def compare_with_paper(evaluation: Evaluation, held: HeldOut) -> None:
     odd = [one for one in found if not one.agrees]
     if odd:
         first = (
-            f"{evaluation.model} on {evaluation.benchmark.title}: {len(odd)} of {len(found)} figures do not agree "
-            "with the paper's (tolerance: 1.96 standard errors of the difference)"
+            f"{evaluation.model} on {evaluation.benchmark.title}, protocol {evaluation.protocol}: {len(odd)} of "
+            f"{len(found)} figures do not agree with the paper's (tolerance: 1.96 standard errors of the "
+            "difference)"
         )
         raise AssertionError("\n".join([first, *(one.line for one in found)]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,48 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class HubImage:
+    """An image within a data set of the hub; of a ``Path`` it has what an image file is asked for.
+
+    Attributes:
+        path: where the published image folders have it; nothing is there.
+        repository: id and commit of the data set.
+        index: number of its row.
+        rows: by number, {"image": {"bytes": the encoded image}}.
+    """
+
+    path: PurePosixPath
+    repository: str
+    index: int
+    rows: Any = field(repr=False, compare=False)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.path.parts
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    def read_bytes(self) -> bytes:
+        """The encoded image, read from disk by this call."""
+        return self.rows[self.index]["image"]["bytes"]
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.repository}, row {self.index})"
+
+
+@dataclass(frozen=True)
 class Item:
     """One question about one image.
 
     Attributes:
         id: unique within the benchmark; answers are matched by it, never by order.
-        image: the image file; None for a question without one.
+        image: the image; None for a question without one. Loading items opens no image.
         question: as published; a protocol words the user's turn (``repro.protocols``).
         reference: what the scorer compares the answer with.
         stratum: group within which metrics are formed before averaging, e.g. a POPE category.
@@ -34,13 +70,17 @@ class Item:
     """
 
     id: str
-    image: Path | None
+    image: Path | HubImage | None
     question: str
     reference: Any
     stratum: str = ""
     kind: str = ""
     hint: str = ""
     choices: tuple[str, ...] = ()
+
+
+#: Parts by metric name that an answer adds for an item.
+Score = Callable[[Item, str], dict[str, Part]]
 
 
 @dataclass(frozen=True)
@@ -58,17 +98,23 @@ class Benchmark:
     Attributes:
         name: what ``--benchmark`` takes; ``title`` is for people.
         metrics: first the one that decides the cliff layer.
-        max_new_tokens: longest answer in tokens.
         load: items of a data directory laid out as published; raises ``DataError``.
-        score: parts by metric name that one answer text adds for an item.
+        score: parts by metric name that one answer text adds for an item, by the official evaluator; a protocol
+            may bring its own (``repro.protocols``).
+        details: names of further metrics that ``score`` gives parts of, shown for each stratum by itself.
     """
 
     name: str
     title: str
     metrics: tuple[Metric, ...]
-    max_new_tokens: int
     load: Callable[[Path], list[Item]]
-    score: Callable[[Item, str], dict[str, Part]]
+    score: Score
+    details: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of all that ``score`` gives parts of."""
+        return (*(metric.name for metric in self.metrics), *self.details)
 
 
 def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:

@@ -289,20 +289,29 @@ def asked_boxes(item: Item, directory: Path) -> list[Box]:
         item: from a miniature data set.
         directory: that holds it, with ``boxes.json``.
     """
-    if item.image is None:
-        return []
-    boxes = _boxes(directory)[item.image.relative_to(directory).as_posix()]
+    boxes = _boxes_of(item, directory)
     asked = item.question
     if "number" in asked:
         names = ["number"]
     elif asked.startswith("Please describe"):
-        names = [name for name in boxes if name != "number"]
+        names = objects_of(item, directory)
     else:
         names = [name for name in SHAPES if name in asked]
         if not names and item.choices:
             right = item.choices[LETTERS.index(item.reference)]
             names = [name for name in SHAPES if name in right]
     return [boxes[name] for name in names if name in boxes]
+
+
+def objects_of(item: Item, directory: Path) -> list[str]:
+    """The objects in the picture of an item of the miniature data sets; a number is none. See ``asked_boxes``."""
+    return [name for name in _boxes_of(item, directory) if name != "number"]
+
+
+def _boxes_of(item: Item, directory: Path) -> dict[str, Box]:
+    if not isinstance(item.image, Path):
+        return {}
+    return _boxes(directory)[item.image.relative_to(directory).as_posix()]
 
 
 @cache

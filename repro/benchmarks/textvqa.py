@@ -11,11 +11,19 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json, strings
+from repro.benchmarks.hub import HUB, Repository, read_hub
 
 ANNOTATORS = 10
+#: image_id, question_id, question, answers, image and more.
+REPOSITORY = Repository(
+    ids=("lmms-lab-encoder/textvqa", "lmms-lab/textvqa"),
+    revision="9c0699cd19768ac5ab97568f6b3cbac4c0062884",
+    files="data/validation",
+)
 
 _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {"none": "0"} | {word: str(digit) for digit, word in enumerate(_NUMERALS)}
@@ -58,39 +66,69 @@ def normalise(answer: str) -> str:
     and only the first 32 full stops go, because the official call passes a flag of that value as the count.
     """
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = text.replace("\n", " ").replace("\t", " ").strip()
+    return _worded(_unpunctuated(_one_line(text)))
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _unpunctuated(text: str) -> str:
+    """Every mark deleted or made a blank, full stops without a digit behind them deleted."""
+    # A comma between digits anywhere deletes all marks; the m4c scorer has no commas left by then.
+    number = re.search(r"\d,\d", text) is not None
     stripped = text
     for mark in _PUNCTUATION:
         touches_blank = f"{mark} " in text or f" {mark}" in text
-        stripped = stripped.replace(mark, "" if touches_blank else " ")
-    stripped = re.sub(r"\.(?!\d)", "", stripped, count=32)
-    words = [_DIGITS.get(word, word) for word in stripped.split()]
+        stripped = stripped.replace(mark, "" if touches_blank or number else " ")
+    return re.sub(r"\.(?!\d)", "", stripped, count=32)
+
+
+def _worded(text: str) -> str:
+    """Lower case, numerals as digits, no articles, contractions restored."""
+    words = [_DIGITS.get(word, word) for word in text.lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
 def load(directory: Path) -> list[Item]:
     """Questions of the validation set; a reference is the tuple of the ten annotators' answers.
 
+    Args:
+        directory: the data directory, or ``HUB``.
+
     Raises:
         DataError: the file is missing or malformed, a question has other than ten answers, an id comes twice.
     """
+    if directory == HUB:
+        return _read_hub()
     path = directory / "textvqa" / "TextVQA_0.5.1_val.json"
     items = []
     for index, row in enumerate(field(read_json(path), "data", list, str(path))):
         where = f"{path}, row {index} of 'data'"
-        number = str(field(row, "question_id", (int, str), where))
-        where += f" (question_id {number})"
-        answers = strings(row, "answers", where)
-        if len(answers) != ANNOTATORS:
-            raise DataError(
-                f"{where}: {len(answers)} answers; expected exactly {ANNOTATORS}: correct the row"
-            )
+        where += f" (question_id {field(row, 'question_id', (int, str), where)})"
         folder = directory / "textvqa" / "train_images"
         image = inside(folder, field(row, "image_id", str, where) + ".png", where)
         if not image.exists():
             image = image.with_name(image.name.removesuffix(".png") + ".jpg")
-        items.append(Item(number, image, field(row, "question", str, where), answers))
+        items.append(_item(row, image, where))
     return checked(items, path)
+
+
+def _read_hub() -> list[Item]:
+    table = read_hub(REPOSITORY)
+    items = []
+    for row in table.rows:
+        image = row.image("train_images", field(row.values, "image_id", str, row.where) + ".jpg")
+        items.append(_item(row.values, image, row.where))
+    return checked(items, table.where)
+
+
+def _item(row: Any, image: Path | HubImage, where: str) -> Item:
+    number = str(field(row, "question_id", (int, str), where))
+    answers = strings(row, "answers", where)
+    if len(answers) != ANNOTATORS:
+        raise DataError(f"{where}: {len(answers)} answers; expected exactly {ANNOTATORS}: correct the row")
+    return Item(number, image, field(row, "question", str, where), answers)
 
 
 def score(item: Item, answer: str) -> dict[str, Part]:
@@ -98,7 +136,24 @@ def score(item: Item, answer: str) -> dict[str, Part]:
 
     The official mean over annotators, each left out in turn, of min(1, agreeing others / 3).
     """
-    agree = [normalise(given) for given in item.reference].count(normalise(answer))
+    return _soft([normalise(given) for given in item.reference].count(normalise(answer)))
+
+
+def score_vqa_eval(item: Item, answer: str) -> dict[str, Part]:
+    """Part of the soft accuracy by Qwen-VL's ``eval_mm/vqa_eval.py`` at aa00ed0.
+
+    The annotators' answers lose no more than their punctuation, and that only where they are not all the same:
+    capitals, articles and numerals in them match no answer. Each annotator counts, as with the distinct answer_id
+    that Qwen-VL's files have; without these the script drops equal answers together.
+    """
+    said = _worded(_unpunctuated(_one_line(answer)))
+    given = item.reference
+    if len(set(given)) > 1:
+        given = [_unpunctuated(one) for one in given]
+    return _soft(given.count(said))
+
+
+def _soft(agree: int) -> dict[str, Part]:
     return {"accuracy": (min(3 * agree, ANNOTATORS) / ANNOTATORS, 1.0)}
 
 
@@ -106,7 +161,6 @@ TEXTVQA = Benchmark(
     name="textvqa",
     title="TextVQA",
     metrics=(Metric("accuracy"),),
-    max_new_tokens=128,
     load=load,
     score=score,
 )

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from repro.attention import attention_shares
 from repro.cam import llava_cam
-from repro.evaluation.run import Evaluation, make_prompt
+from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm
 
 Box = tuple[int, int, int, int]
+One = TypeVar("One")
 
 
-def spread(indices: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` of the indices, evenly spaced over them."""
-    if len(indices) <= count:
-        return list(indices)
-    return [indices[i] for i in np.linspace(0, len(indices) - 1, count).round().astype(int)]
+def spread(all_of_them: Sequence[One], count: int) -> list[One]:
+    """At most ``count`` of them, evenly spaced over all."""
+    if len(all_of_them) <= count:
+        return list(all_of_them)
+    return [all_of_them[i] for i in np.linspace(0, len(all_of_them) - 1, count).round().astype(int)]
 
 
 def mean_shares(lvlm: Lvlm, evaluation: Evaluation, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,9 +33,7 @@ def mean_shares(lvlm: Lvlm, evaluation: Evaluation, count: int) -> tuple[np.ndar
     for i in spread(range(len(evaluation.items)), count):
         ids = evaluation.answers[i].ids
         # The row of the last token predicts nothing that was given.
-        shares = attention_shares(
-            lvlm, make_prompt(lvlm, evaluation.benchmark, evaluation.items[i]), ids[:-1]
-        )
+        shares = attention_shares(lvlm, evaluation.prompt(lvlm, i), ids[:-1])
         raw.append(shares.raw.mean(axis=1))
         paper.append(shares.paper.mean(axis=1))
     return np.stack(raw), np.stack(paper)
@@ -71,9 +71,5 @@ def heat_maps(
     for i in indices:
         ids = evaluation.answers[i].ids
         answer = ids[:-1] if len(ids) > 1 and ids[-1] in lvlm.stop_ids else ids
-        maps.append(
-            llava_cam(
-                lvlm, make_prompt(lvlm, evaluation.benchmark, evaluation.items[i]), answer, samples=samples
-            )
-        )
+        maps.append(llava_cam(lvlm, evaluation.prompt(lvlm, i), answer, samples=samples))
     return maps

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from repro.benchmarks.benchmark import Benchmark
 from repro.evaluation.run import Evaluation
 
 RECORDS = Path(__file__).resolve().parents[2] / "golden" / "table1"
@@ -13,9 +15,23 @@ RECORDS = Path(__file__).resolve().parents[2] / "golden" / "table1"
 CHANGED = 0.002
 
 
-def record_path(evaluation: Evaluation) -> Path:
+def record_path(model: str, benchmark: Benchmark) -> Path:
     """Where the record of a model on a benchmark lies."""
-    return RECORDS / f"{evaluation.model}-{evaluation.benchmark.name}.npz"
+    return RECORDS / f"{model}-{benchmark.name}.npz"
+
+
+def recorded_parts(model: str, benchmark: Benchmark, ids: Sequence[str]) -> np.ndarray:
+    """Parts [items, N + 1, 2] of the benchmark's first metric, as recorded for the items of these ids.
+
+    AssertionError where there is no record, or for items that it does not know.
+    """
+    path = record_path(model, benchmark)
+    assert path.is_file(), f"no record at {path}; write it with --snapshot-update"
+    with np.load(path, allow_pickle=False) as record:
+        row = {str(name): i for i, name in enumerate(record["ids"])}
+        unknown = [name for name in ids if name not in row]
+        assert not unknown, f"{path} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
+        return record["parts"][[row[name] for name in ids]]
 
 
 def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
@@ -27,20 +43,15 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
         AssertionError: no record, items the record does not know, or more than ``CHANGED`` of the answers
             score differently; the message says how many, at which layers, and what that does to the score.
     """
-    path = record_path(evaluation)
     metric = evaluation.benchmark.metrics[0].name
     measured, ids = evaluation.parts[metric], [item.id for item in evaluation.items]
     if update:
+        path = record_path(evaluation.model, evaluation.benchmark)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez_compressed(file, ids=np.array(ids), parts=measured.astype(np.float32))
         return
-    assert path.is_file(), f"no record at {path}; write it with --snapshot-update"
-    with np.load(path, allow_pickle=False) as record:
-        row = {str(name): i for i, name in enumerate(record["ids"])}
-        unknown = [name for name in ids if name not in row]
-        assert not unknown, f"{path} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
-        recorded = record["parts"][[row[name] for name in ids]]
+    recorded = recorded_parts(evaluation.model, evaluation.benchmark, ids)
     changed = np.abs(measured - recorded).max(axis=-1) > 1e-6
     allowed = CHANGED * changed.size
     layers = {layer: int(n) for layer, n in enumerate(changed.sum(axis=0)) if n}

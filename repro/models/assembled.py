@@ -84,13 +84,13 @@ class Assembled(Lvlm):
     def pixel_std(self) -> tuple[float, ...]:
         return self.std
 
-    def tokens(self, question: str) -> tuple[str, list[int]]:
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         """The whole prompt as text, and its ids with the image expanded to its tokens."""
         raise NotImplementedError
 
-    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         picture = self.prepare(read_image(image))
-        text, ids = self.tokens(question)
+        text, ids = self.tokens(question, template)
         input_ids = torch.tensor([ids], device=self.device)
         is_image = np.asarray(ids) == self.image_token_id
         if is_image.sum() != self.n_image:

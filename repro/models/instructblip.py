@@ -74,8 +74,8 @@ class InstructBlip(Lvlm):
     def image_token_id(self) -> int:
         return self.model.config.image_token_id
 
-    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        picture, text = read_image(image), self.card.template.format(question=question)
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
+        picture, text = read_image(image), template.format(question=question)
         inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
         longest = min(QFORMER_TOKENS, self.model.config.qformer_config.max_position_embeddings)
         read = self.processor.qformer_tokenizer(

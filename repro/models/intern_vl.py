@@ -164,8 +164,8 @@ class InternVL(Assembled):
         square = pad_to_square(image, (red, green, blue))
         return square.resize((self.side, self.side), Image.Resampling.BICUBIC)
 
-    def tokens(self, question: str) -> tuple[str, list[int]]:
-        text = self.card.template.format(question=question)
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
+        text = template.format(question=question)
         before, after = (self.tokenizer(part).input_ids for part in text.split(self.card.placeholder, 1))
         if after[:1] == [self.tokenizer.bos_token_id]:
             after = after[1:]

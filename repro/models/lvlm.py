@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -85,17 +86,32 @@ AttentionInterface.register(_INTERFACE, _dispatch)
 AttentionMaskInterface.register(_INTERFACE, sdpa_mask)
 
 
-def read_image(source: str | Path | Image.Image) -> Image.Image:
+class Encoded(Protocol):
+    """What holds an encoded image without being a file, e.g. a row of a data set."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
     """An RGB picture from a file or from an open image; one clear error for a missing or corrupt file."""
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     try:
-        with Image.open(source) as image:
+        with Image.open(source if isinstance(source, str | Path) else BytesIO(source.read_bytes())) as image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {source}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"cannot read the image {source}: {error}") from error
+
+
+def middle_square(image: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture, whose shorter side becomes ``side`` pixels: what CLIP's processor cuts out."""
+    short = min(image.size)
+    width, height = (side * length // short for length in image.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + side, top + side))
 
 
 class Lvlm:
@@ -145,7 +161,17 @@ class Lvlm:
         """Id of the placeholder that stands for one image token."""
         raise NotImplementedError
 
-    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
+    @property
+    def template(self) -> str:
+        """The whole prompt, with ``{question}`` and the card's placeholder for the picture."""
+        return self.card.template
+
+    @property
+    def crop_side(self) -> int:
+        """Pixels of the square that CLIP's processor would cut out; ValueError where that is not its processor."""
+        raise ValueError(f"{self.card.name} has no way to crop a picture")
+
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         """``prompt`` of a question that holds none of the model's own tokens."""
         raise NotImplementedError
 
@@ -198,8 +224,11 @@ class Lvlm:
 
     # What all families share.
 
-    def prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        """The prompt of one picture and one question, in the card's template.
+    def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
+        """The prompt of one picture and one question.
+
+        Args:
+            template: the whole prompt, with ``{question}`` and the card's placeholder; default: the model's own.
 
         Raises:
             ValueError: the picture cannot be read, the prompt is too long, or the question holds what the model
@@ -214,7 +243,7 @@ class Lvlm:
                 f"the question holds {found[0]!r}, which {self.card.name} reads as a token of its own and not as "
                 f"text: {question!r}"
             )
-        return self.build_prompt(image, question)
+        return self.build_prompt(image, question, template or self.template)
 
     def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
         """Input embeddings [B, T, width] with image features in place of the prompts' placeholders.

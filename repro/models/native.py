@@ -61,9 +61,9 @@ class Native(Lvlm):
     def image_token_id(self) -> int:
         return self.model.config.image_token_id
 
-    def wording(self, question: str) -> str:
+    def wording(self, question: str, template: str) -> str:
         """The whole prompt as text; ValueError unless it holds one image placeholder."""
-        text = self.card.template.format(question=question)
+        text = template.format(question=question)
         found = text.count(self.card.placeholder)
         if found != 1:
             raise ValueError(
@@ -79,8 +79,8 @@ class Native(Lvlm):
         inputs = {key: value.to(self.device) for key, value in made.items() if key in read}
         return inputs | {"pixel_values": inputs["pixel_values"].to(self.model.dtype)}
 
-    def build_prompt(self, image: str | Path | Image.Image, question: str) -> Prompt:
-        text, picture = self.wording(question), read_image(image)
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
+        text, picture = self.wording(question, template), read_image(image)
         ids = self.tokenizer(text).input_ids
         if ids.count(self.image_token_id) != 1:
             raise ValueError(

@@ -366,15 +366,18 @@ class QwenVL(Assembled):
         side = self.model.visual.image_size
         return image.resize((side, side), Image.Resampling.BICUBIC)
 
-    def tokens(self, question: str) -> tuple[str, list[int]]:
+    @property
+    def template(self) -> str:
+        if not self.chat:
+            return self.card.template
+        return (
+            f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: "
+            f"{self.card.placeholder}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
+        )
+
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         picture = f"<img>{'<imgpad>' * self.n_image}</img>"
-        if self.chat:
-            text = (
-                f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: {picture}\n"
-                f"{question}<|im_end|>\n<|im_start|>assistant\n"
-            )
-        else:
-            text = self.card.template.format(question=question).replace(self.card.placeholder, picture, 1)
+        text = template.format(question=question).replace(self.card.placeholder, picture, 1)
         ids = self.tokenizer(text).input_ids
         if len(ids) > self.context:
             raise ValueError(

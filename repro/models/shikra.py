@@ -122,14 +122,18 @@ class Shikra(Assembled):
         lvlm.n_image = (vision["image_size"] // vision["patch_size"]) ** 2
         return lvlm
 
+    @property
+    def crop_side(self) -> int:
+        return self.model.config.vision["image_size"]
+
     def prepare(self, image: Image.Image) -> Image.Image:
         side = self.model.config.vision["image_size"]
         return pad_to_square(image, (255, 255, 255)).resize((side, side), Image.Resampling.BICUBIC)
 
-    def tokens(self, question: str) -> tuple[str, list[int]]:
+    def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         if self.card.placeholder not in question:
             question = f"{self.card.placeholder} {question}"
-        text = self.card.template.format(question=question)
+        text = template.format(question=question)
         picture = f"{START}{PATCH * self.n_image}{END}"
         return text, self.tokenizer(text.replace(self.card.placeholder, picture, 1)).input_ids
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from repro.cliff import MARGIN
 from repro.models.card import REGISTRY
-from repro.report.data import RecordedTable, Report
-from repro.report.sections import MARGIN, Measured
+from repro.report.data import Environment, RecordedTable, Report
+from repro.report.sections import Measured
 from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
 
 _MINIATURE = (
@@ -35,7 +36,10 @@ def notes(parts: Sequence[Measured]) -> list[str]:
         f"{model_of(part)} is the checkpoint in {part.checkpoint}." for part in parts if part.checkpoint
     )
     shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
-    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), _LAYERS]
+    protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
+    asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
+    data = dict.fromkeys(f"{row.benchmark}: {row.data}." for part in parts for row in part.table)
+    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, *data, _LAYERS]
 
 
 def model_of(part: Measured) -> str:
@@ -71,13 +75,8 @@ def build(parts: Sequence[Measured], command: str) -> Report:
     return Report(
         title="Where information flows: Table 1 and its figures",
         command=command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment={
-            **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
-            "python": platform.python_version(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-            "CPU capability": torch.backends.cpu.get_cpu_capability(),
-        },
+        created=now(),
+        environment=environment(),
         table=[row for part in parts for row in part.table],
         curves=[curve for part in parts for curve in part.curves],
         shares=[share for part in parts for share in part.shares],
@@ -91,6 +90,21 @@ def build(parts: Sequence[Measured], command: str) -> Report:
     )
 
 
+def now() -> str:
+    """Date and time, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> Environment:
+    """What figures depend on, beside the code and the data."""
+    return {
+        **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def recorded_tables(model: str) -> list[RecordedTable]:
     """What was recorded when the miniature was trained: truncation curves of every seed."""
     miniature = REGISTRY[model].miniature
@@ -102,14 +116,15 @@ def recorded_tables(model: str) -> list[RecordedTable]:
 
 def table_lines(parts: Sequence[Measured]) -> list[str]:
     """Table 1 for a terminal, columns aligned."""
-    header = ["model", "benchmark", "metric", "n", "baseline", "cliff layer", "at the cliff", "difference"]
-    rows = [header]
+    header = ["model", "benchmark", "protocol", "metric", "n", "baseline", "cliff layer", "at the cliff"]
+    rows = [[*header, "difference"]]
     for row in (row for part in parts for row in part.table):
         arrow = "↑" if row.higher_is_better else "↓"
         rows.append(
             [
                 row.model,
                 row.benchmark,
+                row.protocol,
                 f"{row.metric} {arrow}",
                 str(row.n),
                 f"{percent(row.baseline)} {percent_interval(row.baseline_interval)}",

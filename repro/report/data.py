@@ -43,6 +43,8 @@ class TableRow:
         difference, difference_interval: paired difference, truncated at the cliff minus baseline.
         n_layers: N.
         chosen_on: other items, on which the cliff layer was chosen.
+        protocol: how the model was asked and its answers scored.
+        data: which version of the data set it was asked.
     """
 
     model: str
@@ -60,6 +62,8 @@ class TableRow:
     difference_interval: Interval
     n_layers: int
     chosen_on: int
+    protocol: str
+    data: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from repro.cliff import HeldOut, compare, halves, held_out
+from repro.cliff import MARGIN, HeldOut, compare, halves, held_out
 from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
-from repro.evaluation.run import Evaluation, make_prompt
+from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm, read_image
-from repro.protocols import OFFICIAL
+from repro.protocols import find_task
 from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Shares, TableRow
-from repro.report.text import percent
+from repro.report.tables import tables
 
 #: Items behind Figure 2 and behind the pointing figures: enough for intervals of a few points.
 FLOW_ITEMS = 100
-#: Largest loss that still counts as no loss, in units of the score (3 points).
-MARGIN = 0.03
 #: Items boxes are known for -> boxes in pixels of their image file, which the model may see larger or smaller.
 Boxes = Callable[[Any], Sequence[Box]]
 
@@ -80,6 +78,8 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 difference_interval=(interval[0], interval[1]),
                 n_layers=len(seen.score) - 1,
                 chosen_on=held.chosen_on,
+                protocol=evaluation.protocol,
+                data=evaluation.data,
             )
         )
     return rows
@@ -116,23 +116,6 @@ def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
     return drawn
 
 
-def by_kind(evaluation: Evaluation) -> list[RecordedTable]:
-    """The first metric at every L for each kind of question by itself, where there are kinds."""
-    kinds = sorted({item.kind for item in evaluation.items})
-    if len(kinds) < 2:
-        return []
-    name = evaluation.benchmark.metrics[0].name
-    parts, kind = evaluation.parts[name], np.array([item.kind for item in evaluation.items])
-    header = ["kind", "n", *(f"L = {layer}" for layer in range(parts.shape[1]))]
-    rows = []
-    for one in kinds:
-        total = parts[kind == one].sum(axis=0)
-        rows.append([one, int((kind == one).sum()), *map(percent, total[:, 0] / total[:, 1])])
-    return [
-        (f"{evaluation.benchmark.title}: {name} (%) by kind of question, truncated after L", header, rows)
-    ]
-
-
 def mean_shares_of(lvlm: Lvlm, evaluation: Evaluation) -> Shares:
     """Figure 2 of one benchmark."""
     raw, paper = mean_shares(lvlm, evaluation, FLOW_ITEMS)
@@ -155,7 +138,7 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
     chosen = spread(known, FLOW_ITEMS)
     if not chosen:
         return [], []
-    if not make_prompt(lvlm, evaluation.benchmark, evaluation.items[chosen[0]]).spatial:
+    if not evaluation.prompt(lvlm, chosen[0]).spatial:
         return [], []
     maps = heat_maps(lvlm, evaluation, chosen)
     energy, area = [], []
@@ -172,13 +155,14 @@ def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[lis
         values = points[np.isfinite(points[:, layer]), layer]
         mean[layer], half[layer] = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
     first = evaluation.items[chosen[0]]
-    prompt = make_prompt(lvlm, evaluation.benchmark, first)
+    prompt = evaluation.prompt(lvlm, chosen[0])
+    task = find_task(evaluation.protocol, evaluation.model, evaluation.benchmark.name)
     assert first.image is not None, "an item with boxes was asked about a picture"
     wide, high = np.array(prompt.image.size) / read_image(first.image).size
     x, y, width, height = boxes(first)[0]
     row = HeatRow(
         benchmark=evaluation.benchmark.title,
-        question=OFFICIAL[lvlm.card.style].ask(evaluation.benchmark.name, first).replace("\n", " "),
+        question=task.ask(first).replace("\n", " "),
         answer=evaluation.answers[chosen[0]].text,
         image=np.asarray(prompt.image),
         heat=maps[0],
@@ -199,7 +183,7 @@ def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | No
         shares=[mean_shares_of(lvlm, evaluation)],
         heats=heats,
         pointing=pointing,
-        recorded=by_kind(evaluation),
+        recorded=tables(lvlm, evaluation),
     )
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from repro.benchmarks import BENCHMARKS
+from repro.evaluation.results import Results
 from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
+from repro.protocols import PROTOCOLS
 from repro.pytest_plugin import models_of
+from repro.sweep import sweep
 
 pytestmark = pytest.mark.conformance
 
@@ -45,7 +48,8 @@ def said(result: pytest.RunResult) -> str:
 
 
 @pytest.mark.parametrize(
-    ("option", "choices"), [("--model", list(REGISTRY)), ("--benchmark", list(BENCHMARKS))]
+    ("option", "choices"),
+    [("--model", list(REGISTRY)), ("--benchmark", list(BENCHMARKS)), ("--protocol", list(PROTOCOLS))],
 )
 def test_an_unknown_name_is_a_usage_error_that_lists_the_choices(run, option, choices):
     result = run(option, "blip-9000")
@@ -62,6 +66,13 @@ def test_an_unknown_name_is_a_usage_error_that_lists_the_choices(run, option, ch
         (["--model", "llava-1.5=a", "--model", "llava-1.5=b"], "named twice"),
         (["--snapshot-update", "--limit", "8"], "whole runs"),
         (["--snapshot-update", "--data", "elsewhere"], "whole runs"),
+        (["--snapshot-update", "--protocol", "lmms-eval"], "whole runs"),
+        (
+            ["--protocol", "opera", "--benchmark", "scienceqa"],
+            "opera does not define scienceqa for llava-1.5",
+        ),
+        (["--protocol", "opera", "--model", "qwen-vl"], "opera does not define pope for qwen-vl"),
+        (["--protocol", "lmms-eval", "--model", "shikra=a"], "lmms-eval does not define pope for shikra"),
     ],
 )
 def test_what_would_measure_or_record_something_else_is_refused(run, arguments, words):
@@ -80,9 +91,10 @@ def test_directories_behind_options_do_not_move_the_suite(tmp_path):
     assert "1 failed" in done.stdout and "node down" not in done.stdout
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path):
+@pytest.mark.parametrize("marker", ["table1", "audit"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path, marker):
     (tmp_path / "report").write_text("a file stands here")
-    result = run("--report", tmp_path / "report")
+    result = run("-m", marker, "--report", tmp_path / "report")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert str(tmp_path / "report") in said(result) and "--report" in said(result)
 
@@ -107,16 +119,65 @@ def test_missing_data_fails_and_names_the_file(run, tmp_path):
     assert "TextVQA_0.5.1_val.json" in said(result)
 
 
-def test_a_corrupt_image_fails_and_names_item_and_file(run, tmp_path):
+def test_a_corrupt_image_fails_its_item_alone_and_names_both(run, swept, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(FIXTURES / "miniworld" / "textvqa", data / "textvqa")
     rows = json.loads((data / "textvqa" / "TextVQA_0.5.1_val.json").read_text())["data"]
     [image] = (data / "textvqa" / "train_images").glob(f"{rows[3]['image_id']}.*")
     image.write_bytes(image.read_bytes()[:40])
-    only = (*ONE, "--benchmark", "textvqa", "--limit", "8")
+    only = (*ONE, "--benchmark", "textvqa", "--limit", "24")
     result = run("--data", data, *only, "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
     assert image.name in said(result) and f"item {rows[3]['question_id']}" in said(result)
+    assert "llava-1.5-textvqa-official: 1 of 24 items failed" in said(result)
+    assert "report: " in said(result) and swept["prompts"] == 23
+    # The session came to its end, but the run has not all it needs.
+    [broken] = Results(tmp_path / "report" / "results.sqlite").runs()
+    assert broken.finished is None
+
+
+@pytest.fixture
+def swept(monkeypatch):
+    """Counts the prompts swept, and breaks the session off before what follows ``stop`` of them; few heat maps."""
+    counted = {"prompts": 0, "stop": 10**9}
+
+    def counting(lvlm, prompts, *args, **settings):
+        if counted["prompts"] >= counted["stop"]:
+            pytest.exit("broken off")
+        counted["prompts"] += len(prompts)
+        return sweep(lvlm, prompts, *args, **settings)
+
+    monkeypatch.setattr("repro.evaluation.run.sweep", counting)
+    monkeypatch.setattr("repro.report.sections.FLOW_ITEMS", 2)
+    return counted
+
+
+def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run, swept, tmp_path):
+    """Three batches of POPE; the second session is broken off behind the second one."""
+    command = (*ONE, "--benchmark", "textvqa", "--benchmark", "pope", "--limit", "24", "--report", tmp_path)
+    swept["stop"] = 50
+    assert run(*command).ret == pytest.ExitCode.INTERRUPTED
+    first, results = swept["prompts"], Results(tmp_path / "results.sqlite")
+    assert 48 <= first < 96 and [one.finished for one in results.runs()].count(None) == len(results.runs())
+    swept.update(prompts=0, stop=10**9)
+    run(*command).assert_outcomes(passed=2)
+    assert swept["prompts"] == 96 - first
+    assert len(results.runs()) == 2 and all(one.finished for one in results.runs())
+    swept["prompts"] = 0
+    run(*command).assert_outcomes(passed=2)
+    assert swept["prompts"] == 96 and len(results.runs()) == 2
+    swept["stop"] = 150
+    assert run(*command).ret == pytest.ExitCode.INTERRUPTED
+    swept.update(prompts=0, stop=10**9)
+    run(*command, "--no-resume").assert_outcomes(passed=2)
+    assert swept["prompts"] == 96 and len(results.runs()) == 2
+
+
+def test_a_results_file_that_cannot_be_used_fails_and_names_it(run, tmp_path):
+    (tmp_path / "results.sqlite").write_text("something else " * 100)
+    result = run(*ONE, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path)
+    result.assert_outcomes(failed=1)
+    assert f"{tmp_path / 'results.sqlite'}: is no SQLite file" in said(result)
 
 
 def test_gpu_without_cuda_fails(run, monkeypatch, tmp_path):
@@ -214,7 +275,10 @@ def test_on_cuda_a_real_model_is_compared_with_the_paper(run, as_real, tmp_path)
     result = run("-m", "gpu", as_real, *arguments)
     result.assert_outcomes(failed=1)
     message = said(result)
-    assert "llava-1.5 on TextVQA: " in message and "the paper's is 59.34 % on 5000 (Table 1, " in message
+    assert (
+        "llava-1.5 on TextVQA, protocol official: " in message
+        and "the paper's is 59.34 % on 5000 (Table 1, " in message
+    )
     assert "on 8 items, 95 % interval [" in message and "tolerance " in message
     assert "report: " in message  # what was measured is shown although it differs
 
@@ -229,6 +293,23 @@ def test_gpu_and_performance_run_only_when_named(run):
 def test_naming_a_benchmark_runs_that_one_alone(run):
     result = run("--collect-only", "-q", "--benchmark", "chair")
     assert "chair" in said(result) and "pope" not in said(result)
+
+
+def test_a_protocol_narrows_what_was_not_named(run):
+    result = run("--collect-only", "-q", "--protocol", "opera")
+    assert "pope" in said(result) and "chair" in said(result)
+    assert "scienceqa" not in said(result) and "textvqa" not in said(result)
+
+
+def test_answers_that_say_nothing_fail_and_are_told_where(run, tmp_path):
+    """The miniature of Qwen-VL was never shown lmms-eval's "Picture 1: ", and captions nothing behind it."""
+    arguments = ("--model", "qwen-vl", "--benchmark", "chair", "--limit", "8", "--protocol", "lmms-eval")
+    result = run(*arguments, "--report", tmp_path / "report")
+    result.assert_outcomes(failed=1)
+    message = said(result)
+    assert "qwen-vl-chair-lmms-eval: the score of the baseline is undefined" in message
+    assert f"the answers are in {tmp_path / 'report' / 'results.sqlite'}" in message
+    assert "Traceback" not in message and "raise UndefinedScore" not in message
 
 
 def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):

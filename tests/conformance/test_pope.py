@@ -1,4 +1,4 @@
-"""POPE is read and scored as LLaVA's eval_pope.py does."""
+"""POPE is read and scored by three rules: LLaVA's eval_pope.py, OPERA's pope_eval.py and lmms-eval's."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,14 @@ from sklearn.metrics import f1_score
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item, aggregate
-from repro.benchmarks.pope import says_yes
+from repro.benchmarks.pope import (
+    says_yes,
+    says_yes_lmms_eval,
+    says_yes_opera,
+    score,
+    score_lmms_eval,
+    score_opera,
+)
 
 pytestmark = pytest.mark.conformance
 
@@ -19,39 +26,83 @@ VECTORS = json.loads((Path(__file__).parent / "vectors" / "pope.json").read_text
 POPE = BENCHMARKS["pope"]
 
 
-def figures(answers, labels, strata=None):
-    """Accuracy and F1 of answers to questions whose labels are yes or no."""
+SCORES = {"pope_llava": score, "opera_paper": score_opera, "lmms_eval": score_lmms_eval}
+
+
+def figures(answers, labels, strata=None, score=score, names=("accuracy", "F1")):
+    """Accuracy and F1, or others, of answers to questions whose labels are yes or no."""
     items = [Item(str(i), Path(), "", label == "yes") for i, label in enumerate(labels)]
-    scored = [POPE.score(item, answer) for item, answer in zip(items, answers, strict=True)]
-    parts = np.array([[row[metric.name] for metric in POPE.metrics] for row in scored])
+    scored = [score(item, answer) for item, answer in zip(items, answers, strict=True)]
+    parts = np.array([[row[name] for name in names] for row in scored])
     return aggregate(parts, np.array(strata or [""] * len(items)))
 
 
 @pytest.mark.parametrize("case", VECTORS["parse_cases"], ids=lambda case: case["id"])
 def test_answers_are_read_as_recorded(case):
-    assert ("yes" if says_yes(case["text"]) else "no") == case["expected"]["pope_llava"]
+    expected = case["expected"]
+    assert ("yes" if says_yes(case["text"]) else "no") == expected["pope_llava"]
+    assert ("yes" if says_yes_opera(case["text"]) else "no") == expected["opera_paper"]
+    read = {"yes": True, "no": False}.get(expected["lmms_eval_prediction"])
+    assert says_yes_lmms_eval(case["text"]) is read
+    for label in ("yes", "no"):
+        [accuracy] = figures([case["text"]], [label], score=score_lmms_eval, names=["accuracy"])
+        assert accuracy == expected[f"lmms_eval_correct_if_{label}"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "yes"),
-    [("No, sir", False), ("", True), ("NO", True), ("It isn't", True), ("Yes, a bus, not a truck", False)],
+    ("answer", "official", "opera", "lmms_eval"),
+    [
+        ("No, sir", False, False, None),
+        ("", True, True, None),
+        ("NO", True, False, False),
+        ("Nope", True, True, None),
+        ("no!", True, True, None),
+        ("No\nThere is none", True, True, None),
+        ("It isn't", True, False, None),
+        ("Yes, a bus, not a truck", False, False, None),
+        ("A kitchen. There is no oven", True, False, None),
+        ("Yes.", True, True, None),
+        (" YES\n", True, True, True),
+    ],
 )
-def test_quirks_of_the_official_reading(answer, yes):
-    assert says_yes(answer) is yes
+def test_quirks_of_the_three_readings(answer, official, opera, lmms_eval):
+    assert (says_yes(answer), says_yes_opera(answer), says_yes_lmms_eval(answer)) == (
+        official,
+        opera,
+        lmms_eval,
+    )
+
+
+def test_full_stops_make_lmms_evals_accuracy_and_f1_disagree():
+    """What it cannot read is wrong for the accuracy and nothing for F1."""
+    answers, labels = ["Yes", "Yes.", "No.", "No."], ["yes", "yes", "no", "no"]
+    assert figures(answers, labels, score=score_lmms_eval) == pytest.approx([0.25, 1])
+    assert figures(answers, labels) == pytest.approx([1, 1])
+
+
+def test_lmms_evals_yes_ratio_is_that_of_the_right_answers():
+    answers, labels = ["Yes", "Yes", "Yes", "Yes"], ["yes", "no", "no", "no"]
+    assert figures(answers, labels, score=score_lmms_eval, names=["yes ratio"]) == 0.25
+    assert figures(answers, labels, names=["yes ratio"]) == 1
 
 
 @pytest.mark.parametrize("case", VECTORS["metric_cases"], ids=lambda case: case["name"])
-def test_accuracy_and_f1_are_as_recorded(case):
-    accuracy, f1 = figures(case["texts"], case["labels"])
-    expected = case["expected"]["pope_llava"]
+@pytest.mark.parametrize("evaluator", SCORES)
+def test_every_figure_is_as_recorded(case, evaluator):
+    names = ("accuracy", "precision", "recall", "F1", "yes ratio")
+    found = figures(case["texts"], case["labels"], score=SCORES[evaluator], names=names)
+    expected = case["expected"][evaluator]
     if "error" in expected:
-        # Without a true positive the official script divides by zero; F1 is 0 here.
-        assert f1 == 0
-    else:
-        assert (accuracy, f1) == pytest.approx((expected["accuracy"], expected["f1"]), abs=1e-12)
+        # Without a true positive the official scripts divide by zero; F1 is 0 here.
+        assert found[names.index("F1")] == 0
+        return
+    ratio = "yes_ratio_of_ground_truth" if evaluator == "lmms_eval" else "yes_ratio"
+    wanted = [expected[name] for name in ("accuracy", "precision", "recall", "f1", ratio)]
+    # A precision without any positive answer is undefined here, where lmms-eval says 0.
+    assert np.nan_to_num(found) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_the_figure_is_the_mean_of_categories_not_the_pooled_one():
+def test_figures_of_categories_their_mean_and_the_pooled_one_are_as_recorded():
     case = VECTORS["averaging_case"]
     answers, labels, strata = [], [], []
     for category, count in case["per_category"].items():
@@ -64,10 +115,16 @@ def test_the_figure_is_the_mean_of_categories_not_the_pooled_one():
             answers += [answer] * count[key]
             labels += [label] * count[key]
             strata += [category] * count[key]
-    mean = case["mean_of_categories"]
-    assert figures(answers, labels, strata) == pytest.approx([mean["accuracy"], mean["f1"]], abs=1e-12)
-    pooled = case["pooled"]
-    assert figures(answers, labels) == pytest.approx([pooled["accuracy"], pooled["f1"]], abs=1e-12)
+    names = ("accuracy", "precision", "recall", "F1", "yes ratio")
+    keys = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+    for category, count in case["per_category"].items():
+        own = [i for i, stratum in enumerate(strata) if stratum == category]
+        found = figures([answers[i] for i in own], [labels[i] for i in own], names=names)
+        assert found == pytest.approx([count[key] for key in keys], abs=1e-12)
+    mean, pooled = case["mean_of_categories"], case["pooled"]
+    found = figures(answers, labels, strata, names=names)
+    assert found == pytest.approx([mean[key] for key in keys], abs=1e-12)
+    assert figures(answers, labels, names=names) == pytest.approx([pooled[key] for key in keys], abs=1e-12)
 
 
 def test_the_published_answers_of_the_13b_model_have_the_published_f1():

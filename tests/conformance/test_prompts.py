@@ -1,4 +1,4 @@
-"""Are prompts and pictures prepared as LLaVA's own code does, and bad ones refused?"""
+"""Are prompts and pictures prepared as LLaVA's own code and the other protocols do, and bad ones refused?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import Item
+from repro.evaluation.run import make_prompt
 from repro.models import load_model
-from repro.models.llava import pad_to_square
+from repro.models.llava import CLIPImageProcessor, pad_to_square
 
 pytestmark = pytest.mark.conformance
 
@@ -35,6 +38,48 @@ def test_the_prompt_is_the_official_vicuna_v1_conversation(llava, picture):
         "helpful, detailed, and polite answers to the user's questions. USER: <image>\nWhat is the number?\n"
         "Answer the question using a single word or phrase. ASSISTANT:"
     )
+
+
+def test_the_papers_prompt_moves_the_image(llava, picture, tmp_path):
+    """No blank before USER, no newline behind the image: its span is found, and starts earlier."""
+    picture.save(tmp_path / "picture.png")
+    item = Item("1", tmp_path / "picture.png", "Is there a kite?", True)
+
+    official, opera, lmms_eval = (
+        make_prompt(llava, BENCHMARKS["pope"], item, protocol)
+        for protocol in ("official", "opera", "lmms-eval")
+    )
+
+    assert opera.text.endswith("the user's questions.USER: <image> Is there a kite? ASSISTANT:")
+    assert official.text == lmms_eval.text
+    assert len(opera.segments.image) == len(official.segments.image)
+    ids = opera.input_ids[0].tolist()
+    assert opera.segments.image.tolist() == [i for i, t in enumerate(ids) if t == llava.image_token_id]
+    assert opera.segments.image[0] == len(llava.tokenizer(opera.text.partition("<image>")[0]).input_ids)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (97, 40), (40, 97), (61, 60)])
+@pytest.mark.parametrize("protocol", ["opera", "lmms-eval"])
+def test_other_protocols_crop_as_clips_processor_does(llava, tmp_path, size, protocol):
+    pixels = np.random.default_rng(2).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    item = Item("1", tmp_path / "picture.png", "Is there a kite?", True)
+    expected = CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})(
+        images=Image.fromarray(pixels), return_tensors="pt"
+    )["pixel_values"]
+
+    found = make_prompt(llava, BENCHMARKS["pope"], item, protocol)
+
+    torch.testing.assert_close(found.image_inputs["pixel_values"], expected)
+    padded = make_prompt(llava, BENCHMARKS["pope"], item).image_inputs["pixel_values"]
+    assert torch.equal(padded, found.image_inputs["pixel_values"]) == (size == (48, 48))
+
+
+@pytest.mark.parametrize("protocol", ["official", "lmms-eval"])
+def test_a_question_without_an_image_gets_no_image_tokens(llava, protocol):
+    item = Item("7", None, "Which?", "A", choices=("x", "y"))
+    with pytest.raises(ValueError, match="item 7: has no image, hence no image tokens"):
+        make_prompt(llava, BENCHMARKS["scienceqa"], item, protocol)
 
 
 def test_braces_in_a_question_are_text(llava, picture):

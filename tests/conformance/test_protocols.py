@@ -1,16 +1,18 @@
-"""Is every model asked and read as its authors' scripts do it?"""
+"""Is every model asked and read as its authors' scripts do it, and as those of the other protocols do?"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from repro.benchmarks import BENCHMARKS, pope, scienceqa, textvqa
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.scienceqa import LETTERS, chosen_letter
-from repro.models.card import REGISTRY
-from repro.protocols import OFFICIAL
+from repro.models.card import REGISTRY, VICUNA
+from repro.protocols import OFFICIAL, PROTOCOLS, ProtocolError, find_task
 
 pytestmark = pytest.mark.conformance
 
@@ -157,3 +159,213 @@ def test_what_a_family_says_is_read_as_what_was_meant(style):
         assert chosen_letter(OFFICIAL[style].read("scienceqa", said)) == letter
     for benchmark, answer in (("pope", "No"), ("textvqa", "42"), ("chair", "A cat.")):
         assert OFFICIAL[style].read(benchmark, OFFICIAL[style].say(benchmark, answer)) == answer
+
+
+def test_the_official_protocol_defines_everything_and_follows_the_styles():
+    assert set(PROTOCOLS["official"]()) == {(model, name) for model in REGISTRY for name in BENCHMARKS}
+    for (model, name), task in PROTOCOLS["official"]().items():
+        style = OFFICIAL[REGISTRY[model].style]
+        asked = item("Is it?", "A hint.", ("red", "blue"))
+        assert task.ask(asked) == style.ask(name, asked)
+        for said in ("(b)", "The answer is no ."):
+            assert task.read(said) == style.read(name, said)
+        assert (task.template, task.crop, task.pooled, task.repetition_penalty) == (None, False, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "models", "benchmarks"),
+    [
+        ("opera", {"llava-1.5", "instructblip", "shikra"}, {"pope", "chair"}),
+        ("lmms-eval", {"llava-1.5", "llava-1.6", "instructblip", "qwen-vl"}, set(BENCHMARKS)),
+    ],
+)
+def test_the_other_protocols_define_what_their_scripts_do(protocol, models, benchmarks):
+    assert set(PROTOCOLS[protocol]()) == {(model, name) for model in models for name in benchmarks}
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            ("opera", "llava-1.5", "textvqa"),
+            "opera does not define textvqa for llava-1.5; it defines pope, chair for",
+        ),
+        (("opera", "qwen-vl", "pope"), "pope for qwen-vl; .* for llava-1.5, instructblip, shikra"),
+        (("lmms-eval", "shikra", "pope"), "lmms-eval does not define pope for shikra"),
+        (("lmms", "llava-1.5", "pope"), "no protocol 'lmms'; the protocols are official, opera, lmms-eval"),
+    ],
+)
+def test_what_a_protocol_does_not_define_has_no_fallback(asked, words):
+    with pytest.raises(ProtocolError, match=words):
+        find_task(*asked)
+
+
+def test_a_variant_of_a_benchmark_is_asked_as_the_benchmark():
+    for protocol in PROTOCOLS:
+        exact, plain = (find_task(protocol, "llava-1.5", name) for name in ("chair-exact", "chair"))
+        assert exact.ask(CAPTION) == plain.ask(CAPTION) and exact.score is plain.score
+        assert exact.max_new_tokens == plain.max_new_tokens > 128
+
+
+def test_a_model_added_later_has_official_tasks_and_no_others(monkeypatch):
+    card = dataclasses.replace(REGISTRY["qwen2.5-vl"], name="added")
+    monkeypatch.setitem(REGISTRY, "added", card)
+    for name in BENCHMARKS:
+        asked = find_task("official", "added", name).ask(CHOICE)
+        assert asked == find_task("official", "qwen2.5-vl", name).ask(CHOICE)
+    for protocol in ("opera", "lmms-eval"):
+        with pytest.raises(ProtocolError, match=f"{protocol} does not define pope for added"):
+            find_task(protocol, "added", "pope")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "tokens"),
+    [
+        ("official", "llava-1.5", {"pope": 128, "scienceqa": 1024, "textvqa": 128, "chair": 512}),
+        ("official", "intern-vl", {"pope": 128, "scienceqa": 1024, "textvqa": 128, "chair": 512}),
+        ("official", "qwen-vl", {"pope": 10, "textvqa": 10, "chair": 512}),
+        ("official", "instructblip", {"pope": 10, "textvqa": 10, "chair": 512}),
+        ("official", "internvl3", {"pope": 100, "scienceqa": 100, "textvqa": 10, "chair": 512}),
+        ("official", "qwen2.5-vl", {"pope": 2048, "scienceqa": 2048, "textvqa": 2048, "chair": 512}),
+        ("opera", "shikra", {"pope": 512, "chair": 512}),
+        ("lmms-eval", "llava-1.5", {"pope": 128, "scienceqa": 16, "textvqa": 1024, "chair": 2048}),
+        ("lmms-eval", "qwen-vl", {"pope": 128, "scienceqa": 16, "textvqa": 1024, "chair": 2048}),
+    ],
+)
+def test_answers_are_as_long_as_the_scripts_allow(protocol, model, tokens):
+    for name, longest in tokens.items():
+        assert find_task(protocol, model, name).max_new_tokens == longest
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "name", "asked", "expected"),
+    [
+        (
+            "opera",
+            "llava-1.5",
+            "pope",
+            item("Is there a cat in the imange?"),
+            "Is there a cat in the imange?",
+        ),
+        ("opera", "shikra", "chair", CAPTION, "Please describe this image in detail."),
+        (
+            "lmms-eval",
+            "llava-1.5",
+            "pope",
+            item(" Is there a cat? "),
+            "Is there a cat?\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "lmms-eval",
+            "qwen-vl",
+            "pope",
+            item("Is there a cat?"),
+            "Is there a cat?\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "lmms-eval",
+            "llava-1.6",
+            "textvqa",
+            item("what does USPS mean?"),
+            "What does usps mean?\nAnswer the question using a single word or phrase.",
+        ),
+        ("lmms-eval", "qwen-vl", "textvqa", item("what does USPS mean?"), "What does usps mean? Answer:"),
+        (
+            "lmms-eval",
+            "instructblip",
+            "scienceqa",
+            CHOICE,
+            "Context: A hint.\nWhich?\nA. red\nB. blue\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "lmms-eval",
+            "qwen-vl",
+            "scienceqa",
+            item("Which?", "", ("x", "y")),
+            "Context: N/A\nQuestion: Which?\nOptions: A. x\nB. y\nAnswer:",
+        ),
+        ("lmms-eval", "qwen-vl", "chair", CAPTION, "Please describe this image in detail."),
+    ],
+)
+def test_questions_are_worded_as_the_other_scripts_word_them(protocol, model, name, asked, expected):
+    assert find_task(protocol, model, name).ask(asked) == expected
+
+
+@pytest.mark.parametrize("case", RENDERED, ids=lambda case: case["question"])
+def test_lmms_eval_asks_science_questions_as_recorded(case):
+    asked = item(case["question"], case["hint"], tuple(case["choices"]))
+    assert find_task("lmms-eval", "llava-1.5", "scienceqa").ask(asked) == case["expected_default"]
+    for protocol in ("official", "lmms-eval"):
+        assert find_task(protocol, "qwen-vl", "scienceqa").ask(asked) == case["expected_qwen_vl"]
+
+
+def test_no_protocol_gives_ocr_tokens_to_the_model():
+    """LLaVA's published figure of TextVQA has them, lmms-eval's default has not."""
+    for (_, name), task in (pair for tasks in PROTOCOLS.values() for pair in tasks().items()):
+        assert name != "textvqa" or "OCR" not in task.ask(item("What does it say?"))
+
+
+def test_prompts_of_the_papers_scripts_have_no_blank_before_user_and_no_newline():
+    system = VICUNA.partition(" USER")[0]
+    assert system.endswith("questions.")
+    for name in ("pope", "chair"):
+        assert (
+            find_task("opera", "llava-1.5", name).template == f"{system}USER: <image> {{question}} ASSISTANT:"
+        )
+        # Shikra puts its image before a question that has none.
+        assert find_task("opera", "shikra", name).template == f"{system}USER: {{question}} ASSISTANT:"
+        assert find_task("opera", "instructblip", name).template is None
+        assert REGISTRY["instructblip"].template == "{question}"
+        assert find_task("lmms-eval", "qwen-vl", name).template == "Picture 1: <image>\n{question}"
+
+
+def test_pictures_are_cropped_where_the_scripts_use_clips_processor():
+    cropping = {("opera", "llava-1.5"), ("opera", "shikra"), ("lmms-eval", "llava-1.5")}
+    for protocol, tasks in PROTOCOLS.items():
+        for (model, _), task in tasks().items():
+            assert task.crop == ((protocol, model) in cropping)
+
+
+def test_only_operas_instructblip_is_penalised_for_repetitions():
+    for protocol, tasks in PROTOCOLS.items():
+        for (model, _), task in tasks().items():
+            assert task.repetition_penalty == (1.5 if (protocol, model) == ("opera", "instructblip") else 1)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "name", "text", "expected"),
+    [
+        ("opera", "llava-1.5", "pope", "No ### Human: Yes", "No"),
+        ("opera", "shikra", "pope", "Yes ASSISTANT: No", "No"),
+        ("opera", "shikra", "pope", "The answer is no .", "The answer is no ."),
+        ("opera", "instructblip", "chair", "A ### cat.", "A ### cat."),
+        ("lmms-eval", "qwen-vl", "pope", "No\n\nYes", "No"),
+        ("lmms-eval", "qwen-vl", "scienceqa", "A\n\nQuestion:", "A"),
+        ("lmms-eval", "qwen-vl", "textvqa", "stop ASSISTANT: go", "stop "),
+        ("lmms-eval", "qwen-vl", "chair", "A cat.\n\nA dog.", "A cat.\n\nA dog."),
+        ("lmms-eval", "llava-1.5", "pope", "No\n\nYes", "No\n\nYes"),
+        ("lmms-eval", "instructblip", "scienceqa", "(b)", "(b)"),
+    ],
+)
+def test_answers_are_read_as_the_other_scripts_read_them(protocol, model, name, text, expected):
+    assert find_task(protocol, model, name).read(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "name", "score", "pooled"),
+    [
+        ("official", "llava-1.5", "pope", pope.score, False),
+        ("official", "qwen-vl", "textvqa", textvqa.score_vqa_eval, False),
+        ("official", "intern-vl", "textvqa", textvqa.score, False),
+        ("official", "intern-vl", "scienceqa", scienceqa.score, False),
+        ("official", "internvl3", "scienceqa", scienceqa.score_internvl, False),
+        ("opera", "llava-1.5", "pope", pope.score_opera, False),
+        ("lmms-eval", "llava-1.5", "pope", pope.score_lmms_eval, True),
+        ("lmms-eval", "qwen-vl", "scienceqa", scienceqa.score_lmms_eval, True),
+        ("lmms-eval", "qwen-vl", "textvqa", textvqa.score, True),
+    ],
+)
+def test_scores_are_those_of_the_protocols_evaluator(protocol, model, name, score, pooled):
+    task = find_task(protocol, model, name)
+    assert (task.score, task.pooled) == (score, pooled)

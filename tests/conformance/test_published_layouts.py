@@ -21,13 +21,17 @@ from transformers.image_utils import (
 )
 
 from repro.attention import attention_shares
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import Item
 from repro.cam import llava_cam
+from repro.evaluation.run import make_prompt
 from repro.models import load_model
 from repro.models.card import VICUNA
 from repro.models.llava import CLIPImageProcessor
 from repro.models.loading import CheckpointError, load_tokenizer, published_tensors
 from repro.models.qwen_vl import read_tokenizer
 from repro.models.shikra import merge
+from repro.protocols import find_task
 from repro.sweep import sweep
 from repro.truncation import truncated
 
@@ -127,6 +131,9 @@ def test_chat_and_raw_prompts_are_told_apart_by_the_checkpoint(qwen):
         "What?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert len(prompt.segments.image) == 256 and len(chat.stop_ids) == 3
+    # A protocol with a template of its own has it for both.
+    template = find_task("lmms-eval", "qwen-vl", "pope").template
+    assert chat.prompt(picture, "What?", template).text == "Picture 1: <img></img>\nWhat?"
 
 
 def test_tensors_that_do_not_fit_are_named_as_published(qwen, store):
@@ -181,7 +188,7 @@ def test_a_checkpoint_of_another_family_is_refused(qwen, name):
 
 def test_the_two_layouts_called_llava_are_told_apart(intern):
     directory, _ = intern
-    with pytest.raises(CheckpointError, match="no vision_config"):
+    with pytest.raises(CheckpointError, match="names no CLIP"):
         load_model("llava-1.5", directory)
     with pytest.raises(CheckpointError, match="names no InternViT"):
         load_model("intern-vl", Path(__file__).parents[2] / "fixtures" / "llava-1.5")
@@ -317,7 +324,7 @@ def test_instruments_work_on_what_transformers_lacks(directory, name, picture):
     ],
 )
 def test_pictures_are_padded_and_prepared_as_the_authors_do(
-    directory, name, side, colour, mean, std, picture
+    directory, name, side, colour, mean, std, picture, tmp_path
 ):
     """A square of their colour (expand2square), then CLIP's preparation with their mean and deviation."""
     lvlm = load_model(name, directory)
@@ -343,6 +350,13 @@ def test_pictures_are_padded_and_prepared_as_the_authors_do(
         first = tokens.index("<im_patch>")
         assert tokens[first - 1] == "<im_start>" and tokens[first + 16] == "<im_end>"
         assert tokens[first : first + 16] == ["<im_patch>"] * 16
+        # The paper's scripts show what CLIP's own processor cuts out.
+        image.save(tmp_path / "picture.png")
+        asked = Item("1", tmp_path / "picture.png", "Is it?", True)
+        opera = make_prompt(lvlm, BENCHMARKS["pope"], asked, "opera")
+        cropped = prepare(images=image, return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(opera.image_inputs["pixel_values"], cropped)
+        assert opera.text == opening.replace(" USER:", "USER:") + "<image> Is it? ASSISTANT:"
     moved = lvlm.with_noise(prompt, torch.ones(1, 3, side, side))["pixel_values"]
     difference = (moved - prompt.image_inputs["pixel_values"])[0, :, 0, 0]
     torch.testing.assert_close(difference, 1 / torch.tensor(std), atol=1e-4, rtol=0)

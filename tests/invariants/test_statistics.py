@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from repro.statistics import flips, mcnemar, wilson
+from repro.statistics import flips, mcnemar, mean_interval, wilson
 
 pytestmark = pytest.mark.invariant
 
@@ -72,3 +73,15 @@ def test_flips_are_of_the_same_items():
     with pytest.raises(ValueError, match="other items"):
         flips(np.zeros(3), np.zeros(1))
     assert flips(np.array([0.1 + 0.2]), np.array([0.3])) == (0, 0)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_interval_of_a_mean_is_that_of_a_t_test(level):
+    values = np.random.default_rng(0).normal(size=(7, 3, 2))
+    mean, low, high = mean_interval(values, level)
+    for column in np.ndindex(3, 2):
+        tested = ttest_1samp(values[:, *column], 0.0)
+        assert tested.confidence_interval(level) == pytest.approx((low[column], high[column]), abs=1e-12)
+        assert mean[column] == pytest.approx(sum(values[:, *column]) / 7, abs=1e-12)
+    with pytest.raises(ValueError, match="at least 2 values, not 1"):
+        mean_interval(values[:1])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import repro.sweep
-from repro.sweep import layout, memory_of, sweep
+from repro.sweep import _penalised, layout, memory_of, sweep
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
@@ -14,7 +15,9 @@ pytestmark = pytest.mark.invariant
 NEW_TOKENS = 5
 
 
-@pytest.mark.parametrize(("keep", "ranking_row"), [(0, "last_prompt"), (5, "last_prompt"), (5, "last_image")])
+@pytest.mark.parametrize(
+    ("keep", "ranking_row"), [(0, "last_prompt"), (5, "last_prompt"), (5, "last_image"), (5, "random")]
+)
 def test_a_batch_equals_its_prompts_alone(lvlm, prompts, keep, ranking_row, close):
     together = sweep(lvlm, prompts, NEW_TOKENS, keep=keep, ranking_row=ranking_row)
 
@@ -59,6 +62,31 @@ def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
             assert cut.ids == whole.ids[:end]
         assert after.answers[-1] == lvlm.answer(prompt, NEW_TOKENS)
     assert len(stopped[0].answers[-1].ids) <= 2 and len(stopped[1].answers[-1].ids) <= 3
+
+
+def test_a_penalty_divides_the_logits_of_tokens_already_given(lvlm, prompt, monkeypatch):
+    """Against one step after another, at every layer; the prompt's own tokens are not counted."""
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", None)
+    penalty, steps = 3.0, 10
+    (free,), (swept,) = (sweep(lvlm, [prompt], steps, repetition_penalty=p) for p in (1.0, penalty))
+
+    for after in range(lvlm.n_layers + 1):
+        ids: list[int] = []
+        with truncated(lvlm, after):
+            while len(ids) < steps:
+                logits = lvlm.logits(prompt, ids)[-1].clone()
+                for token in set(ids):
+                    logits[token] *= penalty if logits[token] < 0 else 1 / penalty
+                ids.append(int(logits.argmax()))
+        assert swept.answers[after].ids == tuple(ids)
+    assert swept.answers != free.answers
+    np.testing.assert_array_equal(swept.logits, free.logits)
+
+
+def test_a_penalty_makes_negative_logits_smaller():
+    logits = torch.tensor([[2.0, -2.0, 1.0, -1.0]])
+    found = _penalised(logits, torch.tensor([[0, 1, 0]]), 1.5)
+    torch.testing.assert_close(found, torch.tensor([[2 / 1.5, -3.0, 1.0, -1.0]]))
 
 
 def test_without_a_stop_id_answers_run_to_the_limit(lvlm, prompt, monkeypatch):

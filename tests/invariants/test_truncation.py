@@ -23,7 +23,13 @@ HIDDEN_TOLERANCE = 1e-6
 NEW_TOKENS = 3
 SOME = 5
 #: Image tokens kept (-1: all) and the row that ranks them.
-CUTS = [(0, "last_prompt"), (SOME, "last_prompt"), (SOME, "last_image"), (-1, "last_prompt")]
+CUTS = [
+    (0, "last_prompt"),
+    (SOME, "last_prompt"),
+    (SOME, "last_image"),
+    (SOME, "random"),
+    (-1, "last_prompt"),
+]
 
 
 def sweep_with_logits(lvlm, prompts, **settings):
@@ -298,12 +304,13 @@ def test_the_tokens_kept_are_those_the_ranking_row_attends_to_most(
         assert attention[after - 1][kept].min() >= attention[after - 1][~kept].max()
 
 
-def test_the_choice_before_the_first_layer_is_fixed(lvlm, prompt):
+@pytest.mark.parametrize("cuts", [[(0, "last_prompt")] * 2, [(2, "random"), (3, "random")]])
+def test_a_random_choice_is_fixed(lvlm, prompt, cuts):
     stays = []
-    for seed in (1, 2):
+    for seed, (after, ranking_row) in enumerate(cuts):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        with truncated(lvlm, 0, keep=SOME) as cut:
+        with truncated(lvlm, after, keep=SOME, ranking_row=ranking_row) as cut:
             lvlm.logits(prompt)
         stays.append(cut.stay)
         assert torch.equal(torch.get_rng_state(), before)

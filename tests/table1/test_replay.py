@@ -4,21 +4,25 @@ import json
 
 import pytest
 
+from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError
+from repro.benchmarks.versions import describe
 from repro.evaluation.answers import replay
-from repro.pytest_plugin import benchmarks_of
 from repro.report.replay import rows
 
 pytestmark = pytest.mark.table1
 
 
-def test_replay(answers_file, data, request, record_property):
+def test_replay(recorded_answers, data, request, record_property):
     config = request.config
     try:
-        scored = replay(answers_file, data, benchmarks_of(config), config.getoption("--allow-missing"))
-        notes = [f"{answers_file.name}: left out {note}" for note in scored.notes]
+        names = config.getoption("--benchmark") or list(BENCHMARKS)
+        given = config.getoption("--allow-missing"), config.getoption("--protocol")
+        scored = replay(recorded_answers, data, names, *given)
+        notes = [f"{recorded_answers}: {describe(scored.benchmark.name, scored.items)}"]
+        notes += [f"{recorded_answers}: left out {note}" for note in scored.notes]
         record_property("replayed", json.dumps([rows(scored), notes]))
     except DataError as error:
         raise pytest.fail.Exception(f"--answers: {error}", pytrace=False) from None
     except ValueError as error:
-        raise pytest.fail.Exception(f"--answers {answers_file}: {error}", pytrace=False) from None
+        raise pytest.fail.Exception(f"--answers {recorded_answers}: {error}", pytrace=False) from None

@@ -8,7 +8,6 @@ scienceqa_answers.jsonl), ``pope/`` with POPE's own files, ``chair/captions/MODE
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -190,27 +189,3 @@ def problems(made):
     write_rows(made / "scienceqa" / "pid_splits.json", json.dumps({"test": list(problems)}))
     write_rows(made / "scienceqa" / "problems.json", json.dumps(problems))
     return problems
-
-
-#: Questions of category random that an own file below gets wrong where the image is seen by one layer, and by two.
-WRONG = {1: (7, 47), 2: (63,)}
-
-
-@pytest.fixture
-def own(made):
-    """An own file over POPE at L = 0, 1, 2: two questions an image and category, every second image wrong at 0."""
-    answers = []
-    for category in OFFSETS:
-        label = {i: ("no", "yes")[i % 2] for i in range(160)}
-        asked = [
-            {"question_id": i, "image": f"{i // 2}.jpg", "text": f"{category} {i}?", "label": label[i]}
-            for i in label
-        ]
-        write_rows(made / "pope" / f"coco_pope_{category}.json", asked)
-        for i, layer in itertools.product(label, range(3)):
-            wrong = i % 4 < 2 if layer == 0 else category == "random" and i in WRONG[layer]
-            said = {"no": "yes", "yes": "no"}[label[i]] if wrong else label[i]
-            answers.append({"item": f"{category}-{i}", "layer": layer, "answer": said.capitalize()})
-    random.Random(2).shuffle(answers)
-    write_rows(made / "llava-1.5-pope.jsonl", answers)
-    return made, made / "llava-1.5-pope.jsonl"

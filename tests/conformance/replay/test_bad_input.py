@@ -108,8 +108,6 @@ ROW = {"question_id": 1, "prompt": "Is it?", "text": "Yes"}
         (json.dumps(ROW | {"text": None}), ["line 1", "'text'", "expected str"]),
         (json.dumps(ROW | {"prompt": 3}), ["line 1", "'prompt'"]),
         (json.dumps(ROW | {"text": "x" * 10_000_000}), ["line 1", "10000000 characters", "100000"]),
-        (json.dumps({"item": "1", "layer": -1, "answer": ""}), ["line 1", "layer is -1"]),
-        (json.dumps({"item": "1", "layer": True, "answer": ""}), ["line 1", "True"]),
     ],
 )
 def test_a_file_that_holds_no_recorded_answers_is_refused(tmp_path, content, said, refused):
@@ -130,33 +128,3 @@ def test_odd_ids_are_spelled_out(made, change, refused):
     path = made / "llava-1.5-13b" / "pope_answers.jsonl"
     change(path, lambda values: [*values, values[0] | {"question_id": "\x1b[31m\u202e"}])
     assert refused(path, made, r"'\x1b[31m\u202e'").isprintable()
-
-
-def test_an_own_answer_missing_at_a_layer_leaves_its_item_out(own, change, refused):
-    data, path = own
-    change(path, lambda values: [row for row in values if (row["item"], row["layer"]) != ("popular-7", 1)])
-    refused(path, data, "1 questions without an answer: 'popular-7'")
-    assert len(replay(path, data, allow_missing=True).items) == 479
-
-
-def test_an_own_file_has_a_layer_that_was_not_measured(own, change, refused):
-    data, path = own
-    change(path, lambda values: [*values, values[0] | {"layer": 10**12}])
-    refused(path, data, "answers at 4 layers, but not at 0 to 3")
-    change(
-        path,
-        lambda values: [row for row in values if row["layer"] != 10**12 and row["item"] == "random-1"][:1],
-    )
-    change(
-        path,
-        lambda values: [row | {"layer": 0} for row in values] + [{"item": "x", "layer": 1, "answer": ""}],
-    )
-    refused(path, data, "no question has an answer", allow_missing=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("blip-pope.jsonl", "llava-1.5"), ("llava-1.5-vqa.jsonl", "textvqa"), ("a.jsonl", "")]
-)
-def test_an_own_file_carries_model_and_benchmark_in_its_name(own, name, said, refused):
-    data, path = own
-    refused(path.rename(path.with_name(name)), data, "MODEL-BENCHMARK.jsonl", said)

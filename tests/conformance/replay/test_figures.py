@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from repro.benchmarks import chair
-from repro.benchmarks.benchmark import DataError, aggregate
+from repro.benchmarks.benchmark import DataError
 from repro.cliff import compare
 from repro.evaluation.answers import replay
 from repro.evaluation.run import image_names
-from repro.protocols import SHORT_ANSWER
-from repro.report.replay import HEADER, PAIRED, rows
+from repro.protocols import SHORT_ANSWER, ProtocolError
+from repro.report.replay import HEADER, rows
 from repro.report.text import percent_interval
 from repro.statistics import wilson
 
@@ -129,37 +129,38 @@ def test_markup_and_control_characters_are_answers_like_others(made, odd, change
     assert all(cell.isprintable() for row in rows(scored) for cell in row)
 
 
-def test_an_own_file_gets_the_cliff_layer_and_what_truncation_changes(own):
-    data, path = own
-    scored = replay(path, data)
-    strata = np.array([item.stratum for item in scored.items])
-    expected = [0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3]
-    assert aggregate(scored.parts["accuracy"], strata) == pytest.approx(expected)
-    table = [dict(zip(HEADER + PAIRED, row, strict=False)) for row in rows(scored)]
-    assert [row["of"] for row in table[::2]] == [*CATEGORIES, "mean of 3"]
-    # The images of the wrong answers are among the half that reports.
-    mean, f1 = table[-2:]
-    assert (mean["metric"], mean["n"], mean["cliff layer"]) == ("accuracy ↑", "240", "1 of 2")
-    assert (mean["score"], mean["at the cliff"]) == ("99.58", "99.17")
-    assert mean["difference"].startswith("−0.4 [")
-    assert (mean["better, worse"], mean["McNemar p"]) == ("1, 2", "1")
-    assert f1["metric"] == "F1 ↑" and "better, worse" not in f1
+@pytest.mark.parametrize(
+    ("protocol", "said", "expected"),
+    [
+        ("official", "It isn't", "yes"),
+        ("opera", "It isn't", "no"),
+        ("lmms-eval", "It isn't", None),
+        ("official", "Yes ### no", "no"),
+        ("opera", "Yes ### no", "yes"),
+    ],
+)
+def test_answers_are_read_and_scored_by_the_protocol_asked_for(made, change, protocol, said, expected):
+    path = made / "llava-1.5-13b" / "pope_answers.jsonl"
+    change(path, lambda values: [row | {"text": said} for row in values])
+    scored = replay(path, made, protocol=protocol)
+    assert [part[0, 0] for part in scored.parts["accuracy"]] == [
+        float(expected == ("yes" if item.reference else "no")) for item in scored.items
+    ]
+    assert {row[HEADER.index("of")] for row in rows(scored)} == {
+        *CATEGORIES,
+        "all" if protocol == "lmms-eval" else "mean of 3",
+    }
 
 
-def test_own_answers_are_read_as_the_model_words_them(own, change):
-    data, path = own
-    change(
-        path, lambda values: [row | {"answer": f"The answer is {row['answer'].lower()} ."} for row in values]
-    )
-    path = path.rename(path.with_name("shikra-pope.jsonl"))
-    strata = np.repeat(CATEGORIES, 160)
-    expected = [0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3]
-    assert aggregate(replay(path, data).parts["accuracy"], strata) == pytest.approx(expected)
+def test_a_protocol_that_does_not_define_what_was_asked_scores_nothing(made):
+    path = made / "llava-1.5-13b" / "scienceqa_answers.jsonl"
+    with pytest.raises(ProtocolError, match="opera does not define scienceqa"):
+        replay(path, made, protocol="opera")
 
 
 def test_intervals_are_wilsons_for_shares_and_resample_images_otherwise(made):
     scored = replay(made / "llava-1.5-13b" / "pope_answers.jsonl", made)
-    table = {(row[2], row[3]): dict(zip(HEADER, row, strict=True)) for row in rows(scored)}
+    table = {(row[3], row[4]): dict(zip(HEADER, row, strict=True)) for row in rows(scored)}
     share = table["popular", "accuracy ↑"]
     right = round(float(share["score"]) / 100 * 40)
     assert (share["by"], share["95 % interval"]) == ("Wilson", percent_interval(wilson(right, 40), 2))

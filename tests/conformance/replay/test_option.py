@@ -26,6 +26,9 @@ def test_the_option_scores_every_file_of_a_directory_and_runs_no_model(run, made
         ["*Table 1, recorded answers*", "*pope_answers.jsonl*POPE 120*", "*ScienceQA 30*"]
     )
     assert done.parseoutcomes()["passed"] == 2 and "failed" not in done.parseoutcomes()
+    done = run("--answers", made / "llava-1.5-13b", "--data", made, "--protocol", "opera")
+    done.stdout.fnmatch_lines(["*opera does not define scienceqa*", "*pope_answers.jsonl*POPE 120*opera*"])
+    assert done.parseoutcomes()["passed"] == done.parseoutcomes()["failed"] == 1
 
 
 def test_the_option_fails_and_says_why_unless_missing_ids_are_allowed(run, made, change):

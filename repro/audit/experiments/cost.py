@@ -1,0 +1,97 @@
+"""What truncating at the cliff layer saves: keys and values exactly, time as measured.
+
+Cost does not depend on what the weights say nor on what the image shows: LLaVA-1.5's miniature reads a prompt
+of the published model's lengths, with the placeholder's embedding for every image token.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+
+from repro.audit.experiments.common import outcome_of, record_of
+from repro.audit.ledger import Load, Shown
+from repro.benchmarks import BENCHMARKS
+from repro.models.lvlm import Lvlm
+from repro.truncation import Mode, truncated
+
+MODEL = "llava-1.5"
+#: Tokens of LLaVA-1.5's prompt: system, image, and a short question behind it.
+SYSTEM, IMAGE, USER = 35, 576, 30
+#: Tokens of the answer, and runs of which the median time counts.
+ANSWER, TURNS = 8, 3
+
+
+def token_layers(n_layers: int, after: int) -> int:
+    """Token-layers that prompt and answer take, which are also the keys and the values that they leave."""
+    return n_layers * (SYSTEM + USER + ANSWER) + after * IMAGE
+
+
+def answered(lvlm: Lvlm, after: int, mode: Mode) -> tuple[int, float]:
+    """Bytes of all keys and values after prompt and answer, and the CPU seconds of computing them."""
+    ids = torch.full((1, SYSTEM + IMAGE + USER), 5)
+    ids[0, SYSTEM : SYSTEM + IMAGE] = lvlm.image_token_id
+    cache = None
+    with torch.inference_mode(), truncated(lvlm, after, mode=mode):
+        start = time.process_time()
+        for step in [ids, *ids[:, -1:].expand(ANSWER, 1, 1)]:
+            embedded = lvlm.embeddings(step)
+            out = lvlm.decoder(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+        seconds = time.process_time() - start
+    assert cache is not None
+    held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in held), seconds
+
+
+def cost(load: Load) -> Shown:
+    """Section 1: image tokens are redundant behind the cliff layer; so what does leaving them out save?
+
+    Measure: bytes of keys and values, and CPU time of prompt and answer on one thread, truncated at the
+    miniature's cliff layer of each benchmark, over the untouched model's in the same run. A case, a
+    benchmark, holds where dropping the tokens leaves as many bytes as the count of token-layers says. Masking
+    them, as the released code does, is measured too. Times are medians of ``TURNS`` and decide nothing: small
+    layers spend much of it outside arithmetic.
+    """
+    lvlm = load(MODEL)
+    n_layers, threads = lvlm.n_layers, torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        cliffs = {name: record_of(MODEL, name).cliff.layer for name in BENCHMARKS}
+        answered(lvlm, n_layers, "drop")  # untimed
+        measured = {}
+        for after in sorted({*cliffs.values()}):
+            ways: tuple[tuple[int, Mode], ...] = ((n_layers, "drop"), (after, "drop"), (after, "mask"))
+            turns = [[answered(lvlm, *way) for way in ways] for _ in range(TURNS)]
+            ratios = [[(one[0] / turn[0][0], one[1] / turn[0][1]) for one in turn[1:]] for turn in turns]
+            measured[after] = [
+                (one[0][0], median(turn[1] for turn in one)) for one in zip(*ratios, strict=True)
+            ]
+    finally:
+        torch.set_num_threads(threads)
+    held, lines = [], []
+    figures: dict[str, float] = {}
+    for name, after in cliffs.items():
+        (dropped, time_dropped), (masked, time_masked) = measured[after]
+        counted = token_layers(n_layers, after) / token_layers(n_layers, n_layers)
+        held.append(abs(dropped - counted) < 1e-12)
+        figures |= {
+            f"{name}, cliff": after,
+            f"{name}, token-layers": counted,
+            f"{name}, bytes when dropped": dropped,
+            f"{name}, bytes when masked": masked,
+            f"{name}, time when dropped": time_dropped,
+            f"{name}, time when masked": time_masked,
+        }
+        lines.append(
+            f"{BENCHMARKS[name].title} ({after}) {dropped:.3f} of the bytes ({counted:.3f} counted) in "
+            f"{time_dropped:.2f} of the time, masked {masked:.3f} in {time_masked:.2f}"
+        )
+    evidence = (
+        f"Keys and values, and CPU time, of a prompt of {SYSTEM} system, {IMAGE} image and {USER} user "
+        f"tokens and {ANSWER} tokens of answer, image truncated at the cliff layer of {n_layers}, over the "
+        f"untouched model ({MODEL}'s miniature): {'; '.join(lines)}."
+    )
+    return Shown(outcome_of(held), evidence, figures)

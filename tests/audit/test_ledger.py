@@ -1,0 +1,86 @@
+"""Does what is computed anew support the verdict, and the outcome on miniatures, that the ledger records?
+
+What each test finds goes into its properties, from which the summary, the page and ``--junitxml`` take it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache, partial
+
+import pytest
+
+from repro.audit.claims import CLAIMS
+from repro.audit.experiments import cliffs, cost, rankings, shares
+from repro.models import load_model
+
+pytestmark = pytest.mark.audit
+
+
+#: Figures that recorded scores and counts decide, so exactly.
+EXACT = {
+    cliffs.cliff_order: {
+        "llava-1.5 order as claimed": 0.0,
+        "llava-1.5 textvqa cliff, low": 4,
+        "llava-1.5 textvqa cliff": 6,
+        "shikra chair cliff": 5,
+    },
+    cliffs.projectors: {
+        "pairs with other projectors": 48,
+        "apart with other projectors": 0,
+        "pairs with MLPs": 12,
+        "apart with MLPs": 1,
+    },
+    cliffs.retrospective: {
+        "answers": 17400,
+        "better with the last layer": 38,
+        "worse with the last layer": 43,
+        "cases as claimed": 0,
+    },
+    rankings.vtw: {"cases": 24, "inside": 5, "too early": 15, "at layer 0": 14, "too late": 4},
+    cost.cost: {"pope, bytes when masked": 1.0, "textvqa, cliff": 6},
+    shares.image_share: {"cases": 104, "cases below": 0},
+    shares.share_ordering: {"cases": 68, "system gets the most": 0},
+}
+
+
+@pytest.fixture(scope="session")
+def load():
+    """A miniature by its name, loaded once per worker."""
+    return cache(load_model)
+
+
+def recompute(claim, kind, compute, record_property):
+    recorded = getattr(claim, kind)
+    for name, value in (
+        ("claim", claim.id),
+        ("statement", claim.statement),
+        (f"recorded {kind}", recorded),
+    ):
+        record_property(name, value)
+    found = compute()
+    record_property(kind, getattr(found, kind))
+    record_property("evidence", found.evidence)
+    assert getattr(found, kind) == recorded, f"{claim.where}: {found.evidence}"
+    assert found.evidence and all(map(math.isfinite, found.figures.values()))
+    return found
+
+
+@pytest.mark.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in CLAIMS])
+def test_the_evidence_supports_the_verdict(claim, record_property):
+    recompute(claim, "verdict", claim.check, record_property)
+
+
+@pytest.mark.parametrize(
+    "claim", [pytest.param(claim, id=claim.id) for claim in CLAIMS if claim.experiment is not None]
+)
+def test_miniatures_show_what_is_recorded(claim, load, record_property):
+    found = recompute(claim, "outcome", partial(claim.experiment, load), record_property)
+    figures = dict(found.figures)
+    assert figures | EXACT.get(claim.experiment, {}) == figures, found.evidence
+    assert "miniature" in found.evidence and len(found.evidence) < 700
+
+
+def test_each_claim_has_a_name_of_its_own():
+    names = [claim.id for claim in CLAIMS]
+    assert sorted(set(names)) == sorted(names)
