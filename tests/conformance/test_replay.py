@@ -494,6 +494,7 @@ def test_own_answers_are_scored_by_the_protocol_in_their_name(own):
     table = [dict(zip(HEADER, row, strict=False)) for row in rows(scored)]
     assert {row["protocol"] for row in table} == {"lmms-eval"}
     assert [row["of"] for row in table[::2]] == [*OFFSETS, "all"]
+    assert table[-2]["by"] == "Wilson"  # a share of all answers, no mean of three
     right = np.array([0.5, 1 - 2 / 480, 1 - 1 / 480])
     assert aggregate(scored.parts["accuracy"], np.zeros(480)) == pytest.approx(right)
     change(path, lambda values: [row | {"answer": f"{row['answer']}."} for row in values])
