@@ -1,9 +1,37 @@
 """What the tests of this checkout share; the suite's own plugin is ``repro.pytest_plugin``."""
 
+from collections.abc import Callable
+
+import pytest
+import torch
 from hypothesis import settings
+from torch import Tensor
+from transformers.generation import GenerateDecoderOnlyOutput
+
+from repro.models.lvlm import Lvlm
 
 pytest_plugins = ["pytester"]
 
 # A regression suite must find the same examples every time, on however slow a machine.
 settings.register_profile("repro", derandomize=True, deadline=None)
 settings.load_profile("repro")
+
+
+@pytest.fixture(scope="session")
+def generated() -> Callable[..., GenerateDecoderOnlyOutput]:
+    """The model's own greedy ``generate`` of input ids and image inputs: ids, the logits of every step, cache."""
+
+    def run(lvlm: Lvlm, max_new_tokens: int, **inputs: Tensor) -> GenerateDecoderOnlyOutput:
+        inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
+        with torch.inference_mode():
+            return lvlm.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+
+    return run

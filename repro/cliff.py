@@ -33,12 +33,18 @@ from scipy.stats import rankdata
 
 from repro.benchmarks.benchmark import mean_of_ratios
 
+#: Largest loss that still counts as no loss, in units of the score (3 points).
+MARGIN = 0.03
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
 
 
 class UndefinedScore(ValueError):
     """A baseline without a score."""
+
+
+class TooFew(ValueError):
+    """Too few items or images to resample or to halve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +143,7 @@ def cliff_layer(
     parts: np.ndarray,
     strata: Sequence[str] | np.ndarray,
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
@@ -181,7 +187,7 @@ def held_out(
     strata: Sequence[str] | np.ndarray,
     clusters: Sequence[str],
     higher_is_better: bool = True,
-    margin: float = 0.03,
+    margin: float = MARGIN,
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
@@ -249,7 +255,7 @@ def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.
 
 def _require(stratum: str, count: int, least: int, units: str, purpose: str) -> None:
     if count < least:
-        raise ValueError(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
+        raise TooFew(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
 
 
 def _resample(
@@ -306,7 +312,7 @@ def _units(
     found[unit, codes] = True
     within = np.unique(found, axis=0, return_inverse=True)[1].reshape(-1)
     if np.bincount(within).min() < 2:
-        raise ValueError("resampling needs at least 2 clusters in the same strata; a single one never varies")
+        raise TooFew("resampling needs at least 2 clusters in the same strata; a single one never varies")
     return units, within
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import json
-import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,25 +12,23 @@ import pytest
 import torch
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark
+from repro.benchmarks.benchmark import Benchmark, DataError
 from repro.benchmarks.questions import LLAVA_POPE
+from repro.evaluation.answers import Source, sources
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
 from repro.protocols import PROTOCOLS, ProtocolError, find_task
-from repro.report import replay
-from repro.report.build import build, model_of, table_lines
-from repro.report.page import ReportError, check_writable, write_report
-from repro.report.sections import Measured, load
-from repro.report.text import columns
+from repro.report.pages import ReportError, check_writable
+from repro.report.terminal import Ledger, Replays, Summary
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
     "invariant": "what must hold of any model and any input",
     "golden": "recorded arrays the code must keep reproducing",
     "conformance": "equality with the official evaluators and the published formats",
-    "audit": "claims of the paper against its own arithmetic",
+    "audit": "each claim of the paper: its verdict, its evidence, and what miniatures show",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
@@ -40,6 +37,8 @@ CHECKOUT = FIXTURES.parent
 MINIWORLD = FIXTURES / "miniworld"
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
+#: Markers of the tests whose figures go into the report.
+REPORTED = ("table1", "audit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,18 +75,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         default=MINIWORLD,
         metavar="DIR",
-        help="data sets in the published layout (default: the miniature data sets)",
+        help="data sets in the published layout, or hub: for those in the cache of huggingface_hub (default: the "
+        "miniature data sets)",
     )
     group.addoption(
         "--answers",
         type=Path,
         metavar="PATH",
-        help="score the answers recorded in this file, or in each *.jsonl of this directory, and run no model",
+        help="score the answers recorded in this file, or in each *.jsonl and *.sqlite of this directory, and run "
+        "no model",
     )
     group.addoption(
         "--allow-missing",
         action="store_true",
         help="with --answers: score what fits although ids are unknown or missing",
+    )
+    group.addoption(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with the answers of a run that was broken off, in the report's directory (default: --resume)",
     )
 
 
@@ -138,8 +145,8 @@ def benchmarks_of(config: pytest.Config) -> list[str]:
     return chosen
 
 
-def answers_of(config: pytest.Config) -> list[Path]:
-    """The files of ``--answers``; none without it."""
+def answers_of(config: pytest.Config) -> list[Source]:
+    """What ``--answers`` names: files, and the runs of results files over ``--benchmark``; none without it."""
     given: Path | None = config.getoption("--answers")
     if given is None:
         if config.getoption("--allow-missing"):
@@ -148,11 +155,19 @@ def answers_of(config: pytest.Config) -> list[Path]:
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise pytest.UsageError(f"--answers runs no model: leave {option} out")
-    files = sorted(given.glob("*.jsonl")) if given.is_dir() else [given]
+    files = sorted([*given.glob("*.jsonl"), *given.glob("*.sqlite")]) if given.is_dir() else [given]
     files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
-    if not files:
-        raise pytest.UsageError(f"--answers {given}: expected a file of answers, or a directory with *.jsonl")
-    return files
+    try:
+        found = [source for path in files for source in sources(path)]
+    except DataError as error:
+        raise pytest.UsageError(f"--answers: {error}") from None
+    asked = config.getoption("--benchmark") or list(BENCHMARKS)
+    chosen = [source for source in found if source.run is None or source.run.dataset in asked]
+    if not chosen:
+        raise pytest.UsageError(
+            f"--answers {given}: expected a file of answers, or a directory with *.jsonl or *.sqlite"
+        )
+    return chosen
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -169,8 +184,9 @@ def pytest_configure(config: pytest.Config) -> None:
         workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     else:
-        config.pluginmanager.register(_Summary())
-        config.pluginmanager.register(_Replays())
+        config.pluginmanager.register(Summary())
+        config.pluginmanager.register(Replays())
+        config.pluginmanager.register(Ledger())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     other = limit is not None or other_data or config.getoption("--protocol") != "official"
@@ -194,7 +210,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     expression = config.getoption("-m") or "table1"
     idle = config.getoption("--collect-only") or config.getoption("--answers")
-    if _is_worker(config) or idle or "table1" not in expression:
+    if _is_worker(config) or idle or not any(word in expression for word in REPORTED):
         return
     try:
         check_writable(config.getoption("--report"))
@@ -212,9 +228,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "benchmark_name" in metafunc.fixturenames:
         # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
         metafunc.parametrize("benchmark_name", list(BENCHMARKS))
-    if "answers_file" in metafunc.fixturenames:
-        files = answers_of(metafunc.config)
-        metafunc.parametrize("answers_file", files, ids=[path.name for path in files])
+    if "recorded" in metafunc.fixturenames:
+        metafunc.parametrize("recorded", answers_of(metafunc.config), ids=str)
     if "device_name" in metafunc.fixturenames:
         on_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
         metafunc.parametrize("device_name", ["cpu", on_gpu], scope="session")
@@ -231,7 +246,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.
-        replays = "answers_file" in getattr(item, "fixturenames", ())
+        replays = "recorded" in getattr(item, "fixturenames", ())
         asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
         (kept if named and opted and asked else left).append(item)
     if left:
@@ -274,58 +289,3 @@ def progress(request: pytest.FixtureRequest) -> Iterator[None]:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
         yield
-
-
-class _Summary:
-    """Collects what the tests measured, in whatever worker, and shows it when the session ends."""
-
-    def __init__(self) -> None:
-        self.measured: set[Path] = set()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
-
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
-    ) -> None:
-        if not self.measured:
-            return
-        parts = sorted(map(load, self.measured), key=_table_order)
-        terminalreporter.section("Table 1")
-        for line in table_lines(parts):
-            terminalreporter.write_line(line)
-        command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
-        try:
-            page = write_report(build(parts, command), config.getoption("--report"))
-        except ReportError as error:
-            terminalreporter.write_line(f"the report is not written: {error}", red=True)
-            return
-        terminalreporter.write_line(f"report: {page}")
-
-
-class _Replays:
-    """Collects the rows of replayed answers, in whatever worker, and shows them when the session ends."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[str]] = []
-        self.notes: list[str] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == "replayed" and report.when == "call":
-                rows, notes = json.loads(str(value))
-                self.rows += rows
-                self.notes += notes
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.rows:
-            return
-        terminalreporter.section("Table 1, recorded answers")
-        header = (replay.HEADER + replay.PAIRED)[: max(map(len, self.rows))]
-        for line in [*columns([header, *self.rows]), *self.notes]:
-            terminalreporter.write_line(line)
-
-
-def _table_order(part: Measured) -> tuple[int, int]:
-    titles = [benchmark.title for benchmark in BENCHMARKS.values()]
-    return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)

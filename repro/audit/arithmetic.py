@@ -41,9 +41,18 @@ class Questions(NamedTuple):
 #: A category of POPE: 500 images, 6 questions each. ``POPE_RANDOM`` is the random one of the files that LLaVA and
 #: OPERA use (AoiDragon/POPE at e3e3926), in which 90 questions with answer no are missing.
 POPE, POPE_RANDOM = Questions(1500, 1500), Questions(1500, 1410)
+#: All categories together, or one: the questions a figure of POPE can be of, by their number.
+POPE_POOLED = {
+    2910: POPE_RANDOM,
+    3000: POPE,
+    8910: Questions(4500, 4410),
+    9000: Questions(4500, 4500),
+}
+#: The three categories whose figures can be averaged, by the number of questions in all.
+POPE_MEANS = {8910: (POPE_RANDOM, POPE, POPE), 9000: (POPE, POPE, POPE)}
 #: Items that a figure of a benchmark can be of. POPE: a category or all, in either edition; ScienceQA: the test
 #: questions with an image, or all; CHAIR: the sample of OPERA's script, and other usual ones of COCO val2014.
-SIZES = {"pope": (2910, 3000, 8910, 9000), "scienceqa": (2017, 4241), "chair": (500, 1000, 5000)}
+SIZES = {"pope": tuple(POPE_POOLED), "scienceqa": (2017, 4241), "chair": (500, 1000, 5000)}
 
 
 class Confusion(NamedTuple):

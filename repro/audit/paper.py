@@ -1,4 +1,4 @@
-"""Table 1 of arXiv 2406.06579 as printed, and the cliff layers its text names.
+"""What arXiv 2406.06579 prints, as data: Table 1, cliff layers, shares, spans, and the words it uses for them.
 
 Figures are in percent. Item counts are of the published data sets: the paper states none.
 """
@@ -107,3 +107,99 @@ CLIFF_LAYERS = (
     StatedLayer("llava-1.5", "pope", (22, 24), "Section 3.2 says 24, Section 4.2 says 22"),
     StatedLayer("llava-1.5", "chair", (29, 30, 31), 'Section 4.2: "around layer 30"'),
 )
+
+#: Decoder layers of every model of the paper.
+N_LAYERS = 32
+
+
+def pairs(benchmark: str, metric: str) -> dict[str, tuple[float, float]]:
+    """Baseline and figure at the cliff layer by model, for the rows of Table 1 that have them."""
+    return {
+        cell.model: (cell.baseline, cell.at_cliff)
+        for cell in TABLE_1
+        if (cell.benchmark, cell.metric) == (benchmark, metric)
+        and cell.baseline is not None
+        and cell.at_cliff is not None
+    }
+
+
+# What the text says of models, tokens and set-up
+
+#: Sections 1 and 4.3 say of these that the pattern was verified in them.
+VERIFIED_MODELS = ("llava-1.5", "intern-vl", "qwen-vl", "shikra", "instructblip", "llava-1.6")
+FIGURE_5_MODELS = ("llava-1.5", "intern-vl", "qwen-vl")
+#: How many image tokens the caption of Figure 5 says were truncated, and what Section 3.3 says there are.
+FIGURE_5_TOKENS = 576
+IMAGE_TOKENS = {"llava-1.5": 576, "qwen-vl": 256}
+#: Section 3.1: the ids of LLaVA-1.5's image tokens, first and last as printed.
+IMAGE_IDS = (35, 611)
+#: Section 4.3: the types that map images to tokens, how many it says were compared, and what each model has.
+PROJECTORS_NAMED = ("Linear", "MLP", "Cross-attention", "Q-former")
+PROJECTORS_COMPARED = 3
+PROJECTORS = {
+    "llava-1.5": "MLP",
+    "qwen-vl": "Cross-attention",
+    "intern-vl": "MLP",
+    "instructblip": "MLP",
+    "shikra": "Linear",
+}
+#: Section 4.1: the model replicated, as printed; the decoding; the GPU; the questions of ScienceQA.
+REPLICATED = "model"
+DECODING = "greedy"
+GPU = "A100"
+SCIENCEQA_QUESTIONS = 21_208
+#: Section A.2: the "different values" of K, as printed.
+K_VALUES = (0,)
+
+# What it says of shares, cliffs and heat
+
+#: Section 1: after this layer image tokens have less than this share, "with their weights ranging" from... to.
+SHARE_AFTER, SHARE_LIMIT = 3, 2.0
+WEIGHTS = (0.0, 20.0)
+#: Caption of Figure 2: first and last layer of a fast drop and of a level stretch, and the layer of a fast rise.
+FIGURE_2_DROPS, FIGURE_2_LEVEL, FIGURE_2_RISES = (1, 5), (6, 31), 32
+
+# How its equations are written
+
+#: Symbols of Eqs. 1-3, and those of them that an equation or the text defines.
+SYMBOLS = ("z_answer", "z_c", "A_k", "alpha_k")
+DEFINED = ("z_answer", "A_k")
+#: Eq. 4: the noise's level is the Gaussian's variance; the text under it calls it the standard deviation.
+NOISE_POWER = {"Eq. 4": 0.5, "the text under it": 1.0}
+#: Eq. 8: indices left of the equals sign, indices right of it, and the one that is summed over.
+EQUATION_8 = (("j",), ("i", "j"), "j")
+
+# What it calls things, by where
+
+#: What a cliff layer is.
+CLIFF_WORDS = {
+    "Section 1": "the first sparse layer",
+    "Section 1 again": "the deeper layer where the image ceases to contribute to the answer",
+    "Figure 5": "a layer from which truncating no longer affects the accuracy",
+}
+#: What the flow does in deeper layers.
+FLOW_WORDS = {
+    "Abstract": "diversify",
+    "Sections 1 and 4.2": "diverge",
+    "Sections 3.2 and 3.3": "disperse",
+    "Section 1 again": "become sparse",
+}
+
+
+@dataclass(frozen=True)
+class WithoutImage:
+    """Section A.2: an accuracy with no image token passed to the language model.
+
+    Attributes:
+        accuracy: percent.
+        layer: of the truncation, as printed.
+        model, benchmark: None, as the section names neither.
+    """
+
+    accuracy: float
+    layer: int
+    model: str | None
+    benchmark: str | None
+
+
+WITHOUT_IMAGE = WithoutImage(47.5, 1, None, None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,48 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class HubImage:
+    """An image within a data set of the hub; of a ``Path`` it has what an image file is asked for.
+
+    Attributes:
+        path: where the published image folders have it; nothing is there.
+        repository: id and commit of the data set.
+        index: number of its row.
+        rows: by number, {"image": {"bytes": the encoded image}}.
+    """
+
+    path: PurePosixPath
+    repository: str
+    index: int
+    rows: Any = field(repr=False, compare=False)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.path.parts
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    def read_bytes(self) -> bytes:
+        """The encoded image, read from disk by this call."""
+        return self.rows[self.index]["image"]["bytes"]
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.repository}, row {self.index})"
+
+
+@dataclass(frozen=True)
 class Item:
     """One question about one image.
 
     Attributes:
         id: unique within the benchmark; answers are matched by it, never by order.
-        image: the image file; None for a question without one.
+        image: the image; None for a question without one. Loading items opens no image.
         question: as published; a protocol words the user's turn (``repro.protocols``).
         reference: what the scorer compares the answer with.
         stratum: group within which metrics are formed before averaging, e.g. a POPE category.
@@ -34,7 +70,7 @@ class Item:
     """
 
     id: str
-    image: Path | None
+    image: Path | HubImage | None
     question: str
     reference: Any
     stratum: str = ""

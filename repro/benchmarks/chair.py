@@ -7,7 +7,8 @@ Data directory::
     DIR/coco/{val,train}2014/                                 images, named as the ``images`` entries say
     DIR/chair/image_ids.txt                                   the sample, one COCO image id per line
 
-The sample is a file because the published one depends on the order of a directory listing.
+The sample is a file because the published one depends on the order of a directory listing. On the hub the images
+of the data set are the sample.
 
 Rules as in OPERA ``chair.py`` at 61426ef, which the paper's repository repeats at b8cd5e7. Words become
 lemmas in one of two ways, and an item remembers which, so that an answer is read as its ground truth was:
@@ -25,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nltk
 from nltk.stem import WordNetLemmatizer
@@ -33,11 +34,14 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
 from repro.benchmarks.chair_words import CLASS_OF, DOUBLE_WORDS, PLURALS
-from repro.benchmarks.files import checked, field, inside, read_json, read_text
+from repro.benchmarks.files import checked, field, inside, read_json, read_text, strings
+from repro.benchmarks.hub import HUB, Repository, read_hub
 
 Mode = Literal["approx", "exact"]
 #: The user's turn.
 PROMPT = "Please describe this image in detail."
+#: image, question_id (the image's COCO id), gt_object. No source names a commit of this data set.
+REPOSITORY = Repository(("tsunghanwu/mscoco_chair",), None, "data/test")
 #: NLTK data that exact mode needs, and the folder NLTK looks for each in.
 _NLTK_DATA = {
     "punkt_tab": "tokenizers",
@@ -150,12 +154,17 @@ def load(directory: Path, mode: Mode) -> list[Item]:
 
     An image without any annotation has an empty ground truth: every object of its caption is hallucinated.
 
+    Args:
+        directory: the data directory, or ``HUB``.
+
     Raises:
         DataError: a file is missing or malformed, an id of the sample is unknown or comes twice, or NLTK data
             that exact mode needs is missing.
     """
     if mode == "exact":
         require_nltk_data()
+    if directory == HUB:
+        return _read_hub(mode)
     listed = directory / "chair" / "image_ids.txt"
     numbers = sample(listed)
     objects: dict[int, set[str]] = {number: set() for number in numbers}
@@ -203,6 +212,30 @@ def load(directory: Path, mode: Mode) -> list[Item]:
         reference = GroundTruth(frozenset(objects[number]), mode)
         items.append(Item(str(number), images[number], PROMPT, reference))
     return checked(items, listed)
+
+
+def _read_hub(mode: Mode) -> list[Item]:
+    table = read_hub(REPOSITORY)
+    items = []
+    for row in table.rows:
+        number = field(row.values, "question_id", (int, str), row.where)
+        if not re.fullmatch("[0-9]+", str(number)):
+            raise DataError(
+                f"{row.where}: question_id is {number!r}; expected a COCO image id: check the file"
+            )
+        image = row.image("val2014", f"COCO_val2014_{int(number):012}.jpg")
+        truth = listed_truth(row.values, "gt_object", mode, row.where)
+        items.append(Item(str(int(number)), image, PROMPT, truth))
+    return checked(items, table.where)
+
+
+def listed_truth(row: Any, key: str, mode: Mode, where: str) -> GroundTruth:
+    """The ground truth of a row that lists the classes of an image."""
+    objects = strings(row, key, where)
+    for name in objects:
+        if name not in CLASS_OF:
+            raise DataError(f"{where}: {name!r} is none of the 80 COCO classes: check it")
+    return GroundTruth(frozenset(CLASS_OF[name] for name in objects), mode)
 
 
 def score(item: Item, answer: str) -> dict[str, Part]:

@@ -103,7 +103,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
     return folder / name
 
 
-def checked(items: Sequence[Item], where: Path) -> list[Item]:
+def checked(items: Sequence[Item], where: Path | str) -> list[Item]:
     """The items; ``DataError`` if there are none or two share an id."""
     if not items:
         raise DataError(f"{where}: no rows to ask; expected at least one image question: check the file")

@@ -289,7 +289,7 @@ def asked_boxes(item: Item, directory: Path) -> list[Box]:
         item: from a miniature data set.
         directory: that holds it, with ``boxes.json``.
     """
-    if item.image is None:
+    if not isinstance(item.image, Path):
         return []
     boxes = _boxes(directory)[item.image.relative_to(directory).as_posix()]
     asked = item.question

@@ -5,27 +5,40 @@ Data directory, as published (AoiDragon/POPE, ``output/coco/``)::
     DIR/pope/coco_pope_{random,popular,adversarial}.json   JSON lines: question_id, image, text, label
     DIR/coco/val2014/                                      the images the rows name
 
-The published files differ by commit: 8910 questions (2910 random ones, as LLaVA uses) or 9000. Every row of
-the files found is asked, "imange" typos included.
+The published files differ by commit: 8910 questions (2910 random ones, as LLaVA uses) or 9000; the hub has 9000.
+Every row found is asked, "imange" typos included (``repro.benchmarks.versions`` says which version it was).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json_lines
+from repro.benchmarks.hub import HUB, Repository, read_hub
 
 #: The order of LLaVA's question file.
 CATEGORIES = ("adversarial", "popular", "random")
+#: Configuration "default": id, question_id, question, answer, image_source, category, image.
+REPOSITORY = Repository(
+    ids=("lmms-lab-encoder/POPE", "lmms-lab/POPE"),
+    revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
+    files="data/test",
+)
 
 
 def load(directory: Path) -> list[Item]:
     """Questions of all three categories; a reference is True for yes, the stratum is the category.
 
+    Args:
+        directory: the data directory, or ``HUB``.
+
     Raises:
         DataError: a file is missing or malformed, a label is neither yes nor no, an id comes twice.
     """
+    if directory == HUB:
+        return _read_hub()
     return read(directory / "pope", directory / "coco" / "val2014")
 
 
@@ -36,15 +49,35 @@ def read(folder: Path, images: Path) -> list[Item]:
         path = folder / f"coco_pope_{category}.json"
         rows = []
         for where, row in read_json_lines(path):
-            label = field(row, "label", str, where)
-            if label not in ("yes", "no"):
-                raise DataError(f"{where}: label is {label!r}; expected 'yes' or 'no': correct the row")
-            number = field(row, "question_id", (int, str), where)
             image = inside(images, field(row, "image", str, where), where)
-            question = field(row, "text", str, where)
-            rows.append(Item(f"{category}-{number}", image, question, label == "yes", stratum=category))
+            rows.append(_item(row, category, image, "text", "label", where))
         items += checked(rows, path)
     return items
+
+
+def _read_hub() -> list[Item]:
+    table = read_hub(REPOSITORY)
+    items = []
+    for row in table.rows:
+        category = field(row.values, "category", str, row.where)
+        if category not in CATEGORIES:
+            raise DataError(
+                f"{row.where}: category is {category!r}; expected {', '.join(CATEGORIES)}: download it again"
+            )
+        image = row.image("val2014", field(row.values, "image_source", str, row.where) + ".jpg")
+        items.append(_item(row.values, category, image, "question", "answer", row.where))
+    return checked(items, table.where)
+
+
+def _item(row: Any, category: str, image: Path | HubImage, question: str, label: str, where: str) -> Item:
+    """The item of a row that has its question and its label under these names."""
+    said = field(row, label, str, where)
+    if said not in ("yes", "no"):
+        raise DataError(f"{where}: {label} is {said!r}; expected 'yes' or 'no': correct the row")
+    number = field(row, "question_id", (int, str), where)
+    return Item(
+        f"{category}-{number}", image, field(row, question, str, where), said == "yes", stratum=category
+    )
 
 
 def says_yes(answer: str) -> bool:

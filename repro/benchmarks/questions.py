@@ -18,8 +18,7 @@ from pathlib import Path
 
 from repro.benchmarks import chair, pope, scienceqa, textvqa
 from repro.benchmarks.benchmark import Benchmark, DataError, Item
-from repro.benchmarks.chair_words import CLASS_OF
-from repro.benchmarks.files import field, inside, read_json, read_json_lines, strings, unique
+from repro.benchmarks.files import field, inside, read_json, read_json_lines, unique
 
 LLAVA_POPE = "llava_pope_test.jsonl"
 LLAVA_SCIENCEQA = "llava_test_CQM-A.json"
@@ -101,11 +100,7 @@ def captioning(names: Sequence[str], data: Path) -> Iterator[Questions]:
     table = read_json(path)
     items = {}
     for number in map(str, chair.sample(listed)) if listed.is_file() else table:
-        objects = strings(table, number, str(path))
-        for name in objects:
-            if name not in CLASS_OF:
-                raise DataError(f"{path}, image {number}: {name!r} is none of the 80 COCO classes: check it")
-        truth = chair.GroundTruth(frozenset(CLASS_OF[name] for name in objects), mode)
+        truth = chair.listed_truth(table, number, mode, f"{path}, image {number}")
         items[number] = Item(number, Path("coco", number), chair.PROMPT, truth)
     if listed.is_file():
         yield by_own_ids(benchmark, list(items.values()), path)

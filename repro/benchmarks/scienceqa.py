@@ -15,15 +15,22 @@ import re
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json, strings
+from repro.benchmarks.hub import HUB, Repository, read_hub
 
 LETTERS = "ABCDE"
+_LMMS_LAB = ("lmms-lab-encoder/ScienceQA", "lmms-lab/ScienceQA"), "69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50"
+#: question, choices, answer (the index), hint, skill, image (null without) and more; the first that is there.
+REPOSITORIES = (
+    Repository(("derek-thomas/ScienceQA",), "f18b0a70359ebfb41f658fd564208d0355b013f4", "data/test"),
+    Repository(*_LMMS_LAB, "ScienceQA-FULL/test"),
+    Repository(*_LMMS_LAB, "ScienceQA-IMG/test"),
+)
 
 
-def _item(directory: Path, number: str, problem: Any, where: str) -> Item:
+def _item(number: str, problem: Any, image: Path | HubImage | None, where: str) -> Item:
     """The item of a problem."""
-    image = field(problem, "image", (str, type(None)), where)
     choices = strings(problem, "choices", where)
     if not 2 <= len(choices) <= len(LETTERS):
         raise DataError(f"{where}: {len(choices)} choices; expected 2 to {len(LETTERS)}: correct the row")
@@ -34,17 +41,22 @@ def _item(directory: Path, number: str, problem: Any, where: str) -> Item:
             f"{len(choices)} choices: correct the row"
         )
     hint, question = field(problem, "hint", str, where), field(problem, "question", str, where)
-    path = inside(directory / "images" / "test", f"{number}/{image}", where) if image is not None else None
     kind = field(problem, "skill", str, where) if "skill" in problem else ""
-    return Item(number, path, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
+    return Item(number, image, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
 
 
 def load_all(directory: Path) -> list[Item]:
     """Questions of the test split; a reference is the letter of the right choice, the kind its skill.
 
+    Args:
+        directory: the data directory, or ``HUB``. The hub has no ids: an item is called by folder and row there,
+            and answers recorded elsewhere cannot be matched.
+
     Raises:
         DataError: a file or a problem is missing or malformed, an answer is not the index of a choice.
     """
+    if directory == HUB:
+        return _read_hub()
     folder = directory / "scienceqa"
     splits, problems = folder / "pid_splits.json", folder / "problems.json"
     numbers, table = strings(read_json(splits), "test", str(splits)), read_json(problems)
@@ -55,13 +67,26 @@ def load_all(directory: Path) -> list[Item]:
                 f"{problems}: no problem {number}, which {splits.name} lists under 'test'; expected files of "
                 "one release: download both again"
             )
-        items.append(_item(folder, number, table[number], f"{problems}, problem {number}"))
+        problem, where = table[number], f"{problems}, problem {number}"
+        image = field(problem, "image", (str, type(None)), where)
+        path = inside(folder / "images" / "test", f"{number}/{image}", where) if image is not None else None
+        items.append(_item(number, problem, path, where))
     return checked(items, problems)
+
+
+def _read_hub() -> list[Item]:
+    table = read_hub(*REPOSITORIES)
+    items = []
+    for index, row in enumerate(table.rows):
+        number = f"{table.repository.files}-{index}"
+        image = row.image(number, "image.png") if row.pictured else None
+        items.append(_item(number, row.values, image, row.where))
+    return checked(items, table.where)
 
 
 def load(directory: Path) -> list[Item]:
     """Those questions of ``load_all`` that have an image."""
-    problems = directory / "scienceqa" / "problems.json"
+    problems = HUB if directory == HUB else directory / "scienceqa" / "problems.json"
     return checked([item for item in load_all(directory) if item.image is not None], problems)
 
 

@@ -11,11 +11,19 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json, strings
+from repro.benchmarks.hub import HUB, Repository, read_hub
 
 ANNOTATORS = 10
+#: image_id, question_id, question, answers, image and more.
+REPOSITORY = Repository(
+    ids=("lmms-lab-encoder/textvqa", "lmms-lab/textvqa"),
+    revision="9c0699cd19768ac5ab97568f6b3cbac4c0062884",
+    files="data/validation",
+)
 
 _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {"none": "0"} | {word: str(digit) for digit, word in enumerate(_NUMERALS)}
@@ -85,26 +93,42 @@ def _worded(text: str) -> str:
 def load(directory: Path) -> list[Item]:
     """Questions of the validation set; a reference is the tuple of the ten annotators' answers.
 
+    Args:
+        directory: the data directory, or ``HUB``.
+
     Raises:
         DataError: the file is missing or malformed, a question has other than ten answers, an id comes twice.
     """
+    if directory == HUB:
+        return _read_hub()
     path = directory / "textvqa" / "TextVQA_0.5.1_val.json"
     items = []
     for index, row in enumerate(field(read_json(path), "data", list, str(path))):
         where = f"{path}, row {index} of 'data'"
-        number = str(field(row, "question_id", (int, str), where))
-        where += f" (question_id {number})"
-        answers = strings(row, "answers", where)
-        if len(answers) != ANNOTATORS:
-            raise DataError(
-                f"{where}: {len(answers)} answers; expected exactly {ANNOTATORS}: correct the row"
-            )
+        where += f" (question_id {field(row, 'question_id', (int, str), where)})"
         folder = directory / "textvqa" / "train_images"
         image = inside(folder, field(row, "image_id", str, where) + ".png", where)
         if not image.exists():
             image = image.with_name(image.name.removesuffix(".png") + ".jpg")
-        items.append(Item(number, image, field(row, "question", str, where), answers))
+        items.append(_item(row, image, where))
     return checked(items, path)
+
+
+def _read_hub() -> list[Item]:
+    table = read_hub(REPOSITORY)
+    items = []
+    for row in table.rows:
+        image = row.image("train_images", field(row.values, "image_id", str, row.where) + ".jpg")
+        items.append(_item(row.values, image, row.where))
+    return checked(items, table.where)
+
+
+def _item(row: Any, image: Path | HubImage, where: str) -> Item:
+    number = str(field(row, "question_id", (int, str), where))
+    answers = strings(row, "answers", where)
+    if len(answers) != ANNOTATORS:
+        raise DataError(f"{where}: {len(answers)} answers; expected exactly {ANNOTATORS}: correct the row")
+    return Item(number, image, field(row, "question", str, where), answers)
 
 
 def score(item: Item, answer: str) -> dict[str, Part]:

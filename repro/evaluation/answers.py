@@ -1,10 +1,10 @@
 """Recorded answers: read them, find the questions they belong to, score them.
 
-Three formats, JSON lines all of them, told apart by their keys:
+Three formats:
 
-- LLaVA's evaluation scripts (c121f04): ``question_id``, ``text``, and mostly ``prompt``;
-- OPERA's caption logs (61426ef): ``image_id``, ``caption``;
-- the suite's own ``answers/MODEL-BENCHMARK-PROTOCOL.jsonl``: ``item``, ``layer``, ``answer``.
+- JSON lines of LLaVA's evaluation scripts (c121f04): ``question_id``, ``text``, and mostly ``prompt``;
+- JSON lines of OPERA's caption logs (61426ef): ``image_id``, ``caption``;
+- the suite's own results file, run by run (``repro.evaluation.results``).
 
 Answers find their question by id, never by their place in the file, and where the prompt was recorded it must
 ask that question. LLaVA's ``eval_pope.py`` goes by order instead.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +24,14 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, DataError, Item
 from repro.benchmarks.files import field, read_json_lines
 from repro.benchmarks.questions import Questions, by_own_ids, captioning, llava_textvqa_id, question_answering
-from repro.protocols import PROTOCOLS, Task, find_task
+from repro.evaluation.results import NAME as RESULTS
+from repro.evaluation.results import Recorded, Results, ResultsError
+from repro.evaluation.run import question_digest
+from repro.models import find_card
+from repro.models.card import ModelCard
+from repro.protocols import ProtocolError, Task, find_task
 
-Format = Literal["llava", "opera", "own"]
+Format = Literal["llava", "opera"]
 #: No model writes an answer as long as this (2048 tokens have about 10,000 characters), and taggers would take
 #: hours over it.
 MAX_CHARACTERS = 100_000
@@ -49,7 +55,7 @@ class Replay:
     """Recorded answers, scored.
 
     Attributes:
-        answers: the file's name.
+        answers: the file's name, and the run's.
         title: of the questions, with their number.
         benchmark: what they answer; ``task``: what read and scored them, of the protocol of this name.
         items: the questions answered.
@@ -91,11 +97,10 @@ class _Fit:
 
 
 def read_answers(path: Path) -> tuple[Format, list[Row]]:
-    """The format and the rows of a file.
+    """The format and the rows of a file of JSON lines.
 
     Raises:
-        DataError: it cannot be read, is cut short, is in no known format, changes format, or holds an answer of
-            more than ``MAX_CHARACTERS``.
+        DataError: it cannot be read, is cut short, is in no known format, or changes format.
     """
     found = read_json_lines(path)
     if not found:
@@ -110,12 +115,6 @@ def read_answers(path: Path) -> tuple[Format, list[Row]]:
             f"{found[0][0]}: {', '.join(map(repr, sorted(keys)))} are no recorded answer; expected "
             + ", or ".join(" and ".join(map(repr, sorted(needed))) for _, needed in _READERS.values())
         )
-    for row in rows:
-        if len(row.text) > MAX_CHARACTERS:
-            raise DataError(
-                f"{row.where}: the answer to {row.id!r:.60} has {len(row.text)} characters; expected at most "
-                f"{MAX_CHARACTERS}: no model wrote that, remove the row"
-            )
     return kind, rows
 
 
@@ -134,58 +133,84 @@ def _opera(row: dict, where: str) -> Row:
     return Row(where, number, field(row, "caption", str, where))
 
 
-def _own(row: dict, where: str) -> Row:
-    layer = field(row, "layer", int, where)
-    if layer < 0:
-        raise DataError(f"{where}: layer is {layer}; expected 0 or more: correct the row")
-    return Row(where, field(row, "item", str, where), field(row, "answer", str, where), layer=layer)
-
-
 _READERS: dict[Format, tuple[Callable[[dict, str], Row], set[str]]] = {
     "llava": (_llava, {"question_id", "text"}),
     "opera": (_opera, {"image_id", "caption"}),
-    "own": (_own, {"item", "layer", "answer"}),
 }
 
 
+@dataclass(frozen=True)
+class Source:
+    """Answers that belong together: a file of JSON lines, or one run of the results file ``path``."""
+
+    path: Path
+    run: Recorded | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path.name}, run {self.run.number}, {self.run.model}" if self.run else self.path.name
+
+
+def sources(path: Path) -> list[Source]:
+    """What a file holds: each run of a results file, or all of any other file; DataError for a damaged one."""
+    if path.suffix != Path(RESULTS).suffix:
+        return [Source(path)]
+    try:
+        return [Source(path, run) for run in Results(path).runs()]
+    except ResultsError as error:
+        raise DataError(str(error)) from None
+
+
 def replay(
-    path: Path,
+    source: Path | Source,
     data: Path,
     names: Sequence[str] = tuple(BENCHMARKS),
     allow_missing: bool = False,
     protocol: str = "official",
 ) -> Replay:
-    """Score the answers recorded in a file.
+    """Score recorded answers.
 
     LLaVA's and OPERA's files do not say what was asked: of the questions found in ``data`` (and beside the
     answers) those are taken that they fit best. Nor do they say who answered: they are read and scored as answers
-    of LLaVA-1.5, which every protocol defines. The suite's own files carry all this in their name.
+    of LLaVA-1.5, which every protocol defines. The suite's own results say all this.
 
     Args:
-        names: benchmarks that come into question.
+        source: a file of JSON lines, or what ``sources`` found.
+        names: benchmarks that come into question for answers that do not say.
         allow_missing: score what can be matched although ids are unknown or missing; those are left out.
-        protocol: how to read and score LLaVA's and OPERA's files; the suite's own keep theirs.
+        protocol: how to read and score LLaVA's and OPERA's files; the suite's own results keep theirs.
 
     Raises:
         ProtocolError: the protocol does not define what was asked.
         DataError: a file that cannot be used; no questions the answers belong to; ids that are unknown, missing
             or come twice; prompts that ask something else.
     """
-    kind, rows = read_answers(path)
-    model = "llava-1.5"
-    if kind == "own":
-        model, benchmark, protocol = _own_name(path, names)
+    source = source if isinstance(source, Source) else Source(source)
+    path, model = source.path, "llava-1.5"
+    asks: Callable[[str, Item], bool] = _asks
+    if source.run:
+        model, protocol = source.run.model, source.run.protocol
+        benchmark, task = _own_task(source.run, path)
+        rows = _own_rows(source.run, path)
         found = [by_own_ids(benchmark, benchmark.load(data), data)]
-    elif kind == "opera":
-        found = list(captioning(names, data))
+        asks = partial(_asks_own, find_card(model), task)
     else:
-        found = list(question_answering(names, data, path.parent))
+        kind, rows = read_answers(path)
+        if kind == "opera":
+            found = list(captioning(names, data))
+        else:
+            found = list(question_answering(names, data, path.parent))
+    for row in rows:
+        if len(row.text) > MAX_CHARACTERS:
+            raise DataError(
+                f"{row.where}: the answer to {row.id!r:.60} has {len(row.text)} characters; expected at most "
+                f"{MAX_CHARACTERS}: no model wrote that, remove the row"
+            )
     layers = len({row.layer for row in rows})
     if max(row.layer for row in rows) >= layers:
         raise DataError(
             f"{path}: answers at {layers} layers, but not at 0 to {layers - 1}; expected L = 0 to N"
         )
-    fit = _best([_fit(questions, rows, layers) for questions in found], path, data)
+    fit = _best([_fit(questions, rows, layers, asks) for questions in found], path, data)
     notes = _complaints(fit)
     if fit.twice or fit.others or (notes and not allow_missing):
         advice = "" if fit.twice or fit.others else "; --allow-missing scores the others"
@@ -204,22 +229,41 @@ def replay(
             for name, part in task.score(questions.items[key], task.read(row.text)).items():
                 parts[name][i, layer] = part
     items = [questions.items[key] for key in whole]
-    return Replay(path.name, questions.title, questions.benchmark, protocol, task, items, parts, notes)
+    return Replay(str(source), questions.title, questions.benchmark, protocol, task, items, parts, notes)
 
 
-def _own_name(path: Path, names: Sequence[str]) -> tuple[str, Benchmark, str]:
-    """Model, benchmark and protocol in the name of one of the suite's own files."""
-    for protocol, tasks in PROTOCOLS.items():
-        for model, name in tasks():
-            if name in names and path.stem == f"{model}-{name}-{protocol}":
-                return model, BENCHMARKS[name], protocol
-    raise DataError(
-        f"{path}: expected a name MODEL-BENCHMARK-PROTOCOL.jsonl, with a model of this suite, one of "
-        f"{', '.join(names)} and one of {', '.join(PROTOCOLS)}, which defines them: name the file so"
-    )
+def _own_task(run: Recorded, path: Path) -> tuple[Benchmark, Task]:
+    """What a run was asked, and how."""
+    try:
+        return BENCHMARKS[run.dataset], find_task(run.protocol, run.model, run.dataset)
+    except (KeyError, ProtocolError) as error:
+        raise DataError(
+            f"{path}, run {run.number}: this version does not know what was asked: {error}"
+        ) from None
 
 
-def _fit(questions: Questions, rows: Sequence[Row], layers: int) -> _Fit:
+def _asks_own(card: ModelCard, task: Task, digest: str, item: Item) -> bool:
+    return digest == question_digest(card, task, item)
+
+
+def _own_rows(run: Recorded, path: Path) -> list[Row]:
+    """The rows of a run; their prompt is the digest of the question."""
+    try:
+        rows = [
+            Row(f"{path}, run {run.number}, L = {row.layer}", row.item, row.answer, row.question, row.layer)
+            for row in Results(path).rows(run.number)
+            if row.keep == 0
+        ]
+    except ResultsError as error:
+        raise DataError(str(error)) from None
+    if not rows:
+        raise DataError(
+            f"{path}, run {run.number}: holds no answers yet; expected a run that was not killed at once"
+        )
+    return rows
+
+
+def _fit(questions: Questions, rows: Sequence[Row], layers: int, asks: Callable[[str, Item], bool]) -> _Fit:
     fit = _Fit(questions, {}, [], [], [], [])
     met = set()
     for row in rows:
@@ -229,7 +273,7 @@ def _fit(questions: Questions, rows: Sequence[Row], layers: int) -> _Fit:
             continue
         met.add((key, row.layer))
         answers = fit.answers.setdefault(key, {})
-        if row.prompt and not _asks(row.prompt, questions.items[key]):
+        if row.prompt and not asks(row.prompt, questions.items[key]):
             fit.others.append(row.where)
         elif row.layer in answers:
             fit.twice.append(f"{row.id!r:.60} ({row.where})")

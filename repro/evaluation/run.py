@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from repro.benchmarks.benchmark import Benchmark, Item
+from repro.benchmarks.benchmark import Benchmark, HubImage, Item
+from repro.benchmarks.versions import describe
+from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
+from repro.models.card import ModelCard
 from repro.models.lvlm import Answer, Lvlm, Prompt, middle_square, read_image
-from repro.protocols import find_task
+from repro.protocols import Task, find_task
 from repro.sweep import layout, memory_of, sweep
 
 
@@ -31,6 +34,7 @@ class Evaluation:
         parts: by name of a metric or detail, float64 [n, N + 1, 2]: numerators and denominators.
         probability: float64 [n, N + 1], what the model truncated after L gives to the first token of the
             baseline answer.
+        failed: by item id, why an item has no answer; those are not among the n.
     """
 
     model: str
@@ -40,15 +44,26 @@ class Evaluation:
     answers: list[Answer]
     parts: dict[str, np.ndarray]
     probability: np.ndarray
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """What the protocol does with the benchmark and the model."""
+        return find_task(self.protocol, self.model, self.benchmark.name)
 
     @property
     def strata(self) -> list[str]:
         """Within what metrics are formed before they are averaged, of each item."""
-        return find_task(self.protocol, self.model, self.benchmark.name).strata(self.items)
+        return self.task.strata(self.items)
 
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item, as it was asked."""
         return make_prompt(lvlm, self.benchmark, self.items[index], self.protocol)
+
+    @property
+    def data(self) -> str:
+        """Which data the items are; see ``repro.benchmarks.versions``."""
+        return describe(self.benchmark.name, self.items)
 
     @property
     def images(self) -> list[str]:
@@ -85,8 +100,15 @@ def make_prompt(lvlm: Lvlm, benchmark: Benchmark, item: Item, protocol: str = "o
     try:
         if item.image is None:
             raise ValueError("has no image, hence no image tokens to truncate")
-        picture = middle_square(read_image(item.image), lvlm.crop_side) if task.crop else item.image
-        return lvlm.prompt(picture, task.ask(item), task.template)
+        picture = read_image(item.image)
+        if task.crop:
+            picture = middle_square(picture, lvlm.crop_side)
+        prompt = lvlm.prompt(picture, task.ask(item), task.template)
+        if room_for(lvlm, prompt) < 1:
+            raise ValueError(
+                f"a prompt of {len(prompt.segments)} tokens leaves no room for an answer within {lvlm.context}"
+            )
+        return prompt
     except (OSError, ValueError) as error:
         raise type(error)(f"item {item.id}: {error}") from error
 
@@ -104,17 +126,39 @@ def room_for(lvlm: Lvlm, prompt: Prompt) -> int:
 
 
 def batches(
-    lvlm: Lvlm, benchmark: Benchmark, items: Sequence[Item], size: int, protocol: str
+    lvlm: Lvlm,
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    size: int,
+    protocol: str,
+    known: Collection[str] = (),
+    failed: dict[str, str] | None = None,
 ) -> Iterator[list[tuple[int, Prompt]]]:
     """Prompts with the index of their item, alike in image positions and length.
 
-    At most ``size`` at a time, and as many as the memory holds if their answers are as long as they may be.
+    At most ``size`` at a time, and as many as the memory holds if their answers are as long as they may be. Which
+    items go together does not depend on what is known, so that a run that goes on has the answers of one that was
+    never broken off.
+
+    Args:
+        known: ids of items that need no answer: batches of those alone are left out.
+        failed: gets, by item id, why an item has no prompt; None: that is an error.
     """
     memory = budget(lvlm.device)
     task = find_task(protocol, lvlm.card.name, benchmark.name)
     order = sorted(range(len(items)), key=lambda i: (len(task.ask(items[i])), i))
     for start in range(0, len(order), size):
-        made = [(i, make_prompt(lvlm, benchmark, items[i], protocol)) for i in order[start : start + size]]
+        chunk = order[start : start + size]
+        if all(items[i].id in known for i in chunk):
+            continue
+        made = []
+        for i in chunk:
+            try:
+                made.append((i, make_prompt(lvlm, benchmark, items[i], protocol)))
+            except (OSError, ValueError) as error:
+                if failed is None:
+                    raise
+                failed[items[i].id] = str(error)
         made.sort(key=lambda pair: layout(pair[1]))
         for _, same in itertools.groupby(made, key=lambda pair: layout(pair[1])):
             group = list(same)
@@ -122,82 +166,146 @@ def batches(
             room = min(task.max_new_tokens, room_for(lvlm, longest))
             fit = max(1, memory // max(1, memory_of(lvlm, longest, room)))
             for first in range(0, len(group), fit):
-                yield group[first : first + fit]
+                batch = group[first : first + fit]
+                if any(items[i].id not in known for i, _ in batch):
+                    yield batch
+
+
+def question_digest(card: ModelCard, task: Task, item: Item) -> str:
+    """Digest of what a task asks about an item, but for the picture, and of what is right."""
+    template = task.template or card.template
+    return digest_of([template, task.ask(item), item.choices, item.reference])
+
+
+def begin(
+    results: Results,
+    lvlm: Lvlm,
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    protocol: str = "official",
+    resume: bool = True,
+) -> Run:
+    """The run of these items that was broken off, or a new one."""
+    on_gpu = lvlm.device.type == "cuda"
+    settings: dict[str, str | int] = {
+        "items": digest_of([item.id for item in items]),
+        "n": len(items),
+        "data": describe(benchmark.name, items),
+        "dtype": str(lvlm.model.dtype),
+        "device": torch.cuda.get_device_name(lvlm.device) if on_gpu else "cpu",
+        "max_new_tokens": find_task(protocol, lvlm.card.name, benchmark.name).max_new_tokens,
+    }
+    revision = revision_of(lvlm.path)
+    return results.begin(
+        Configuration(lvlm.card.name, revision, benchmark.name, protocol, settings, versions()), resume
+    )
 
 
 def evaluate(
     lvlm: Lvlm,
     benchmark: Benchmark,
     items: Sequence[Item],
-    log: Path | None = None,
+    run: Run | None = None,
     batch_size: int = 24,
     progress: bool = True,
     protocol: str = "official",
 ) -> Evaluation:
     """Sweep every item and score every answer.
 
+    An item whose picture cannot be read, or whose prompt cannot be made, fails by itself; the others go on.
+
     Args:
-        log: a JSON-lines file that gets one row per item and layer as soon as it is known: protocol, item,
-            layer, answer, and by metric the numerator and denominator it adds.
+        run: what it knows is not asked again; what is answered is written to it, batch by batch.
         batch_size: prompts swept at once, fewer where memory is short.
         progress: show items/s and the time left on stderr.
         protocol: how to ask, decode, read and score.
 
     Raises:
         ProtocolError: the protocol does not define the benchmark for the model.
-        OSError, ValueError: an image that cannot be read, a prompt that cannot be made, or answers that are
-            not finite; the message starts with the items concerned.
+        ValueError: every item fails, or answers are not finite; the message names items.
+        ResultsError: rows cannot be written.
     """
     task = find_task(protocol, lvlm.card.name, benchmark.name)
-    shape = (len(items), lvlm.n_layers + 1)
-    parts = {name: np.zeros((*shape, 2)) for name in benchmark.figures}
-    probability = np.zeros(shape)
-    baseline: list[Answer | None] = [None] * len(items)
-    out = log.open("w", encoding="utf-8") if log else None
-    bar = tqdm(total=len(items), desc=f"{lvlm.card.name} {benchmark.name}", unit="item", disable=not progress)
-    try:
-        for batch in batches(lvlm, benchmark, items, batch_size, protocol):
-            indices, prompts = [i for i, _ in batch], [p for _, p in batch]
-            room = min(room_for(lvlm, prompt) for prompt in prompts)
+    asked = dict(zip([item.id for item in items], _asked(lvlm, task, items), strict=True))
+    rows = run.known(asked, lvlm.n_layers + 1) if run else {}
+    failed: dict[str, str] = {}
+    title = f"{lvlm.card.name} {benchmark.name}"
+    with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
+        for batch in batches(lvlm, benchmark, items, batch_size, protocol, rows.keys(), failed):
+            answered = _answer(lvlm, task, [items[i] for i, _ in batch], [p for _, p in batch], asked)
+            if run:
+                run.write([row for one in answered.values() for row in one])
+            bar.update(len(answered.keys() - rows.keys()))
+            rows |= answered
+    if not rows:
+        raise ValueError(
+            f"{benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
+        )
+    kept = [item for item in items if item.id in rows]
+    parts = {
+        name: np.array(
+            [[row.score.get(name, (0.0, 0.0)) for row in rows[item.id]] for item in kept], dtype=np.float64
+        )
+        for name in benchmark.figures
+    }
+    baseline = [rows[item.id][-1] for item in kept]
+    return Evaluation(
+        lvlm.card.name,
+        benchmark,
+        protocol,
+        kept,
+        [Answer(row.ids, row.answer) for row in baseline],
+        parts,
+        np.array([[row.probability for row in rows[item.id]] for item in kept]),
+        failed,
+    )
+
+
+def _asked(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> Iterator[tuple[str, str]]:
+    """Digests of each item's question and of its picture; that of a picture that cannot be read is empty."""
+    pictures: dict[Path | HubImage, str] = {}
+    for item in items:
+        if item.image is not None and item.image not in pictures:
             try:
-                if room < 1:
-                    raise ValueError(
-                        f"a prompt of {max(len(p.segments) for p in prompts)} tokens leaves no room for an answer "
-                        f"within {lvlm.context}"
-                    )
-                swept = sweep(
-                    lvlm,
-                    prompts,
-                    min(task.max_new_tokens, room),
-                    repetition_penalty=task.repetition_penalty,
-                )
-            except ValueError as error:
-                ids = ", ".join(items[i].id for i in indices)
-                raise ValueError(f"{benchmark.name} items {ids}: {error}") from error
-            for i, result in zip(indices, swept, strict=True):
-                baseline[i] = result.answers[-1]
-                probability[i] = _probability(result.logits, result.answers[-1].ids[0])
-                for layer, answer in enumerate(result.answers):
-                    scored = task.score(items[i], task.read(answer.text))
-                    for name, part in scored.items():
-                        parts[name][i, layer] = part
-                    if out:
-                        row = {
-                            "protocol": protocol,
-                            "item": items[i].id,
-                            "layer": layer,
-                            "answer": answer.text,
-                        }
-                        out.write(json.dumps(row | scored, ensure_ascii=True) + "\n")
-            if out:
-                out.flush()
-            bar.update(len(batch))
-    finally:
-        bar.close()
-        if out:
-            out.close()
-    answers = [answer for answer in baseline if answer is not None]
-    return Evaluation(lvlm.card.name, benchmark, protocol, list(items), answers, parts, probability)
+                pictures[item.image] = hashlib.sha256(item.image.read_bytes()).hexdigest()
+            except OSError:
+                pictures[item.image] = ""
+        yield question_digest(lvlm.card, task, item), pictures[item.image] if item.image else ""
+
+
+def _answer(
+    lvlm: Lvlm,
+    task: Task,
+    items: Sequence[Item],
+    prompts: Sequence[Prompt],
+    asked: dict[str, tuple[str, str]],
+) -> dict[str, list[Row]]:
+    """Rows of a batch at L = 0...N, by item id."""
+    room = min(room_for(lvlm, prompt) for prompt in prompts)
+    try:
+        swept = sweep(
+            lvlm, prompts, min(task.max_new_tokens, room), repetition_penalty=task.repetition_penalty
+        )
+    except ValueError as error:
+        raise ValueError(f"items {', '.join(item.id for item in items)}: {error}") from error
+    rows: dict[str, list[Row]] = {}
+    for item, result in zip(items, swept, strict=True):
+        likely = _probability(result.logits, result.answers[-1].ids[0])
+        rows[item.id] = [
+            Row(
+                item=item.id,
+                question=asked[item.id][0],
+                image=asked[item.id][1],
+                layer=layer,
+                keep=0,
+                answer=answer.text,
+                ids=answer.ids,
+                score=task.score(item, task.read(answer.text)),
+                probability=float(likely[layer]),
+            )
+            for layer, answer in enumerate(result.answers)
+        ]
+    return rows
 
 
 def _probability(logits: np.ndarray, token: int) -> np.ndarray:

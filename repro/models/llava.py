@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -10,7 +11,8 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from repro.models.card import ModelCard
-from repro.models.loading import CheckpointError, load_checkpoint, load_part, load_tokenizer, read_json
+from repro.models.llava_release import load_release
+from repro.models.loading import load_checkpoint, load_part, load_tokenizer, read_json
 from repro.models.lvlm import Prompt, read_image
 from repro.models.native import Native
 from repro.segments import Segments
@@ -30,20 +32,21 @@ def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Ima
 
 
 class Llava(Native):
-    """``LlavaForConditionalGeneration`` in the layout of ``llava-hf/llava-1.5-7b-hf``."""
+    """``LlavaForConditionalGeneration`` from ``llava-hf/llava-1.5-7b-hf``, or from its authors' release."""
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Llava:
-        if "vision_config" not in read_json(path / "config.json"):
-            raise CheckpointError(
-                f"{path / 'config.json'} has no vision_config: it is of LLaVA's own code; get {card.hub_id}, "
-                "the same weights in the layout of transformers"
-            )
-        model = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
-        settings = read_json(path / "processor_config.json")
+        preparation, settings = path, {}
+        if "vision_config" in read_json(path / "config.json"):
+            model: Any = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
+            tokenizer = load_tokenizer(path)
+            settings = read_json(path / "processor_config.json")
+        else:
+            model, tokenizer = load_release(path, dtype, device)
+            preparation = path / "vision_tower"
         processor = LlavaProcessor(
-            image_processor=load_part(CLIPImageProcessor, path, "preprocessor_config.json"),
-            tokenizer=load_tokenizer(path),
+            image_processor=load_part(CLIPImageProcessor, preparation, "preprocessor_config.json"),
+            tokenizer=tokenizer,
             patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
             # CLIP's class token counts as additional and is dropped by the "default" strategy.
             num_additional_image_tokens=settings.get("num_additional_image_tokens", 1),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -85,12 +86,18 @@ AttentionInterface.register(_INTERFACE, _dispatch)
 AttentionMaskInterface.register(_INTERFACE, sdpa_mask)
 
 
-def read_image(source: str | Path | Image.Image) -> Image.Image:
+class Encoded(Protocol):
+    """What holds an encoded image without being a file, e.g. a row of a data set."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
     """An RGB picture from a file or from an open image; one clear error for a missing or corrupt file."""
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     try:
-        with Image.open(source) as image:
+        with Image.open(source if isinstance(source, str | Path) else BytesIO(source.read_bytes())) as image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {source}") from None

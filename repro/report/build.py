@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from repro.cliff import MARGIN
 from repro.models.card import REGISTRY
-from repro.report.data import RecordedTable, Report
-from repro.report.sections import MARGIN, Measured
+from repro.report.data import Environment, RecordedTable, Report
+from repro.report.sections import Measured
 from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
 
 _MINIATURE = (
@@ -37,7 +38,8 @@ def notes(parts: Sequence[Measured]) -> list[str]:
     shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
     protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
     asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
-    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, _LAYERS]
+    data = dict.fromkeys(f"{row.benchmark}: {row.data}." for part in parts for row in part.table)
+    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, *data, _LAYERS]
 
 
 def model_of(part: Measured) -> str:
@@ -73,13 +75,8 @@ def build(parts: Sequence[Measured], command: str) -> Report:
     return Report(
         title="Where information flows: Table 1 and its figures",
         command=command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment={
-            **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
-            "python": platform.python_version(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-            "CPU capability": torch.backends.cpu.get_cpu_capability(),
-        },
+        created=now(),
+        environment=environment(),
         table=[row for part in parts for row in part.table],
         curves=[curve for part in parts for curve in part.curves],
         shares=[share for part in parts for share in part.shares],
@@ -91,6 +88,21 @@ def build(parts: Sequence[Measured], command: str) -> Report:
             *(table for model in shipped for table in recorded_tables(model)),
         ],
     )
+
+
+def now() -> str:
+    """Date and time, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> Environment:
+    """What figures depend on, beside the code and the data."""
+    return {
+        **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def recorded_tables(model: str) -> list[RecordedTable]:

@@ -44,6 +44,7 @@ class TableRow:
         n_layers: N.
         chosen_on: other items, on which the cliff layer was chosen.
         protocol: how the model was asked and its answers scored.
+        data: which version of the data set it was asked.
     """
 
     model: str
@@ -62,6 +63,7 @@ class TableRow:
     n_layers: int
     chosen_on: int
     protocol: str
+    data: str
 
 
 @dataclass(frozen=True, eq=False)

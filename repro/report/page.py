@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -18,16 +14,10 @@ from repro.report import text
 from repro.report.cam_figure import figures3_4
 from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Report
 from repro.report.figures import benchmark_colours, figure2, figure5, figure_pointing, png
+from repro.report.pages import INDEX, NAME, check_writable, render, write
 
-PAGE = "index.html"
 #: Every figure a report may have.
 FILES = ("figure-5-truncation.png", "figure-2-shares.png", "figures-3-4-cam.png", "pointing.png")
-#: What one printed string may take: a name, a question or answer, anything else.
-_NAME, _QUOTE, _ANY = 60, 300, 4000
-
-
-class ReportError(OSError):
-    """The report cannot be written; the message names the place, the reason and the way out."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +45,11 @@ class _Section:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(text.visible(name, _NAME) for name in dict.fromkeys(names))
+    return ", ".join(text.visible(name, NAME) for name in dict.fromkeys(names))
 
 
 def _headed(name: str, n: int | None) -> str:
-    name = text.visible(name, _NAME)
+    name = text.visible(name, NAME)
     return name if n is None else f"{name}, n = {n}"
 
 
@@ -192,73 +182,6 @@ def _sections(report: Report) -> list[_Section]:
     return [replace(section, data=png(section.figure(), section.max_bytes)) for section in sections]
 
 
-def _finalize(value: Any) -> Any:
-    """Whatever a template prints passes here before it is escaped: nothing invisible, nothing endless."""
-    return value if isinstance(value, Markup) else text.visible(value, _ANY)
-
-
-def _render(report: Report, sections: Sequence[_Section]) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, finalize=_finalize, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["name"] = lambda value: text.visible(value, _NAME)
-    environment.filters["quote"] = lambda value: text.visible(value, _QUOTE)
-    source = resources.files("repro.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    subjects = {
-        model: _listed([row.benchmark for row in report.table if row.model == model])
-        for model in dict.fromkeys(row.model for row in report.table)
-    }
-    return environment.from_string(source).render(
-        report=report, sections=sections, subjects=subjects, text=text
-    )
-
-
-def _reason(directory: Path, error: Exception) -> str:
-    for place in (directory, *directory.parents):
-        if os.path.lexists(place):
-            if not os.path.isdir(place):
-                return f"{str(place)!r} is not a directory"
-            break
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _failure(directory: Path, error: Exception) -> ReportError:
-    return ReportError(
-        f"cannot write the report to {str(directory)!r}: {_reason(directory, error)}; "
-        "pass another directory with --report"
-    )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write under another name first, so that a reader, or a crash, never meets half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def check_writable(directory: str | Path) -> None:
-    """Make sure, before long work starts, that a report can be written; creates ``directory`` if missing.
-
-    Raises:
-        ReportError: a file stands in the way, permission is missing, or the disk is full or read-only.
-    """
-    directory = Path(directory)
-    probe = directory / f".{PAGE}.{os.getpid()}.probe"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if (directory / PAGE).is_dir():
-            raise IsADirectoryError(0, f"{PAGE} in it is a directory")
-        probe.write_bytes(b"\n")
-        probe.unlink()
-    except (OSError, ValueError) as error:
-        raise _failure(directory, error) from error
-
-
 def write_report(report: Report, directory: str | Path) -> Path:
     """Write ``index.html`` and its figures; the same report gives the same bytes.
 
@@ -277,13 +200,11 @@ def write_report(report: Report, directory: str | Path) -> Path:
     directory = Path(directory)
     check_writable(directory)
     sections = _sections(report)
-    page = _render(report, sections).encode()
-    try:
-        for section in sections:
-            _replace(directory / section.file, section.data)
-        for file in set(FILES) - {section.file for section in sections}:
-            (directory / file).unlink(missing_ok=True)
-        _replace(directory / PAGE, page)
-    except OSError as error:
-        raise _failure(directory, error) from error
-    return directory / PAGE
+    subjects = {
+        model: _listed([row.benchmark for row in report.table if row.model == model])
+        for model in dict.fromkeys(row.model for row in report.table)
+    }
+    files = {section.file: section.data for section in sections}
+    page = render("index.html.j2", report=report, sections=sections, subjects=subjects)
+    write(directory, {**files, INDEX: page}, stale=set(FILES) - set(files))
+    return directory / INDEX

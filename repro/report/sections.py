@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from repro.benchmarks.benchmark import aggregate
-from repro.cliff import HeldOut, compare, halves, held_out
+from repro.cliff import MARGIN, HeldOut, compare, halves, held_out
 from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
 from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm, read_image
 from repro.protocols import find_task
 from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Shares, TableRow
-from repro.report.text import percent
+from repro.report.tables import tables
 
 #: Items behind Figure 2 and behind the pointing figures: enough for intervals of a few points.
 FLOW_ITEMS = 100
-#: Largest loss that still counts as no loss, in units of the score (3 points).
-MARGIN = 0.03
 #: Items boxes are known for -> boxes in pixels of their image file, which the model may see larger or smaller.
 Boxes = Callable[[Any], Sequence[Box]]
 
@@ -82,6 +79,7 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 n_layers=len(seen.score) - 1,
                 chosen_on=held.chosen_on,
                 protocol=evaluation.protocol,
+                data=evaluation.data,
             )
         )
     return rows
@@ -116,41 +114,6 @@ def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
             )
         )
     return drawn
-
-
-def by_kind(evaluation: Evaluation) -> list[RecordedTable]:
-    """The first metric at every L for each kind of question by itself, where there are kinds."""
-    kinds = sorted({item.kind for item in evaluation.items})
-    if len(kinds) < 2:
-        return []
-    name = evaluation.benchmark.metrics[0].name
-    parts, kind = evaluation.parts[name], np.array([item.kind for item in evaluation.items])
-    header = ["kind", "n", *(f"L = {layer}" for layer in range(parts.shape[1]))]
-    rows = []
-    for one in kinds:
-        total = parts[kind == one].sum(axis=0)
-        rows.append([one, int((kind == one).sum()), *map(percent, total[:, 0] / total[:, 1])])
-    return [
-        (f"{evaluation.benchmark.title}: {name} (%) by kind of question, truncated after L", header, rows)
-    ]
-
-
-def by_stratum(evaluation: Evaluation) -> list[RecordedTable]:
-    """Every metric and detail of the baseline for each stratum by itself, their mean, and all items at once."""
-    strata = np.array([item.stratum for item in evaluation.items])
-    if len(set(strata)) < 2:
-        return []
-    names = evaluation.benchmark.figures
-    parts = np.stack([evaluation.parts[name][:, -1] for name in names], axis=1)
-    pooled = np.zeros(len(strata))
-    rows: list[list[object]] = []
-    for one in np.unique(strata):
-        own = strata == one
-        rows.append([str(one), int(own.sum()), *map(percent, aggregate(parts[own], pooled[own]))])
-    rows.append(["mean of these", len(strata), *map(percent, aggregate(parts, strata))])
-    rows.append(["all at once", len(strata), *map(percent, aggregate(parts, pooled))])
-    title = f"{evaluation.benchmark.title}, protocol {evaluation.protocol}: baseline (%) by category"
-    return [(title, ["category", "n", *names], rows)]
 
 
 def mean_shares_of(lvlm: Lvlm, evaluation: Evaluation) -> Shares:
@@ -220,7 +183,7 @@ def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | No
         shares=[mean_shares_of(lvlm, evaluation)],
         heats=heats,
         pointing=pointing,
-        recorded=[*by_stratum(evaluation), *by_kind(evaluation)],
+        recorded=tables(lvlm, evaluation),
     )
 
 

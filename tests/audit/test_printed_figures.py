@@ -21,15 +21,6 @@ for cell in TABLE_1:
             PRINTED[cell.model, cell.benchmark] = (cell.baseline, cell.at_cliff)
 CELLS = [(model, column) for model in F1 for column in COLUMNS]
 INTERN_VL = [("intern-vl", column) for column in COLUMNS]
-#: What POPE's figures may be of: pooled questions.
-POOLED = {
-    2910: a.POPE_RANDOM,
-    3000: a.POPE,
-    8910: a.Questions(4500, 4410),
-    9000: a.Questions(4500, 4500),
-}
-#: Or means over the three categories, in either edition.
-MEANS = {9000: [a.POPE] * 3, 8910: [a.POPE_RANDOM, a.POPE, a.POPE]}
 
 
 def pope(model: str, column: str) -> tuple[float, float]:
@@ -56,7 +47,7 @@ def figures(name: str) -> list[float]:
     ],
 )
 def test_which_pope_figures_go_together_in_pooled_questions(n, possible):
-    assert {cell for cell in CELLS if a.table_with(*pope(*cell), POOLED[n])} == possible
+    assert {cell for cell in CELLS if a.table_with(*pope(*cell), a.POPE_POOLED[n])} == possible
 
 
 @pytest.mark.parametrize(
@@ -67,15 +58,15 @@ def test_which_pope_figures_go_together_in_pooled_questions(n, possible):
     ],
 )
 def test_which_pope_figures_go_together_as_means_of_three_categories(n, possible):
-    assert {cell for cell in CELLS if a.tables_with(*pope(*cell), MEANS[n])} == possible
+    assert {cell for cell in CELLS if a.tables_with(*pope(*cell), a.POPE_MEANS[n])} == possible
 
 
 @pytest.mark.parametrize("reading", a.READINGS)
 @pytest.mark.parametrize("cell", INTERN_VL)
 def test_no_reading_makes_intern_vls_pope_figures_possible(cell, reading):
-    for asked in POOLED.values():
+    for asked in a.POPE_POOLED.values():
         assert a.table_with(*pope(*cell), asked, reading) is None
-    for splits in MEANS.values():
+    for splits in a.POPE_MEANS.values():
         assert a.tables_with(*pope(*cell), splits, reading) is None
 
 

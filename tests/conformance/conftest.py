@@ -1,8 +1,9 @@
-"""Small checkpoints in the published layouts of models that transformers lacks, and a tokenizer for any."""
+"""Small checkpoints in the published layouts of models that transformers lacks, and what several modules share."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from repro.benchmarks import chair
+from repro.benchmarks.benchmark import DataError
 from repro.models.qwen_vl import byte_letters
 from repro.models.shikra import merge
 
@@ -60,9 +64,10 @@ def store() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def store_tokenizer() -> Callable[..., dict[str, int]]:
-    """Writes a byte-level stand-in for LLaMA's tokenizer and returns its vocabulary.
+    """Writes a byte-level tokenizer and returns its vocabulary; by default a stand-in for LLaMA's.
 
     Special tokens come first, then all bytes, then tokens without use up to ``size``, then added tokens.
+    Every text begins with the BOS token, where there is one.
     """
 
     def write(
@@ -70,6 +75,7 @@ def store_tokenizer() -> Callable[..., dict[str, int]]:
         special: tuple[str, ...] = ("<unk>", "<s>", "</s>"),
         added: tuple[str, ...] = (),
         size: int = 0,
+        bos_token: str | None = "<s>",
         **settings: object,
     ) -> dict[str, int]:
         tokens = [*special, *byte_letters().values()]
@@ -79,17 +85,30 @@ def store_tokenizer() -> Callable[..., dict[str, int]]:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.add_special_tokens([*special, *added])
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
-        )
+        if bos_token:
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single=f"{bos_token} $A", special_tokens=[(bos_token, vocabulary[bos_token])]
+            )
         directory.mkdir(parents=True, exist_ok=True)
         tokenizer.save(str(directory / "tokenizer.json"))
-        known = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        known = {"bos_token": bos_token, "eos_token": "</s>", "unk_token": "<unk>"}
+        known |= {"model_input_names": ["input_ids", "attention_mask"]}
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | known | settings
         (directory / "tokenizer_config.json").write_text(json.dumps(settings))
         return vocabulary
 
     return write
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., Image.Image]:
+    """Draws a picture of random pixels."""
+
+    def draw(width: int, height: int, seed: int = 0) -> Image.Image:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+    return draw
 
 
 @pytest.fixture
@@ -135,3 +154,18 @@ def shikra(shikra_parts, tmp_path):
     """Shikra's merged directory, and what the authors' code computed from its parts."""
     merge(*shikra_parts, tmp_path / "shikra")
     return tmp_path / "shikra", np.load(RECORDED / "shikra.npz")
+
+
+@pytest.fixture(scope="session")
+def need_nltk_data() -> Callable[[str], None]:
+    """Skips without NLTK's data, which exact CHAIR needs; fails where a variable names data to test it on."""
+
+    def need(variable: str) -> None:
+        try:
+            chair.require_nltk_data()
+        except DataError as error:
+            if place := os.environ.get(variable):
+                pytest.fail(f"{variable}={place}: {error}", pytrace=False)
+            pytest.skip(str(error))
+
+    return need

@@ -1,7 +1,6 @@
 """CHAIR finds objects and hallucinations as OPERA's chair.py, which the paper uses, does."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +25,11 @@ DIFFERENT = {
 READINGS = [(name, "approx") for name in CASES if name not in DIFFERENT] + [(name, "exact") for name in CASES]
 
 
-def need_nltk_data():
-    """Without NLTK's data exact mode is not tested; where NLTK_DATA says that it is there, that is a failure."""
-    try:
-        chair.require_nltk_data()
-    except DataError as error:
-        if place := os.environ.get("NLTK_DATA"):
-            pytest.fail(f"NLTK_DATA={place}: {error}", pytrace=False)
-        pytest.skip(str(error))
-
-
 @pytest.fixture(params=["approx", "exact"])
-def mode(request):
+def mode(request, need_nltk_data):
     """How words become lemmas."""
     if request.param == "exact":
-        need_nltk_data()
+        need_nltk_data("NLTK_DATA")
     return request.param
 
 
@@ -221,14 +210,15 @@ def test_exact_mode_names_the_missing_data(no_nltk_data, tmp_path):
         chair.CHAIR_EXACT.load(tmp_path)
 
 
+@pytest.mark.parametrize("variable", ["NLTK_DATA", "REPRO_DATA"])
 @pytest.mark.parametrize(("place", "outcome"), [(None, pytest.skip), ("/data/nltk", pytest.fail)])
-def test_missing_data_fails_where_nltk_data_is_named_and_else_skips(
-    no_nltk_data, monkeypatch, place, outcome
+def test_missing_data_fails_where_data_are_named_and_else_skips(
+    no_nltk_data, need_nltk_data, monkeypatch, variable, place, outcome
 ):
-    monkeypatch.delenv("NLTK_DATA", raising=False)
+    monkeypatch.delenv(variable, raising=False)
     if place:
-        monkeypatch.setenv("NLTK_DATA", place)
+        monkeypatch.setenv(variable, place)
     with pytest.raises(
         outcome.Exception, match="nltk_data to tokenizers/punkt_tab, taggers/av.*NLTK_DATA to it"
     ):
-        need_nltk_data()
+        need_nltk_data(variable)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from repro.benchmarks import BENCHMARKS
+from repro.evaluation.results import Results
 from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.protocols import PROTOCOLS
 from repro.pytest_plugin import models_of
+from repro.sweep import sweep
 
 pytestmark = pytest.mark.conformance
 
@@ -89,9 +91,10 @@ def test_directories_behind_options_do_not_move_the_suite(tmp_path):
     assert "1 failed" in done.stdout and "node down" not in done.stdout
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path):
+@pytest.mark.parametrize("marker", ["table1", "audit"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path, marker):
     (tmp_path / "report").write_text("a file stands here")
-    result = run("--report", tmp_path / "report")
+    result = run("-m", marker, "--report", tmp_path / "report")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert str(tmp_path / "report") in said(result) and "--report" in said(result)
 
@@ -116,16 +119,65 @@ def test_missing_data_fails_and_names_the_file(run, tmp_path):
     assert "TextVQA_0.5.1_val.json" in said(result)
 
 
-def test_a_corrupt_image_fails_and_names_item_and_file(run, tmp_path):
+def test_a_corrupt_image_fails_its_item_alone_and_names_both(run, swept, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(FIXTURES / "miniworld" / "textvqa", data / "textvqa")
     rows = json.loads((data / "textvqa" / "TextVQA_0.5.1_val.json").read_text())["data"]
     [image] = (data / "textvqa" / "train_images").glob(f"{rows[3]['image_id']}.*")
     image.write_bytes(image.read_bytes()[:40])
-    only = (*ONE, "--benchmark", "textvqa", "--limit", "8")
+    only = (*ONE, "--benchmark", "textvqa", "--limit", "24")
     result = run("--data", data, *only, "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
     assert image.name in said(result) and f"item {rows[3]['question_id']}" in said(result)
+    assert "llava-1.5-textvqa-official: 1 of 24 items failed" in said(result)
+    assert "report: " in said(result) and swept["prompts"] == 23
+    # The session came to its end, but the run has not all it needs.
+    [broken] = Results(tmp_path / "report" / "results.sqlite").runs()
+    assert broken.finished is None
+
+
+@pytest.fixture
+def swept(monkeypatch):
+    """Counts the prompts swept, and breaks the session off before what follows ``stop`` of them; few heat maps."""
+    counted = {"prompts": 0, "stop": 10**9}
+
+    def counting(lvlm, prompts, *args, **settings):
+        if counted["prompts"] >= counted["stop"]:
+            pytest.exit("broken off")
+        counted["prompts"] += len(prompts)
+        return sweep(lvlm, prompts, *args, **settings)
+
+    monkeypatch.setattr("repro.evaluation.run.sweep", counting)
+    monkeypatch.setattr("repro.report.sections.FLOW_ITEMS", 2)
+    return counted
+
+
+def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run, swept, tmp_path):
+    """Three batches of POPE; the second session is broken off behind the second one."""
+    command = (*ONE, "--benchmark", "textvqa", "--benchmark", "pope", "--limit", "24", "--report", tmp_path)
+    swept["stop"] = 50
+    assert run(*command).ret == pytest.ExitCode.INTERRUPTED
+    first, results = swept["prompts"], Results(tmp_path / "results.sqlite")
+    assert 48 <= first < 96 and [one.finished for one in results.runs()].count(None) == len(results.runs())
+    swept.update(prompts=0, stop=10**9)
+    run(*command).assert_outcomes(passed=2)
+    assert swept["prompts"] == 96 - first
+    assert len(results.runs()) == 2 and all(one.finished for one in results.runs())
+    swept["prompts"] = 0
+    run(*command).assert_outcomes(passed=2)
+    assert swept["prompts"] == 96 and len(results.runs()) == 2
+    swept["stop"] = 150
+    assert run(*command).ret == pytest.ExitCode.INTERRUPTED
+    swept.update(prompts=0, stop=10**9)
+    run(*command, "--no-resume").assert_outcomes(passed=2)
+    assert swept["prompts"] == 96 and len(results.runs()) == 2
+
+
+def test_a_results_file_that_cannot_be_used_fails_and_names_it(run, tmp_path):
+    (tmp_path / "results.sqlite").write_text("something else " * 100)
+    result = run(*ONE, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path)
+    result.assert_outcomes(failed=1)
+    assert f"{tmp_path / 'results.sqlite'}: is no SQLite file" in said(result)
 
 
 def test_gpu_without_cuda_fails(run, monkeypatch, tmp_path):
@@ -256,7 +308,7 @@ def test_answers_that_say_nothing_fail_and_are_told_where(run, tmp_path):
     result.assert_outcomes(failed=1)
     message = said(result)
     assert "qwen-vl-chair-lmms-eval: the score of the baseline is undefined" in message
-    assert str(tmp_path / "report" / "answers" / "qwen-vl-chair-lmms-eval.jsonl") in message
+    assert f"the answers are in {tmp_path / 'report' / 'results.sqlite'}" in message
     assert "Traceback" not in message and "raise UndefinedScore" not in message
 
 

@@ -1,4 +1,4 @@
-"""Are the paper's figures as printed, and do measured ones agree with them when they should and only then?"""
+"""Do measured figures agree with the paper's when they should, and only then?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repro.audit.agreement import Z, cells_of, compare_with_paper, compared, tolerance
-from repro.audit.paper import CLIFF_LAYERS, ITEMS, PRINTED, TABLE_1
+from repro.audit.paper import ITEMS, PRINTED, TABLE_1
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.cliff import halves
@@ -18,29 +18,7 @@ from repro.report.sections import cliff_of
 
 pytestmark = pytest.mark.conformance
 
-#: Table 1 once more, column by column: F1 stands behind accuracy, a dash is nan.
-COLUMNS = {
-    "LLaVA1.5": ("84.70 85.50 65.00 59.34 13.80", "85.51 85.99 66.48 60.02 13.80"),
-    "Qwen-VL": ("80.81 77.29 67.12 60.60 12.50", "81.13 77.82 67.67 60.73 12.50"),
-    "Instruct-Blip2": ("84.85 85.40 60.50 50.10 24.50", "85.44 85.40 60.50 50.62 22.80"),
-    "Shikra": ("75.41 78.52 45.80 nan 12.50", "76.34 79.16 46.70 nan 12.50"),
-    "Intern-VL": ("94.01 86.31 66.20 57.00 12.90", "94.58 87.21 66.85 58.18 12.90"),
-}
 LAYERS = 32
-
-
-def test_table_1_is_as_printed():
-    for name, columns in COLUMNS.items():
-        rows = [cell for cell in TABLE_1 if PRINTED[cell.model] == name]
-        assert [PRINTED[cell.benchmark] for cell in rows] == ["POPE", "POPE", "SQA", "TextVQA", "CHAIR"]
-        chair = "CHAIR_i ↓" if name == "Qwen-VL" else "CHAIR_s ↓"
-        assert [cell.label for cell in rows] == ["Acc ↑", "F1-score ↑", "Acc ↑", "Acc ↑", chair]
-        for which, column in zip(("baseline", "at_cliff"), columns, strict=True):
-            figures = [getattr(cell, which) for cell in rows]
-            np.testing.assert_array_equal(
-                [np.nan if x is None else x for x in figures], list(map(float, column.split()))
-            )
-    assert len(TABLE_1) == 5 * len(COLUMNS)
 
 
 def test_every_cell_has_a_model_a_benchmark_and_a_metric_of_ours():
@@ -50,12 +28,6 @@ def test_every_cell_has_a_model_a_benchmark_and_a_metric_of_ours():
     assert ITEMS.keys() == BENCHMARKS.keys()
     assert {cell.model for cell in TABLE_1} == set(REGISTRY) & set(PRINTED)
     assert cells_of("llava-1.6", "pope") == [] and cells_of("shikra", "textvqa") == []
-    assert {(stated.model, stated.benchmark): stated.layers for stated in CLIFF_LAYERS} == {
-        ("llava-1.5", "scienceqa"): (12,),
-        ("llava-1.5", "textvqa"): (18,),
-        ("llava-1.5", "pope"): (22, 24),
-        ("llava-1.5", "chair"): (29, 30, 31),
-    }
 
 
 def made(benchmark: str, cliff: int, n: int = 2000, **values: float) -> Evaluation:

@@ -40,6 +40,12 @@ pytestmark = pytest.mark.conformance
 RECORDED = Path(__file__).with_name("published_code")
 
 
+@pytest.fixture
+def directory(request, name):
+    """The checkpoint directory of the model that a test gets by ``name``."""
+    return request.getfixturevalue(name.removesuffix("-vl"))[0]
+
+
 def test_a_killed_merge_goes_on_behind_its_last_shard(shikra_parts, tmp_path):
     delta, base, tower = shikra_parts
     merge(delta, base, tower, tmp_path / "whole")
@@ -152,16 +158,15 @@ def test_an_index_and_its_shards_must_agree(qwen):
     directory, _ = qwen
     index = directory / "model.safetensors.index.json"
     place = json.loads(index.read_text())["weight_map"]
-    index.write_text(
-        json.dumps({"metadata": {}, "weight_map": place | {"transformer.extra": next(iter(place.values()))}})
-    )
-    with pytest.raises(CheckpointError, match="do not agree on transformer.extra"):
-        load_model("qwen-vl", directory)
-    index.write_text(
-        json.dumps({"metadata": {}, "weight_map": place | {"transformer.extra": "../elsewhere.safetensors"}})
-    )
-    with pytest.raises(CheckpointError, match="elsewhere"):
-        load_model("qwen-vl", directory)
+    first = next(iter(place.values()))
+    for shard, said in (
+        (first, "do not agree on transformer.extra"),
+        ("../elsewhere.safetensors", "elsewhere"),
+    ):
+        changed = place | {"transformer.extra": shard}
+        index.write_text(json.dumps({"metadata": {}, "weight_map": changed}))
+        with pytest.raises(CheckpointError, match=said):
+            load_model("qwen-vl", directory)
 
 
 def test_a_vocabulary_whose_token_has_no_parts_is_refused(tmp_path):
@@ -183,7 +188,7 @@ def test_a_checkpoint_of_another_family_is_refused(qwen, name):
 
 def test_the_two_layouts_called_llava_are_told_apart(intern):
     directory, _ = intern
-    with pytest.raises(CheckpointError, match="no vision_config"):
+    with pytest.raises(CheckpointError, match="names no CLIP"):
         load_model("llava-1.5", directory)
     with pytest.raises(CheckpointError, match="names no InternViT"):
         load_model("intern-vl", Path(__file__).parents[2] / "fixtures" / "llava-1.5")
@@ -204,8 +209,7 @@ def test_the_two_layouts_called_llava_are_told_apart(intern):
         ("shikra", "vision_tower/config.json", "vision_config", [], "an object"),
     ],
 )
-def test_settings_of_the_wrong_kind_are_named(request, name, file, key, value, expected):
-    directory, _ = request.getfixturevalue(name.removesuffix("-vl"))
+def test_settings_of_the_wrong_kind_are_named(directory, name, file, key, value, expected):
     settings = json.loads((directory / file).read_text())
     (directory / file).write_text(json.dumps(settings | {key: value}))
     with pytest.raises(CheckpointError) as found:
@@ -214,18 +218,17 @@ def test_settings_of_the_wrong_kind_are_named(request, name, file, key, value, e
 
 
 @pytest.mark.parametrize("name", ["qwen-vl", "intern-vl", "shikra"])
-def test_a_token_of_the_model_in_a_question_is_refused(request, name):
+def test_a_token_of_the_model_in_a_question_is_refused(directory, name):
     token = {"qwen-vl": "<|im_end|>", "intern-vl": "</s>", "shikra": "<im_patch>"}[name]
-    lvlm = load_model(name, request.getfixturevalue(name.removesuffix("-vl"))[0])
+    lvlm = load_model(name, directory)
     with pytest.raises(ValueError, match=re.escape(f"the question holds {token!r}") + ".*'Is .* it"):
         lvlm.prompt(Image.new("RGB", (8, 8)), f"Is {token} it?")
 
 
 @pytest.mark.parametrize("name", ["qwen-vl", "shikra"])
-def test_an_answer_that_holds_the_image_token_is_no_image(request, name):
-    lvlm = load_model(name, request.getfixturevalue(name.removesuffix("-vl"))[0])
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
-    prompt = lvlm.prompt(Image.fromarray(pixels), "Is it?")
+def test_an_answer_that_holds_the_image_token_is_no_image(directory, name, generated, picture):
+    lvlm = load_model(name, directory)
+    prompt = lvlm.prompt(picture(50, 30), "Is it?")
     token = lvlm.image_token_id
 
     def insist(module, args, logits):
@@ -234,16 +237,7 @@ def test_an_answer_that_holds_the_image_token_is_no_image(request, name):
 
     handle = lvlm.head.register_forward_hook(insist)
     try:
-        with torch.inference_mode():
-            out = lvlm.model.generate(
-                input_ids=prompt.input_ids,
-                attention_mask=torch.ones_like(prompt.input_ids),
-                **prompt.image_inputs,
-                max_new_tokens=3,
-                do_sample=False,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
+        out = generated(lvlm, 3, input_ids=prompt.input_ids, **prompt.image_inputs)
         assert out.sequences[0, -3:].tolist() == [token] * 3
         # Rounding of logits near 1e4 aside, what is said of the other tokens must agree.
         others = torch.arange(out.logits[0].shape[-1]) != token
@@ -307,13 +301,11 @@ def test_a_prompt_beyond_the_length_qwen_was_trained_at_is_refused(qwen):
 
 
 @pytest.mark.parametrize("name", ["qwen-vl", "intern-vl", "shikra"])
-def test_instruments_work_on_what_transformers_lacks(request, name):
-    directory, _ = request.getfixturevalue(name.removesuffix("-vl"))
+def test_instruments_work_on_what_transformers_lacks(directory, name, picture):
     lvlm = load_model(name, directory)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 50, 3), dtype=np.uint8)
     # With the answers the longer one just fits into Qwen-VL's seq_length; the shorter one is padded to its length.
     questions = ("Is it?", "What is it that you see now?")
-    prompts = [lvlm.prompt(Image.fromarray(p), q) for p, q in zip(pixels, questions, strict=True)]
+    prompts = [lvlm.prompt(picture(50, 30, seed), question) for seed, question in enumerate(questions)]
     for prompt, one in zip(prompts, sweep(lvlm, prompts, 2), strict=True):
         assert prompt.text.count(lvlm.card.placeholder) == (name != "qwen-vl")
         for after in range(lvlm.n_layers + 1):
@@ -331,13 +323,14 @@ def test_instruments_work_on_what_transformers_lacks(request, name):
         ("shikra", 56, (255, 255, 255), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
     ],
 )
-def test_pictures_are_padded_and_prepared_as_the_authors_do(request, tmp_path, name, side, colour, mean, std):
+def test_pictures_are_padded_and_prepared_as_the_authors_do(
+    directory, name, side, colour, mean, std, picture, tmp_path
+):
     """A square of their colour (expand2square), then CLIP's preparation with their mean and deviation."""
-    directory, _ = request.getfixturevalue(name.removesuffix("-vl"))
     lvlm = load_model(name, directory)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8))
+    image = picture(50, 30)
     square = Image.new("RGB", (50, 50), colour)
-    square.paste(picture, (0, 10))
+    square.paste(image, (0, 10))
     prepare = CLIPImageProcessor(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
@@ -346,7 +339,7 @@ def test_pictures_are_padded_and_prepared_as_the_authors_do(request, tmp_path, n
     )
     expected = prepare(images=square, return_tensors="pt")["pixel_values"]
 
-    prompt = lvlm.prompt(picture, "What is it?")
+    prompt = lvlm.prompt(image, "What is it?")
 
     torch.testing.assert_close(prompt.image_inputs["pixel_values"], expected)
     opening = VICUNA.partition("<image>")[0]
@@ -358,10 +351,10 @@ def test_pictures_are_padded_and_prepared_as_the_authors_do(request, tmp_path, n
         assert tokens[first - 1] == "<im_start>" and tokens[first + 16] == "<im_end>"
         assert tokens[first : first + 16] == ["<im_patch>"] * 16
         # The paper's scripts show what CLIP's own processor cuts out.
-        picture.save(tmp_path / "picture.png")
+        image.save(tmp_path / "picture.png")
         asked = Item("1", tmp_path / "picture.png", "Is it?", True)
         opera = make_prompt(lvlm, BENCHMARKS["pope"], asked, "opera")
-        cropped = prepare(images=picture, return_tensors="pt")["pixel_values"]
+        cropped = prepare(images=image, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(opera.image_inputs["pixel_values"], cropped)
         assert opera.text == opening.replace(" USER:", "USER:") + "<image> Is it? ASSISTANT:"
     moved = lvlm.with_noise(prompt, torch.ones(1, 3, side, side))["pixel_values"]

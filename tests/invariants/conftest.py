@@ -55,21 +55,11 @@ def answer(lvlm: Lvlm) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def generate() -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], np.ndarray]]:
+def generate(generated) -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], np.ndarray]]:
     """The model's own greedy ``generate``: ids, and the logits [steps, vocabulary] of every step."""
 
     def run(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> tuple[tuple[int, ...], np.ndarray]:
-        with torch.inference_mode():
-            out = lvlm.model.generate(
-                input_ids=prompt.input_ids,
-                attention_mask=torch.ones_like(prompt.input_ids),
-                **prompt.image_inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                repetition_penalty=1.0,
-                return_dict_in_generate=True,
-                output_logits=True,
-            )
+        out = generated(lvlm, max_new_tokens, input_ids=prompt.input_ids, **prompt.image_inputs)
         ids = out.sequences[0, prompt.input_ids.shape[1] :]
         return tuple(ids.tolist()), torch.cat(out.logits).float().cpu().numpy()
 

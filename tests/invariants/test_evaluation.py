@@ -13,14 +13,17 @@ import repro.evaluation.run as running
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item, aggregate
 from repro.benchmarks.miniworld import asked_boxes
-from repro.cliff import held_out
-from repro.evaluation.answers import replay
+from repro.cliff import halves, held_out
+from repro.evaluation.answers import replay, sources
 from repro.evaluation.flow import coverage, energy_inside, spread
-from repro.evaluation.run import evaluate, limited, make_prompt
+from repro.evaluation.results import Results
+from repro.evaluation.run import begin, evaluate, limited, make_prompt
 from repro.models import load_model
 from repro.models.card import FIXTURES
 from repro.protocols import PROTOCOLS, ProtocolError, find_task
-from repro.report.sections import Measured, by_stratum, heat_sections, load, measure, save
+from repro.report.build import notes
+from repro.report.sections import Measured, heat_sections, load, measure, save
+from repro.report.tables import FIGURES, PAIRED, by_cap, by_stratum, figures
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.invariant
@@ -30,10 +33,11 @@ MINIWORLD = FIXTURES / "miniworld"
 
 @pytest.fixture(scope="module")
 def evaluation(lvlm, tmp_path_factory):
-    """Eight scenes of TextVQA, with the log of the run."""
+    """Eight scenes of TextVQA, with the results file of the run."""
     items = limited(BENCHMARKS["textvqa"].load(MINIWORLD), 8)
-    log = tmp_path_factory.mktemp("run") / f"{lvlm.card.name}-textvqa-official.jsonl"
-    return evaluate(lvlm, BENCHMARKS["textvqa"], items, log=log, progress=False), log
+    results = Results(tmp_path_factory.mktemp("run") / "results.sqlite", new=True)
+    run = begin(results, lvlm, BENCHMARKS["textvqa"], items)
+    return evaluate(lvlm, BENCHMARKS["textvqa"], items, run, progress=False), results
 
 
 def test_a_limit_takes_the_first_of_each_stratum_and_kind(tmp_path):
@@ -43,20 +47,23 @@ def test_a_limit_takes_the_first_of_each_stratum_and_kind(tmp_path):
     assert limited(items, None) == items
 
 
-def test_the_log_has_one_row_per_item_and_layer(lvlm, evaluation):
-    result, log = evaluation
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    keys = {(row["item"], row["layer"]) for row in rows}
+def test_there_is_one_row_per_item_and_layer(lvlm, evaluation):
+    result, results = evaluation
+    [run] = results.runs()
+    rows = list(results.rows(run.number))
+    keys = {(row.item, row.layer) for row in rows}
     expected = {(item.id, layer) for item in result.items for layer in range(lvlm.n_layers + 1)}
     assert keys == expected and len(rows) == len(expected)
     index = {item.id: i for i, item in enumerate(result.items)}
     for row in rows:
-        assert tuple(row["accuracy"]) == tuple(result.parts["accuracy"][index[row["item"]], row["layer"]])
+        assert row.score["accuracy"] == tuple(result.parts["accuracy"][index[row.item], row.layer])
+        assert row.probability == result.probability[index[row.item], row.layer]
 
 
-def test_the_log_replayed_scores_as_the_run_did(evaluation):
-    result, log = evaluation
-    again = replay(log, MINIWORLD, allow_missing=True)
+def test_results_replayed_score_as_the_run_did(evaluation):
+    result, results = evaluation
+    [source] = sources(results.path)
+    again = replay(source, MINIWORLD, allow_missing=True)
     assert [item.id for item in again.items] == [item.id for item in result.items]
     np.testing.assert_array_equal(again.parts["accuracy"], result.parts["accuracy"])
 
@@ -68,20 +75,105 @@ def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
         assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
 
 
-def test_rows_and_figures_carry_the_protocol(evaluation, tmp_path):
-    result, log = evaluation
-    assert result.protocol == "official"
-    assert {json.loads(line)["protocol"] for line in log.read_text().splitlines()} == {"official"}
-    lvlm, log = load_model("llava-1.5"), tmp_path / "llava-1.5-textvqa-lmms-eval.jsonl"
-    other = evaluate(lvlm, result.benchmark, result.items[:2], log=log, progress=False, protocol="lmms-eval")
-    assert other.protocol == "lmms-eval"
-    assert {json.loads(line)["protocol"] for line in log.read_text().splitlines()} == {"lmms-eval"}
-    assert replay(log, MINIWORLD, allow_missing=True).protocol == "lmms-eval"
+def test_rows_and_figures_carry_the_protocol(evaluation):
+    result, results = evaluation
+    lvlm, benchmark, protocol = load_model("llava-1.5"), result.benchmark, "lmms-eval"
+    run = begin(results, lvlm, benchmark, result.items[:2], protocol)
+    other = evaluate(lvlm, benchmark, result.items[:2], run, progress=False, protocol=protocol)
+    assert (result.protocol, other.protocol) == ("official", protocol)
+    assert {one.number: one.protocol for one in results.runs()}[run.number] == protocol
+    source = next(one for one in sources(results.path) if one.run.number == run.number)
+    assert replay(source, MINIWORLD, allow_missing=True).protocol == protocol
+    results.finish([run.number])
     asked = make_prompt(lvlm, other.benchmark, other.items[0], "lmms-eval")
     assert other.prompt(lvlm, 0).text == asked.text
     assert lvlm.answer(asked, max_new_tokens=len(other.answers[0].ids)) == other.answers[0]
     with pytest.raises(ProtocolError, match="opera does not define textvqa"):
         evaluate(lvlm, result.benchmark, result.items, progress=False, protocol="opera")
+
+
+@pytest.fixture
+def swept(monkeypatch):
+    """Counts the prompts that are swept."""
+    counted = []
+
+    def sweep_and_count(lvlm, prompts, *args, **settings):
+        counted.append(len(prompts))
+        return sweep(lvlm, prompts, *args, **settings)
+
+    monkeypatch.setattr(running, "sweep", sweep_and_count)
+    return counted
+
+
+def same(one, other):
+    assert one.items == other.items and one.answers == other.answers
+    np.testing.assert_array_equal(one.parts["accuracy"], other.parts["accuracy"])
+    np.testing.assert_array_equal(one.probability, other.probability)
+
+
+def test_what_is_known_is_not_asked_again(lvlm, evaluation, swept, tmp_path):
+    result, _ = evaluation
+    benchmark, items = result.benchmark, result.items
+    results = Results(tmp_path / "results.sqlite", new=True)
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "_probability", broken_off(running._probability, after=5))
+        evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), batch_size=2, progress=False)
+    swept.clear()
+    whole = evaluate(
+        lvlm, benchmark, items, begin(results, lvlm, benchmark, items), batch_size=2, progress=False
+    )
+    assert swept == [2, 2]  # of four batches two had been written
+    fresh = evaluate(lvlm, benchmark, items, batch_size=2, progress=False)
+    same(whole, fresh)
+    swept.clear()
+    same(evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False), fresh)
+    assert swept == []
+
+
+def broken_off(function, after):
+    """The function, interrupted at a call after so many."""
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return function(*args)
+
+    return interrupted
+
+
+def test_a_question_that_changed_is_asked_again(lvlm, evaluation, swept):
+    result, results = evaluation
+    benchmark, items = result.benchmark, list(result.items)
+    items[0] = dataclasses.replace(items[0], question="What is the price?")
+    items[1] = dataclasses.replace(items[1], reference=("7",) * 10)
+    other = evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False)
+    assert sum(swept) == len(items)  # the batch they belong to
+    assert other.answers[2:] == result.answers[2:]
+    evaluate(lvlm, benchmark, result.items, begin(results, lvlm, benchmark, result.items), progress=False)
+
+
+def test_an_item_that_cannot_be_asked_fails_alone_and_is_asked_again(lvlm, evaluation, tmp_path, swept):
+    result, _ = evaluation
+    benchmark, items = result.benchmark, list(result.items)
+    corrupt = tmp_path / "train_images" / items[3].image.name
+    corrupt.parent.mkdir()
+    corrupt.write_bytes(items[3].image.read_bytes()[:40])
+    items[3] = dataclasses.replace(items[3], image=corrupt)
+    items[5] = dataclasses.replace(items[5], question="</s> What is the number?")
+    results = Results(tmp_path / "results.sqlite", new=True)
+    part = evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False)
+    assert set(part.failed) == {items[3].id, items[5].id}
+    assert str(corrupt) in part.failed[items[3].id] and "'</s>'" in part.failed[items[5].id]
+    assert part.items == [item for i, item in enumerate(items) if i not in (3, 5)]
+    assert len(part.answers) == len(part.probability) == len(part.parts["accuracy"]) == len(items) - 2
+    swept.clear()
+    corrupt.write_bytes(result.items[3].image.read_bytes())
+    mended = evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False)
+    assert set(mended.failed) == {items[5].id} and mended.answers[3] == result.answers[3]
+    with pytest.raises(ValueError, match="no item could be asked; the first: item .*</s>"):
+        evaluate(lvlm, benchmark, [items[5]], progress=False)
 
 
 def test_a_run_obeys_its_task(monkeypatch, tmp_path):
@@ -137,6 +229,44 @@ def test_a_protocol_says_how_categories_are_averaged():
     assert figures == pytest.approx({"official": 0.5, "opera": 0.5, "lmms-eval": 0.6})
 
 
+def test_figures_stand_with_interval_and_flips(evaluation):
+    """Of the half that reports, as in Table 1."""
+    result, _ = evaluation
+    [row] = [dict(zip(FIGURES + PAIRED, row, strict=True)) for row in figures(result)]
+    held = held_out(result.parts["accuracy"], result.strata, result.images)
+    assert (row["of"], row["n"], row["cliff layer"]) == (
+        "all",
+        "4",
+        f"{held.cliff.layer} of {len(result.probability[0]) - 1}",
+    )
+    assert (row["score"], row["at the cliff"]) == (f"{100 * held.baseline:.2f}", f"{100 * held.score:.2f}")
+    reporting = ~halves(result.strata, result.images)
+    scores = result.parts["accuracy"][reporting][..., 0]
+    better, worse = (
+        int((sign * (scores[:, held.cliff.layer] - scores[:, -1]) > 0).sum()) for sign in (1, -1)
+    )
+    assert row["better, worse"] == f"{better}, {worse}"
+
+
+def test_captions_are_scored_as_a_lower_cap_would_have_cut_them():
+    lvlm, benchmark = load_model("llava-1.5"), BENCHMARKS["chair"]
+    items = limited(benchmark.load(MINIWORLD), 4)
+    result = evaluate(lvlm, benchmark, items, progress=False)
+    [(_, header, rows)] = by_cap(lvlm, result)
+    table = {(row[0][:-2], row[1]): dict(zip(header, row, strict=True)) for row in rows}
+    longest = max(len(answer.ids) for answer in result.answers)
+    assert longest > 16
+    whole = aggregate(result.parts["recall"][:, -1], np.array(result.strata))
+    assert table["recall", f"whole, at most {longest}"]["score (%)"] == f"{100 * whole:.1f}"
+    shorter = [lvlm.answer(make_prompt(lvlm, benchmark, item), max_new_tokens=16).text for item in items]
+    parts = np.array(
+        [benchmark.score(item, text)["recall"] for item, text in zip(items, shorter, strict=True)]
+    )
+    expected = aggregate(parts, np.array(result.strata))
+    assert table["recall", 16]["score (%)"] == f"{100 * expected:.1f}" != f"{100 * whole:.1f}"
+    assert table["recall", 16]["captions cut"] == sum(len(answer.ids) > 16 for answer in result.answers)
+
+
 def test_where_the_data_lie_does_not_matter(evaluation):
     result, _ = evaluation
     moved = [
@@ -155,18 +285,11 @@ def test_batches_of_one_and_of_many_agree(lvlm, evaluation):
     np.testing.assert_allclose(alone.probability, result.probability, atol=1e-5)
 
 
-def test_scarce_memory_makes_smaller_batches_and_no_difference(lvlm, evaluation, monkeypatch):
+def test_scarce_memory_makes_smaller_batches_and_no_difference(lvlm, evaluation, monkeypatch, swept):
     result, _ = evaluation
-    sizes = []
-
-    def counted(lvlm, prompts, *args, **settings):
-        sizes.append(len(prompts))
-        return sweep(lvlm, prompts, *args, **settings)
-
-    monkeypatch.setattr(running, "sweep", counted)
     monkeypatch.setattr(running, "budget", lambda device: 0)
     alone = evaluate(lvlm, result.benchmark, result.items, progress=False)
-    assert sizes == [1] * len(result.items)
+    assert swept == [1] * len(result.items)
     assert alone.answers == result.answers
 
 
@@ -222,6 +345,7 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
     save(measured, tmp_path / "measured.npz")
     again = load(tmp_path / "measured.npz")
     assert again.table == measured.table
+    assert "TextVQA: 8 questions (no published version)." in notes([again])
     assert json.dumps(again.recorded) == json.dumps(measured.recorded)
     for name in Measured.__dataclass_fields__:
         assert len(getattr(again, name)) == len(getattr(measured, name))

@@ -179,18 +179,11 @@ def test_nothing_of_the_image_is_left_after_the_cut(lvlm, prompt, generate, keep
 
 
 @pytest.mark.parametrize("keep", [0, SOME])
-def test_the_key_value_cache_holds_no_removed_token(lvlm, prompt, keep):
+def test_the_key_value_cache_holds_no_removed_token(lvlm, prompt, generated, keep):
     total, n_image = len(prompt.segments), len(prompt.segments.image)
     for after in range(lvlm.n_layers + 1):
-        with truncated(lvlm, after, keep=keep), torch.inference_mode():
-            out = lvlm.model.generate(
-                input_ids=prompt.input_ids,
-                attention_mask=torch.ones_like(prompt.input_ids),
-                **prompt.image_inputs,
-                max_new_tokens=NEW_TOKENS,
-                do_sample=False,
-                return_dict_in_generate=True,
-            )
+        with truncated(lvlm, after, keep=keep):
+            out = generated(lvlm, NEW_TOKENS, input_ids=prompt.input_ids, **prompt.image_inputs)
         new = out.sequences.shape[1] - total - 1  # the last token is never fed back
         lengths = [out.past_key_values.get_seq_length(layer) for layer in range(lvlm.n_layers)]
 
@@ -236,7 +229,7 @@ def test_system_tokens_do_not_depend_on_the_cut(lvlm, shifted):
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
 @pytest.mark.parametrize("keep", [0, SOME])
-def test_a_left_padded_batch_answers_as_its_prompts_alone(lvlm, prompts, generate, mode, keep):
+def test_a_left_padded_batch_answers_as_its_prompts_alone(lvlm, prompts, generate, generated, mode, keep):
     pair = prompts[:2]
     width = max(len(one.segments) for one in pair)
     ids = torch.full((2, width), lvlm.generation_config.pad_token_id, device=lvlm.device)
@@ -246,16 +239,7 @@ def test_a_left_padded_batch_answers_as_its_prompts_alone(lvlm, prompts, generat
         mask[row, width - len(one.segments) :] = 1
     for after in range(0, lvlm.n_layers + 1, 2):
         with truncated(lvlm, after, keep=keep, mode=mode):
-            out = lvlm.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                **lvlm.batched(pair),
-                max_new_tokens=NEW_TOKENS,
-                do_sample=False,
-                repetition_penalty=1.0,
-                return_dict_in_generate=True,
-                output_logits=True,
-            )
+            out = generated(lvlm, NEW_TOKENS, input_ids=ids, attention_mask=mask, **lvlm.batched(pair))
         for row, one in enumerate(pair):
             with truncated(lvlm, after, keep=keep, mode=mode):
                 alone, logits = generate(lvlm, one, NEW_TOKENS)

@@ -11,13 +11,18 @@ import pytest
 from repro.audit.agreement import cells_of, compare_with_paper
 from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.miniworld import asked_boxes
-from repro.cliff import UndefinedScore, halves
+from repro.cliff import TooFew, UndefinedScore, halves
 from repro.evaluation.recorded import compare_with_record
-from repro.evaluation.run import evaluate, image_names, limited
+from repro.evaluation.results import NAME as RESULTS
+from repro.evaluation.results import Results, ResultsError
+from repro.evaluation.run import begin, evaluate, image_names, limited
 from repro.pytest_plugin import MINIWORLD
 from repro.report.sections import cliff_of, measure, save
 
 pytestmark = pytest.mark.table1
+
+#: How many of the items that failed are named.
+SHOWN = 20
 
 
 def test_table1(lvlm, device_name, benchmark_set, data, progress, request, record_property):
@@ -36,24 +41,32 @@ def test_table1(lvlm, device_name, benchmark_set, data, progress, request, recor
         halves([item.stratum for item in items], image_names(items))
     except DataError as error:
         raise pytest.fail.Exception(f"--data {data}: {error}", pytrace=False) from None
-    except ValueError as error:
+    except TooFew as error:
         raise pytest.fail.Exception(
             f"too few images of {benchmark_set.title}: {error}", pytrace=False
         ) from None
     name = f"{lvlm.card.name}-{benchmark_set.name}-{protocol}"
-    log = report / "answers" / f"{name}.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
-
-    evaluation = evaluate(lvlm, benchmark_set, items, log=log, protocol=protocol)
-
+    try:
+        results = Results(report / RESULTS, new=True)
+        run = begin(results, lvlm, benchmark_set, items, protocol, config.getoption("--resume"))
+        evaluation = evaluate(lvlm, benchmark_set, items, run, protocol=protocol)
+    except ResultsError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    failed = list(evaluation.failed.values())
+    told = f"{len(failed)} of {len(items)} items failed\n" + "\n".join(failed[:SHOWN])
     boxes = partial(asked_boxes, directory=data) if (data / "boxes.json").is_file() else None
     path = report / "measured" / f"{name}.npz"
     try:
         held = cliff_of(evaluation)
         save(measure(lvlm, evaluation, held, boxes), path)
-    except UndefinedScore as error:
-        raise pytest.fail.Exception(f"{name}: {error}; see the answers in {log}", pytrace=False) from None
+    except (UndefinedScore, TooFew) as error:
+        raise pytest.fail.Exception(
+            f"{name}: {error}; the answers are in {report / RESULTS}. {told}", pytrace=False
+        ) from None
     record_property("measured", str(path))
+    if failed:
+        pytest.fail(f"{name}: {told}", pytrace=False)
+    record_property("run", run.number)
 
     if with_paper:
         compare_with_paper(evaluation, held)

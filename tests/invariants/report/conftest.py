@@ -1,14 +1,84 @@
-"""A report with every part, made up."""
+"""A report with every part, made up, and what reads the page of it."""
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from repro.report.data import Curve, HeatRow, Pointing, Report, Shares, TableRow
+
+HOSTILE = (
+    "\"><script>alert(1)</script>'><img src=x onerror=alert(1)></title></style>{{ 7*7 }}&lt;"
+    "\x00\x07\x1b[31m\x7f\x9b\u202egnp.exe\u2066\u200b\u2028 $x^2$ $\\frac{ \ud800 日本語 🎉"
+)
+
+
+class Page(HTMLParser):
+    """Tags in order, attributes, and the text outside of the style sheet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.shown: list[str] = []
+        self.css = ""
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] == "style" and ":root" in data:
+            self.css = data
+        else:
+            self.shown.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.shown).split())
+
+    def check_alone(self) -> None:
+        """It needs nothing but itself, and runs nothing."""
+        assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(self.tags)
+        for tag, name, value in self.attributes:
+            assert not name.startswith("on"), f"<{tag}> carries the event handler {name}"
+            assert name != "style"
+            if name == "src":
+                assert value.startswith("data:image/png;base64,")
+            if name in ("href", "srcset", "action", "poster", "background"):
+                beside = ("#", "index.html", "audit.html")
+                assert value.startswith(beside), f"<{tag} {name}> leaves the report: {value[:60]}"
+        assert ":root" in self.css
+        assert "url(" not in self.css and "@import" not in self.css
+        policy = next(v for tag, name, v in self.attributes if name == "content" and "default-src" in v)
+        assert [part.strip() for part in policy.split(";")][:3] == [
+            "default-src 'none'",
+            "style-src 'unsafe-inline'",
+            "img-src data:",
+        ]
+        assert ("meta", "content", "width=device-width, initial-scale=1") in self.attributes
+        assert "prefers-color-scheme: dark" in self.css
+
+    def check_markup_of(self, harmless: Page) -> None:
+        """It has the same tags and attributes as a page of harmless words, and shows ``HOSTILE``."""
+        assert self.tags == harmless.tags
+        names = [(tag, name) for tag, name, _ in self.attributes]
+        assert names == [(tag, name) for tag, name, _ in harmless.attributes]
+        allowed = {"\n"}
+        invisible = {c for c in self.source if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+        assert invisible <= allowed
+        for shown in ("␀", "␇", "␛[31m", "⟨U+202E⟩gnp.exe", "⟨U+D800⟩", "<script>alert(1)</script>", "{{ 7*7 }}",
+                      "日本語 🎉"):  # fmt: skip
+            assert shown in self.text
 
 
 def curve(n_layers: int = 10, **changes) -> Curve:
@@ -48,7 +118,7 @@ def row(**changes) -> TableRow:
     given = TableRow(
         "llava-mini", "POPE", "Acc", True, 612, 0.8471, (0.8212, 0.8734), 6, (5, 7), 0.8551,
         (0.8312, 0.8799), 0.0080,
-        (-0.0021, 0.0178), 10, 306, "official",
+        (-0.0021, 0.0178), 10, 306, "official", "612 questions",
     )  # fmt: skip
     return replace(given, **changes)
 
@@ -71,7 +141,14 @@ def full_report(n_layers: int = 10) -> Report:
 
 @pytest.fixture(scope="session")
 def sample() -> SimpleNamespace:
-    """What makes the parts, by name: ``sample.curve(n_layers, cliff=None)``."""
+    """What makes the parts, by name: ``sample.curve(n_layers, cliff=None)``; and what reads a page."""
     return SimpleNamespace(
-        curve=curve, shares=shares, heats=heats, pointing=pointing, row=row, full_report=full_report
+        curve=curve,
+        shares=shares,
+        heats=heats,
+        pointing=pointing,
+        row=row,
+        full_report=full_report,
+        read=Page,
+        hostile=HOSTILE,
     )

@@ -1,0 +1,184 @@
+"""Cliff layers: where they are, what they are, and in which order tasks reach them."""
+
+from __future__ import annotations
+
+from repro.audit.claims.text import listed
+from repro.audit.ledger import Claim, Finding
+from repro.audit.needs import need
+from repro.audit.paper import (
+    CLIFF_LAYERS,
+    CLIFF_WORDS,
+    FIGURE_2_RISES,
+    N_LAYERS,
+    PRINTED,
+    SHARE_AFTER,
+    WITHOUT_IMAGE,
+    StatedLayer,
+)
+
+
+def _said(one: StatedLayer) -> str:
+    """A benchmark and its layers; three in a row stand for "around" the middle one."""
+    layers = f"about {one.layers[1]}" if len(one.layers) == 3 else " or ".join(map(str, one.layers))
+    return f"{PRINTED[one.benchmark]} {layers}"
+
+
+def pope_layer() -> Finding:
+    [stated] = [one for one in CLIFF_LAYERS if one.benchmark == "pope"]
+    return Finding(
+        "holds" if len(stated.layers) == 1 else "contradicted",
+        f"{stated.place}, both for LLaVA-1.5 and both of Figure 5.",
+        {f"layer, {i}": layer for i, layer in enumerate(stated.layers, 1)},
+    )
+
+
+def definition() -> Finding:
+    first, last = CLIFF_LAYERS[0], CLIFF_LAYERS[-1]
+    return Finding(
+        "undefined",
+        f"It is {listed(f'{words} ({place})' for place, words in CLIFF_WORDS.items())}. By attention it would "
+        f"be layer {SHARE_AFTER} (Section 1), by accuracy the text has {_said(first)} to {_said(last)} of "
+        f"{N_LAYERS}. Missing: how much change counts as none, and on which items. (Here: the smallest L from "
+        "which on the paired interval of the change stays above a stated margin.)",
+        {"layer by attention": SHARE_AFTER, "first by accuracy": min(first.layers)},
+    )
+
+
+def order() -> Finding:
+    takes = need(["llava-1.5"])
+    ascending = sorted(CLIFF_LAYERS, key=lambda one: min(one.layers))
+    return Finding(
+        "not measured here",
+        f"The text's layers come in this order ({listed(map(_said, ascending))}), without intervals. "
+        f"{takes.text}",
+        {PRINTED[one.benchmark]: place for place, one in enumerate(ascending, 1)} | takes.figures,
+    )
+
+
+def layers() -> Finding:
+    takes = need(["llava-1.5"])
+    return Finding(
+        "not measured here",
+        f"Of {N_LAYERS} layers the text names {listed(map(_said, CLIFF_LAYERS))}, by no rule and without an "
+        f"interval, and none for the other models of Table 1. {takes.text}",
+        {PRINTED[one.benchmark]: min(one.layers) for one in CLIFF_LAYERS} | takes.figures,
+    )
+
+
+def retrospective() -> Finding:
+    takes = need(["llava-1.5"])
+    return Finding(
+        "not measured here",
+        f"A loss of score when layer {FIGURE_2_RISES} alone does not see the image (truncated after "
+        f"{FIGURE_2_RISES - 1}) would show it. The text's own cliff layers, {listed(map(_said, CLIFF_LAYERS))}, "
+        f"say that there is none. {takes.text}",
+        {"layer": FIGURE_2_RISES, **takes.figures},
+    )
+
+
+def no_impact() -> Finding:
+    half = N_LAYERS // 2
+    late = [one for one in CLIFF_LAYERS if min(one.layers) > half]
+    return Finding(
+        "contradicted" if late else "holds",
+        "A cliff layer is the last that needs the image. Of the text's own, "
+        f"{listed(map(_said, late))} are in the deeper half of {N_LAYERS} layers.",
+        {"cliff layers": len(CLIFF_LAYERS), "in the deeper half": len(late)},
+    )
+
+
+def complexity() -> Finding:
+    return Finding(
+        "undefined",
+        "ScienceQA is called complex, TextVQA and POPE simpler, captions least so; the cliff layers, "
+        f"{listed(map(_said, CLIFF_LAYERS))}, are of four tasks that differ in much else. Missing: a measure of "
+        "complexity that is independent of the layers, and items that differ in it alone.",
+        {"tasks": len(CLIFF_LAYERS)},
+    )
+
+
+def without_image() -> Finding:
+    missing = [name for name in ("model", "benchmark") if getattr(WITHOUT_IMAGE, name) is None]
+    takes = need(["llava-1.5"])
+    return Finding(
+        "undefined" if missing else "not measured here",
+        f"{WITHOUT_IMAGE.accuracy} % can be compared with nothing: Section A.2 leaves out the "
+        f"{listed(missing)}. For LLaVA-1.5 and all four benchmarks: {takes.text}",
+        {"accuracy": WITHOUT_IMAGE.accuracy, **takes.figures},
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="cliff-pope",
+        where="Sections 3.2 and 4.2, Figure 5",
+        statement="LLaVA-1.5's cliff layer on POPE is one layer.",
+        quantity="the layer named in one section against the other's",
+        verdict="contradicted",
+        check=pope_layer,
+        figure="figure-5",
+    ),
+    Claim(
+        id="cliff-definition",
+        where="Sections 1, 3.2 and 4.2, Figure 5",
+        statement="From the cliff layer on the image no longer contributes to the answer.",
+        quantity="a rule that names the layer for given scores",
+        verdict="undefined",
+        check=definition,
+        figure="figure-5",
+    ),
+    Claim(
+        id="cliff-order",
+        where="Sections 3.2 and 4.2",
+        statement="LLaVA-1.5's cliff layers come in the order ScienceQA, TextVQA, POPE, captions.",
+        quantity="cliff layers by accuracy, with intervals, and the probability of the order",
+        verdict="not measured here",
+        check=order,
+        figure="figure-5",
+    ),
+    Claim(
+        id="cliff-layers",
+        where="Sections 3.2 and 4.2, Figure 5",
+        statement=f"LLaVA-1.5's cliff layers are {listed(map(_said, CLIFF_LAYERS))}.",
+        quantity="each layer against the interval of a measured one",
+        verdict="not measured here",
+        check=layers,
+        figure="figure-5",
+    ),
+    Claim(
+        id="no-impact",
+        where="Section 1, Figure 1",
+        statement="In middle or deep layers image tokens do not affect the answer.",
+        quantity="the cliff layers named in the text against the middle of the decoder",
+        verdict="contradicted",
+        check=no_impact,
+        figure="figure-5",
+    ),
+    Claim(
+        id="complexity",
+        where="Sections 3.2 and 4.2",
+        statement="The more complex the reasoning, the earlier the cliff layer.",
+        quantity="cliff layer by number of objects and of reasoning steps",
+        verdict="undefined",
+        check=complexity,
+        figure="figure-5",
+    ),
+    Claim(
+        id="retrospective",
+        where="Sections 3.2, 3.3 and 4.2",
+        statement=f"Layer {FIGURE_2_RISES} looks back at image and prompt before the answer is given.",
+        quantity=f"score truncated after layer {FIGURE_2_RISES - 1} against the baseline, and the image's share",
+        verdict="not measured here",
+        check=retrospective,
+        figure="figure-5",
+    ),
+    Claim(
+        id="without-image",
+        where="Section A.2, Figure 9",
+        statement=f"Without any image token {WITHOUT_IMAGE.accuracy} % of the answers are still right.",
+        quantity="accuracy with no layer seeing the image, and with a prompt without one",
+        verdict="undefined",
+        check=without_image,
+        figure="figure-5",
+    ),
+)

@@ -1,0 +1,181 @@
+"""Attention shares: what the text says of them, and the equations that define them."""
+
+from __future__ import annotations
+
+from repro.audit import structure
+from repro.audit.claims.text import listed
+from repro.audit.ledger import Claim, Finding
+from repro.audit.needs import need
+from repro.audit.paper import (
+    EQUATION_8,
+    FIGURE_2_DROPS,
+    FIGURE_2_LEVEL,
+    FIGURE_2_RISES,
+    IMAGE_IDS,
+    IMAGE_TOKENS,
+    SHARE_AFTER,
+    SHARE_LIMIT,
+    WEIGHTS,
+)
+
+
+def _span(layers: tuple[int, int]) -> str:
+    return "{}-{}".format(*layers)
+
+
+def unmeasured(said: str, figures: dict[str, float]) -> Finding:
+    """A claim about the attention of LLaVA-1.5."""
+    takes = need(["llava-1.5"])
+    return Finding(
+        "not measured here", f"{said} No code for shares was released. {takes.text}", figures | takes.figures
+    )
+
+
+def below() -> Finding:
+    return unmeasured(
+        "Model, data set, row and reduction over heads are not stated.",
+        {"percent": SHARE_LIMIT, "after layer": SHARE_AFTER},
+    )
+
+
+def shape() -> Finding:
+    return unmeasured(
+        "A curve of one unnamed set of items, without a spread.",
+        {"rises at layer": FIGURE_2_RISES, "drops until layer": FIGURE_2_DROPS[1]},
+    )
+
+
+def ordering() -> Finding:
+    return unmeasured(
+        "The first token of the prompt draws attention as a sink, which the share of the system tokens includes.",
+        {},
+    )
+
+
+def range_of_weights() -> Finding:
+    high, rest = WEIGHTS[1], 100 - SHARE_LIMIT
+    late = FIGURE_2_DROPS[1] - SHARE_AFTER
+    return Finding(
+        "contradicted" if high > SHARE_LIMIT and 2 * high < rest and late > 0 else "holds",
+        f"One sentence has image tokens below {SHARE_LIMIT:.0f} % and weights of up to {high:.0f} %. If the "
+        f"weights are theirs, {high:.0f} is more than {SHARE_LIMIT:.0f}; if they are those of system and prompt "
+        f"tokens, both together have at most {2 * high:.0f} %, where Eq. 7 leaves them {rest:.0f}. And in Figure "
+        f"2 the drop lasts until layer {FIGURE_2_DROPS[1]}, {late} layers longer, the share is level "
+        f"over {_span(FIGURE_2_LEVEL)}, and rises at {FIGURE_2_RISES}.",
+        {
+            "percent of image tokens": SHARE_LIMIT,
+            "highest weight, percent": high,
+            "percent left to the others": rest,
+        },
+    )
+
+
+def equation_7() -> Finding:
+    sums = structure.answer_sums()
+    prompt, answer = sums[:, 0], sums[:, 1:]
+    return Finding(
+        "contradicted" if answer.max() < 1 - 1e-6 else "holds",
+        "Softmax gives every earlier token some attention, so an answer token leaves less than 1 to system, image "
+        f"and user tokens once the answer has begun: in the miniature's description of a scene "
+        f"({sums.shape[1] - 1} tokens, {len(sums)} layers) {answer.min():.2f} to {answer.max():.4f}, mean "
+        f"{answer.mean():.2f}. It holds for the last prompt row ({prompt.min():.4f} to {prompt.max():.4f}), and "
+        "by construction once the three are divided by their sum, as the sentence under Eq. 7 does.",
+        {
+            "least sum of an answer row": float(answer.min()),
+            "greatest sum of an answer row": float(answer.max()),
+            "mean": float(answer.mean()),
+            "least sum of the last prompt row": float(prompt.min()),
+        },
+    )
+
+
+def equation_8() -> Finding:
+    left, right, summed = EQUATION_8
+    free = [index for index in right if index != summed]
+    return Finding(
+        "holds" if list(left) == free else "undefined",
+        f"The right-hand side sums over {summed} and depends on {listed(free)}; the left-hand side depends on "
+        f"{listed(left)}. Missing: the row, and whether rows of an answer are averaged. (Here: the last prompt "
+        "row and every answer row, each for itself.)",
+        {},
+    )
+
+
+def equation_10() -> Finding:
+    system, tokens = IMAGE_IDS[0], IMAGE_TOKENS["llava-1.5"]
+    row = system + tokens
+    image = range(system + 1, system + tokens + 1)
+    return Finding(
+        "contradicted" if row in image else "holds",
+        "By Eq. 6 image tokens are N_sys + 1 to N_sys + N_img, so row N_sys + N_img is the last of them "
+        f"(LLaVA-1.5: row {row} of {image.start} to {image.stop - 1}). It stands before the question and sees "
+        "none of it. Figure 6 has the row of the answer token, the released code the last row.",
+        {"row": row, "first image token": image.start, "last image token": image.stop - 1},
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="share-below-2",
+        where="Section 1, Figure 2",
+        statement=f"After layer {SHARE_AFTER} the image gets less than {SHARE_LIMIT:.0f} % of the attention.",
+        quantity="mean share of image tokens by layer, last prompt row and answer rows",
+        verdict="not measured here",
+        check=below,
+        figure="figure-2",
+    ),
+    Claim(
+        id="share-range",
+        where="Section 1, Figure 2",
+        statement=f"After layer {SHARE_AFTER} image tokens have less than {SHARE_LIMIT:.0f} %, with weights of "
+        f"{WEIGHTS[0]:.0f} to {WEIGHTS[1]:.0f} %.",
+        quantity="the figures of one sentence against each other, Eq. 7 and Figure 2",
+        verdict="contradicted",
+        check=range_of_weights,
+        figure="figure-2",
+    ),
+    Claim(
+        id="share-shape",
+        where="Figure 2, Section 3.3",
+        statement=f"The share of image tokens drops over layers {_span(FIGURE_2_DROPS)}, is level over "
+        f"{_span(FIGURE_2_LEVEL)} and rises at {FIGURE_2_RISES}.",
+        quantity="slope of the share by layer, and the change at the last",
+        verdict="not measured here",
+        check=shape,
+        figure="figure-2",
+    ),
+    Claim(
+        id="share-ordering",
+        where="Figure 2, Section 3.3",
+        statement="System tokens get most of the attention, image tokens far less than system and user tokens.",
+        quantity="order of the three shares by layer, with the first token apart",
+        verdict="not measured here",
+        check=ordering,
+        figure="figure-2",
+    ),
+    Claim(
+        id="equation-7",
+        where="Section 3.3, Eq. 7",
+        statement="Attention of a query token on system, image and user tokens sums to 1.",
+        quantity="that sum, for the last prompt row and for answer rows",
+        verdict="contradicted",
+        check=equation_7,
+        figure="figure-2",
+    ),
+    Claim(
+        id="equation-8",
+        where="Section 3.3, Eq. 8",
+        statement="The share of the image is a sum over its tokens.",
+        quantity="indices left against indices right",
+        verdict="undefined",
+        check=equation_8,
+    ),
+    Claim(
+        id="equation-10",
+        where="Section 3.4, Eq. 10, Figure 6",
+        statement="The answer token's attention ranks the image tokens.",
+        quantity="the row of Eq. 10 against the index sets of Eq. 6",
+        verdict="contradicted",
+        check=equation_10,
+    ),
+)

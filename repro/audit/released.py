@@ -1,0 +1,87 @@
+"""What was released beside arXiv 2406.06579 and what others published, as data.
+
+The paper's code is zhangbaijin/From-Redundancy-to-Relevance at b8cd5e7; line numbers are of that commit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """Consecutive positions of a sequence, ``start`` to ``start + length - 1``, counted from 0."""
+
+    start: int
+    length: int
+
+    def range(self) -> range:
+        return range(self.start, self.start + self.length)
+
+
+#: Positions that ``modeling_llama_truncation.py`` (719-724) and ``modeling_qwen_truncation.py`` (714-719) mask.
+MASKED = {"llava-1.5": Span(36, 576), "qwen-vl": Span(6, 258)}
+#: Image tokens as the models' own code lays them out: LLaVA-1.5 (336 / 14)^2, Qwen-VL's queries, the others'
+#: likewise.
+IMAGE_TOKENS = {"llava-1.5": 576, "intern-vl": 576, "qwen-vl": 256, "shikra": 256, "instructblip": 32}
+#: Side of the picture and of a patch, in pixels; Qwen-VL's 256 queries stand for squares of 2 x 2 patches of 14.
+PATCHES = {"llava-1.5": (336, 14), "qwen-vl": (448, 28)}
+#: Tokens before the first image token, by prompt: LLaVA-1.5's with the LLaMA tokenizer, its beginning-of-sequence
+#: token included; Qwen-VL's by the rules of its tokenizer, which was not run.
+BEFORE_IMAGE = {
+    "llava-1.5": {
+        "the released code's prompt": 34,
+        "LLaVA's own vicuna_v1": 35,
+        "transformers' USER: <image>": 5,
+    },
+    "qwen-vl": {"<img>...</img> alone": 1, "Picture 1: <img>...</img>": 6, "ChatML": 20},
+}
+#: ``AGG_LAYER`` of the two truncation files. Layers 1...AGG_LAYER see the image, with layers counted from 1.
+AGG_LAYER = {"llava-1.5": 22, "qwen-vl": 2}
+#: ``demo_smooth_grad_threshold.py``: the positions it takes for the image's (112-115), and the length of its
+#: prompts, in which the picture counts as one token (llava.py, 237); logits are read from that row on (103).
+CAM_IMAGE = Span(34, 576)
+CAM_PROMPTS = {"the demo's prompt": 48, "its ScienceQA prompt": 159}
+#: What the demo does to gradients and heat that no equation has: ReLU on gradients (116), zero below this share of
+#: the maximum (129-130), and how many noisy copies it averages (338 calls the plain map).
+CAM_RELU_GRADIENTS, CAM_THRESHOLD, CAM_SAMPLES = True, 0.5, 1
+#: The noise's level in it, used as a standard deviation of pixels in [0, 1] (152-160).
+CAM_NOISE = 0.1
+#: What ``pope_eval.py`` (204-206) and ``chair_eval.py`` pass to ``generate``.
+OPERA_DECODING = True
+#: How many captions ``chair_eval.py`` writes, and of at most how many tokens.
+CAPTIONS, CAPTION_TOKENS = 500, 512
+
+
+class Chair(NamedTuple):
+    """Percent, by the official rules (mode ``exact``)."""
+
+    sentences: float
+    instances: float
+
+
+#: Greedy captions of at most 512 tokens that OPERA published (shikiw/OPERA at 61426ef), scored here: 500 each.
+REPLAYED = {
+    "llava-1.5": Chair(45.0, 12.73),
+    "instructblip": Chair(58.8, 23.68),
+    "shikra": Chair(55.8, 15.40),
+}
+#: The same captions cut after 64 tokens of LLaMA's tokenizer, which is not here: scored once, not by a test.
+REPLAYED_64 = {
+    "llava-1.5": Chair(20.6, 6.2),
+    "instructblip": Chair(30.2, 13.9),
+    "shikra": Chair(22.0, 7.0),
+}
+#: Accuracies of (model, benchmark) of one decimal that the models' authors published: InstructBLIP, InternVL-Chat
+#: 1.0 and Qwen-VL.
+PUBLISHED = {
+    ("instructblip", "scienceqa"): 60.5,
+    ("instructblip", "textvqa"): 50.1,
+    ("intern-vl", "scienceqa"): 66.2,
+    ("intern-vl", "textvqa"): 57.0,
+    ("qwen-vl", "scienceqa"): 67.1,
+}
+#: POPE's F1 that InternVL-Chat 1.0's authors published.
+INTERN_VL_F1 = 86.4
+#: Questions of ScienceQA by split (lupantech/ScienceQA, pid_splits.json); those of the test split with an image.
+SCIENCEQA_SPLITS = {"train": 12_726, "val": 4_241, "test": 4_241}
+SCIENCEQA_WITH_IMAGE = 2_017

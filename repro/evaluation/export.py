@@ -1,0 +1,91 @@
+"""A results file as Parquet: ``python -m repro.evaluation.export RESULTS OUT.parquet``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from repro.evaluation.results import Recorded, Results, ResultsError, Row, digest_of
+
+#: One row per model, revision, data set, protocol, item, L and k. ``finished`` is null for a run that was killed.
+SCHEMA = pa.schema(
+    [
+        ("run", pa.int64()),
+        ("model", pa.string()),
+        ("revision", pa.string()),
+        ("dataset", pa.string()),
+        ("protocol", pa.string()),
+        ("settings", pa.string()),
+        ("versions", pa.string()),
+        ("started", pa.string()),
+        ("finished", pa.string()),
+        ("item", pa.string()),
+        ("question", pa.string()),
+        ("image", pa.string()),
+        ("layer", pa.int32()),
+        ("keep", pa.int32()),
+        ("answer", pa.string()),
+        ("ids", pa.list_(pa.int32())),
+        ("ids_digest", pa.string()),
+        (
+            "score",
+            pa.map_(pa.string(), pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])),
+        ),
+        ("probability", pa.float64()),
+    ]
+)
+#: Rows in memory at a time.
+GROUP = 20_000
+
+
+def export(results: Results, out: Path) -> int:
+    """Write all rows of all runs; the file appears when it is whole. Returns the number of rows.
+
+    Raises OSError where it cannot be written, and ResultsError.
+    """
+    rows = (_plain(run, row) for run in results.runs() for row in results.rows(run.number))
+    partial, count = out.with_name(f"{out.name}.partial"), 0
+    with parquet.ParquetWriter(partial, SCHEMA) as writer:
+        while group := list(islice(rows, GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+            count += len(group)
+    os.replace(partial, out)
+    return count
+
+
+def _plain(run: Recorded, row: Row) -> dict[str, object]:
+    return {
+        **vars(run),
+        **vars(row),
+        "run": run.number,
+        "settings": json.dumps(run.settings),
+        "versions": json.dumps(run.versions),
+        "ids_digest": digest_of(row.ids),
+        "score": [(name, {"numerator": part[0], "denominator": part[1]}) for name, part in row.score.items()],
+    }
+
+
+def main() -> int:
+    """The command line; 1 and one line on stderr for what cannot be read or written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, help="a results.sqlite")
+    parser.add_argument("out", type=Path, help="the Parquet file to write")
+    given = parser.parse_args()
+    try:
+        results = Results(given.results)
+        print(f"{export(results, given.out)} rows in {given.out}")
+    except (ResultsError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,356 @@
+"""Results that survive: every answer of a run, in one SQLite file, written as it comes.
+
+A run is one configuration (``Configuration``) over the items of a benchmark. It is finished when the whole test
+session that asked for it comes to its end; until then, the next one with the same configuration goes on where it
+ended. A finished run is measured anew when asked for again, and replaced when the new one is finished.
+
+Rows are committed together, with SQLite's rollback journal and ``synchronous=FULL``: a process may be killed and
+the power may fail at any moment, and what is in the file are whole batches. Workers share the file by its locks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from repro.benchmarks.benchmark import Part
+
+#: Of the file in a run directory.
+NAME = "results.sqlite"
+#: Raised with every change of the tables.
+SCHEMA = 1
+#: SQLite's field for what program a file belongs to: "repr".
+APPLICATION = int.from_bytes(b"repr")
+#: Seconds to wait for another process that writes. A batch of rows takes milliseconds.
+PATIENCE = 60.0
+#: Whose versions can change an answer or its score.
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
+
+_TABLES = f"""
+BEGIN EXCLUSIVE;
+CREATE TABLE IF NOT EXISTS runs (
+    run INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL,
+    model TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    versions TEXT NOT NULL,
+    started TEXT NOT NULL,
+    finished TEXT
+);
+CREATE TABLE IF NOT EXISTS answers (
+    run INTEGER NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
+    item TEXT NOT NULL,
+    question TEXT NOT NULL,
+    image TEXT NOT NULL,
+    layer INTEGER NOT NULL,
+    keep INTEGER NOT NULL,
+    answer TEXT NOT NULL,
+    ids TEXT NOT NULL,
+    ids_digest TEXT NOT NULL,
+    score TEXT NOT NULL,
+    probability REAL NOT NULL,
+    PRIMARY KEY (run, item, layer, keep)
+) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {SCHEMA};
+COMMIT;
+"""
+
+
+class ResultsError(Exception):
+    """A results file that cannot be used; the message names it, what is wrong, and what to do."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that decides an answer but for the item: with another one, rows start anew.
+
+    Attributes:
+        model: its name; ``revision`` the digest of its files (``revision_of``).
+        dataset: the benchmark's name.
+        protocol: how the model was asked.
+        settings: what else was chosen: which items of which data, number type, device, longest answer.
+        versions: of the libraries, and the digest of this package's own sources.
+    """
+
+    model: str
+    revision: str
+    dataset: str
+    protocol: str
+    settings: Mapping[str, str | int]
+    versions: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the configuration."""
+        return digest_of(asdict(self))
+
+
+@dataclass(frozen=True)
+class Row:
+    """The answer to one item at one L and k.
+
+    Attributes:
+        item: its id; ``question`` the digest of what was asked and is right, ``image`` that of the picture.
+        layer, keep: truncated after L, with k image tokens kept.
+        answer, ids: the text and its token ids.
+        score: by metric, the numerator and denominator it adds.
+        probability: of the first token of the baseline answer.
+    """
+
+    item: str
+    question: str
+    image: str
+    layer: int
+    keep: int
+    answer: str
+    ids: tuple[int, ...]
+    score: Mapping[str, Part]
+    probability: float
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as it lies in the file; ``finished`` is None where it was killed."""
+
+    number: int
+    model: str
+    revision: str
+    dataset: str
+    protocol: str
+    settings: Mapping[str, str | int]
+    versions: Mapping[str, str]
+    started: str
+    finished: str | None
+
+
+def digest_of(value: object) -> str:
+    """A SHA-256, in hexadecimal, of plain values, tuples, sets, dataclasses and objects of string keys."""
+
+    def plain(value: Any) -> object:
+        return vars(value) if is_dataclass(value) else sorted(value)
+
+    text = json.dumps(value, sort_keys=True, default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def revision_of(checkpoint: Path) -> str:
+    """Digest of a checkpoint directory: names and contents of all its files but hidden ones."""
+    files = sorted(
+        path
+        for path in checkpoint.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(checkpoint).parts)
+    )
+    return digest_of([(path.relative_to(checkpoint).as_posix(), _content(path)) for path in files])
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what can change an answer, and the digest of this package's sources."""
+    package = Path(__file__).resolve().parents[1]
+    sources = [(path.relative_to(package).as_posix(), _content(path)) for path in package.rglob("*.py")]
+    found = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found, "repro": digest_of(sorted(sources))}
+
+
+class Results:
+    """A results file, open.
+
+    Args:
+        new: make it where there is none.
+
+    Raises:
+        ResultsError: the file is missing, of another program or schema, damaged, locked, or cannot be written; so
+            may any method.
+    """
+
+    def __init__(self, path: Path, new: bool = False):
+        self.path = path
+        with self._told():
+            if new:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            # "rw" also where only rows are read: what a killed writer left half done has to be taken back first.
+            self._open = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode={'rwc' if new else 'rw'}",
+                timeout=PATIENCE,
+                uri=True,
+                isolation_level=None,
+            )
+            self._open.execute("PRAGMA synchronous = FULL")
+            self._open.execute("PRAGMA foreign_keys = ON")
+            if new and self._ask("PRAGMA schema_version") == 0:
+                self._open.executescript(_TABLES)
+            found, schema = self._ask("PRAGMA application_id"), self._ask("PRAGMA user_version")
+        if found != APPLICATION:
+            raise ResultsError(
+                f"{path}: is no results file of this suite; expected one that it wrote: name another place"
+            )
+        if schema != SCHEMA:
+            raise ResultsError(
+                f"{path}: has schema {schema}, this version reads and writes {SCHEMA}: use another directory, or "
+                "the version of repro that wrote it"
+            )
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._open.close()
+
+    def begin(self, configuration: Configuration, resume: bool = True) -> Run:
+        """The unfinished run of a configuration, or a new one, as with ``resume=False``."""
+        own = configuration.digest
+        with self._told(), self._transaction():
+            row = self._open.execute(
+                "SELECT max(run) FROM runs WHERE digest = ? AND finished IS NULL", (own,)
+            ).fetchone()
+            if resume and row[0] is not None:
+                return Run(self, row[0])
+            c = configuration
+            written = self._open.execute(
+                "INSERT INTO runs (digest, model, revision, dataset, protocol, settings, versions, started) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(own, c.model, c.revision, c.dataset, c.protocol),
+                    *(json.dumps(c.settings), json.dumps(c.versions), _now()),
+                ),
+            )
+            assert written.lastrowid is not None
+            return Run(self, written.lastrowid)
+
+    def finish(self, runs: Sequence[int]) -> None:
+        """Nothing of these runs is missing: earlier ones of the same configurations are deleted."""
+        with self._told(), self._transaction():
+            for run in runs:
+                self._open.execute("UPDATE runs SET finished = ? WHERE run = ?", (_now(), run))
+                self._open.execute(
+                    "DELETE FROM runs WHERE run < ? AND digest = (SELECT digest FROM runs WHERE run = ?)",
+                    (run, run),
+                )
+
+    def runs(self) -> list[Recorded]:
+        """All runs, in the order they began."""
+        with self._told():
+            found = self._open.execute(
+                "SELECT run, model, revision, dataset, protocol, settings, versions, started, finished "
+                "FROM runs ORDER BY run"
+            ).fetchall()
+        return [
+            Recorded(
+                number,
+                model,
+                revision,
+                dataset,
+                protocol,
+                json.loads(settings),
+                json.loads(made),
+                began,
+                ended,
+            )
+            for number, model, revision, dataset, protocol, settings, made, began, ended in found
+        ]
+
+    def rows(self, run: int) -> Iterator[Row]:
+        """The rows of a run, by item and layer."""
+        with self._told():
+            for item, question, image, layer, keep, answer, ids, score, probability in self._open.execute(
+                "SELECT item, question, image, layer, keep, answer, ids, score, probability FROM answers "
+                "WHERE run = ? ORDER BY item, layer, keep",
+                (run,),
+            ):
+                parts = {name: (part[0], part[1]) for name, part in json.loads(score).items()}
+                known = tuple(json.loads(ids))
+                yield Row(item, question, image, layer, keep, answer, known, parts, probability)
+
+    def _ask(self, question: str) -> int:
+        return self._open.execute(question).fetchone()[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it is written, or nothing."""
+        self._open.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._open.in_transaction:  # a full disk has ended it
+                self._open.execute("ROLLBACK")
+            raise
+        self._open.execute("COMMIT")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors in words that help."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            # The low byte; the others tell cases of it apart.
+            code = getattr(error, "sqlite_errorcode", -1) & 0xFF
+            reason = _REASONS.get(code, "cannot be used")
+            raise ResultsError(f"{self.path}: {reason} ({error})") from error
+
+
+_REASONS = {
+    sqlite3.SQLITE_BUSY: f"another process has held it for {PATIENCE:.0f} s: wait for it, or end it",
+    sqlite3.SQLITE_LOCKED: f"another process has held it for {PATIENCE:.0f} s: wait for it, or end it",
+    sqlite3.SQLITE_FULL: "the disk is full; what was written is kept: make room, and the same command goes on",
+    sqlite3.SQLITE_IOERR: "the disk fails; what was written is kept, and the same command goes on",
+    sqlite3.SQLITE_READONLY: "may not be written: choose another directory, or change its permissions",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: expected a file in a directory that may be written",
+    sqlite3.SQLITE_NOTADB: "is no SQLite file: name another place, or move it away",
+    sqlite3.SQLITE_CORRUPT: "is damaged: move it away; what it holds may be saved by sqlite3's .recover",
+}
+
+
+class Run:
+    """A run under way: what it knows, and where its rows go."""
+
+    def __init__(self, results: Results, number: int):
+        self.results, self.number = results, number
+
+    def known(self, asked: Mapping[str, tuple[str, str]], layers: int) -> dict[str, list[Row]]:
+        """Rows of items that have one at each of L = 0...layers - 1 and were asked the same.
+
+        Args:
+            asked: by item id, the digests of question and picture now.
+        """
+        found: dict[str, list[Row]] = {}
+        for row in self.results.rows(self.number):
+            if row.keep == 0 and asked.get(row.item) == (row.question, row.image):
+                found.setdefault(row.item, []).append(row)
+        whole = list(range(layers))
+        return {item: rows for item, rows in found.items() if [row.layer for row in rows] == whole}
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows, all of them or none; one of the same item, L and k is replaced."""
+        with self.results._told(), self.results._transaction():
+            self.results._open.executemany(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        *(self.number, row.item, row.question, row.image, row.layer, row.keep, row.answer),
+                        *(json.dumps(row.ids), digest_of(row.ids), json.dumps(row.score), row.probability),
+                    )
+                    for row in rows
+                ],
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,122 @@
+"""What the tests of a session found, in whatever worker, shown when it ends: plugins of pytest."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from repro.audit import claims
+from repro.benchmarks import BENCHMARKS
+from repro.evaluation.results import NAME as RESULTS
+from repro.evaluation.results import Results
+from repro.models.card import REGISTRY
+from repro.report import replay
+from repro.report.audit import broken_line, build_audit, entries, ledger_lines, write_audit
+from repro.report.build import build, model_of, table_lines
+from repro.report.page import write_report
+from repro.report.pages import ReportError
+from repro.report.sections import Measured, load
+from repro.report.tables import PAIRED
+from repro.report.text import columns
+
+
+class Summary:
+    """Table 1 and the report of what the tests measured; runs of a session that came to its end are finished."""
+
+    def __init__(self) -> None:
+        self.measured: set[Path] = set()
+        self.runs: set[int] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
+        self.runs |= {int(str(value)) for name, value in report.user_properties if name == "run"}
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A session that was broken off leaves its runs open, for the next to go on."""
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if self.runs and ended and not session.shouldstop and not session.shouldfail:
+            Results(session.config.getoption("--report") / RESULTS).finish(sorted(self.runs))
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        if not self.measured:
+            return
+        parts = sorted(map(load, self.measured), key=_table_order)
+        terminalreporter.section("Table 1")
+        for line in table_lines(parts):
+            terminalreporter.write_line(line)
+        _write(partial(write_report, build(parts, _command(config))), terminalreporter, config)
+
+
+class Replays:
+    """The rows of replayed answers."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.notes: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == "replayed" and report.when == "call":
+                rows, notes = json.loads(str(value))
+                self.rows += rows
+                self.notes += notes
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.rows:
+            return
+        terminalreporter.section("Table 1, recorded answers")
+        header = (replay.HEADER + PAIRED)[: max(map(len, self.rows))]
+        for line in [*columns([header, *self.rows]), *self.notes]:
+            terminalreporter.write_line(line)
+
+
+class Ledger:
+    """What became of the paper's claims, in the terminal and as a page."""
+
+    def __init__(self) -> None:
+        self.handed: list[dict[str, str]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told = {name: str(value) for name, value in report.user_properties}
+        if report.when == "call" and "claim" in told:
+            self.handed.append(told)
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        if not self.handed:
+            return
+        ledger = entries(claims.CLAIMS, self.handed)
+        terminalreporter.section("Audit of the paper's claims")
+        for line in ledger_lines(ledger):
+            terminalreporter.write_line(line)
+        if broken := broken_line(ledger):
+            terminalreporter.write_line(broken, red=True)
+        _write(partial(write_audit, build_audit(ledger, _command(config))), terminalreporter, config)
+
+
+def _command(config: pytest.Config) -> str:
+    return shlex.join(["pytest", *map(str, config.invocation_params.args)])
+
+
+def _write(
+    write: Callable[[Path], Path], terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    try:
+        page = write(config.getoption("--report"))
+    except ReportError as error:
+        terminalreporter.write_line(f"the report is not written: {error}", red=True)
+        return
+    terminalreporter.write_line(f"report: {page}")
+
+
+def _table_order(part: Measured) -> tuple[int, int]:
+    titles = [benchmark.title for benchmark in BENCHMARKS.values()]
+    return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)

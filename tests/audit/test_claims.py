@@ -1,0 +1,148 @@
+"""Has every claim of the paper an entry, and would its verdict turn if the facts were otherwise?"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from repro.audit import paper, structure
+from repro.audit.claims import CLAIMS, cam, cliffs, setup, shares, table1, tokens
+from repro.audit.paper import TABLE_1
+from repro.audit.released import Chair, Span
+
+pytestmark = pytest.mark.audit
+
+BY_ID = {claim.id: claim for claim in CLAIMS}
+#: Where the paper contradicts itself or leaves something out, and the entries on it.
+INCONSISTENCIES = {
+    1: ("POPE's cliff layer is 24 and 22", {"cliff-pope"}),
+    2: ("below 2 %, weights up to 0.2, drop until layer 5 and rise at 32", {"share-range"}),
+    3: ("the cliff layer has no definition", {"cliff-definition", "no-impact"}),
+    4: ("576 tokens in all models", {"truncated-576"}),
+    5: ("ids 35-611", {"image-ids"}),
+    6: ("CHAIR_i for one model, CHAIR_s for the others", {"chair-label"}),
+    7: ("six models, of which five in Table 1 and three in Figure 5", {"models-verified"}),
+    8: ("three types of projectors, four names", {"projector-types"}),
+    9: ("different values of K: 0", {"k-values"}),
+    10: ("the model replicated is called model", {"model-replicated"}),
+    11: ("47.5 % of something; layer = 1", {"without-image", "layer-1"}),
+    12: ("enhances or equals; diverges, disperses", {"improvement", "equal-or-better", "flow-converges"}),
+    13: (
+        "symbols and indices of Eqs. 2, 4, 8, 10",
+        {"equations-1-3", "equation-4", "equation-8", "equation-10"},
+    ),
+}
+#: What the paper claims that can be tested, and the entries on it.
+TESTABLE = {
+    1: ("image share below 2 %", {"share-below-2"}),
+    2: ("shape of Figure 2", {"share-shape"}),
+    3: ("order of the shares", {"share-ordering"}),
+    4: ("shares sum to 1", {"equation-7"}),
+    5: ("576 and 256 tokens, and where", {"image-tokens", "released-span-llava", "released-span-qwen"}),
+    6: ("cliff layers", {"cliff-layers"}),
+    7: ("their order", {"cliff-order", "complexity"}),
+    8: ("layer 32 looks back", {"retrospective", "cam-last-layer"}),
+    9: ("Table 1", {"table-1", "pope-intern-vl", "pope-others", "baselines"}),
+    10: ("at the cliff as good or better", {"equal-or-better", "improvement", "selection"}),
+    11: ("47.5 % without an image", {"without-image"}),
+    12: ("maps are clearest behind the post-attention norm", {"cam-module"}),
+    13: ("independent of the projector", {"projector-independence"}),
+    14: ("greedy search, an A100, 21,208 questions", {"greedy", "gpu", "scienceqa-questions"}),
+}
+#: Entries beyond those: granularity, the released demo, and what heat maps and truncation are good for.
+FURTHER = {
+    *(f"granularity-{name}" for name in ("pope", "scienceqa", "textvqa", "chair")),
+    *("cam-rows", "cam-steps", "cam-reveals", "cam-contribution", "cost"),
+}
+
+
+def test_every_inconsistency_and_every_claim_has_an_entry():
+    assert list(INCONSISTENCIES) == list(range(1, 14)) and list(TESTABLE) == list(range(1, 15))
+    topics = [entries for _, entries in (*INCONSISTENCIES.values(), *TESTABLE.values())]
+    assert all(topics) and set().union(FURTHER, *topics) == set(BY_ID)
+
+
+def table(**changes: tuple[float, float]) -> tuple[paper.Cell, ...]:
+    """Table 1 with other figures in the rows of these models and labels, as ``model__benchmark__label``."""
+    return tuple(
+        dataclasses.replace(cell, baseline=changed[0], at_cliff=changed[1])
+        if (changed := changes.get(f"{cell.model} {cell.benchmark} {cell.label}"))
+        else cell
+        for cell in TABLE_1
+    )
+
+
+INTERN_VL = "intern-vl pope Acc ↑"
+#: What would have to be otherwise, and the verdict it would turn.
+OTHERWISE = [
+    ("pope-intern-vl", paper, "TABLE_1", table(**{INTERN_VL: (86.40, 87.30)}), "holds"),
+    ("pope-others", paper, "TABLE_1", table(**{"shikra pope Acc ↑": (94.01, 94.58)}), "contradicted"),
+    # 93.07 % are no whole number of 8910 questions.
+    ("granularity-pope", paper, "TABLE_1", table(**{INTERN_VL: (93.07, 94.58)}), "contradicted"),
+    ("granularity-chair", table1, "CAPTIONS", 1000, "holds"),
+    ("chair-label", table1, "REPLAYED", {"shikra": Chair(12.4, 4.0)}, "holds"),
+    (
+        "granularity-scienceqa",
+        paper,
+        "TABLE_1",
+        table(**{"intern-vl scienceqa Acc ↑": (66.20, 66.88)}),
+        "holds",
+    ),
+    (
+        "equal-or-better",
+        paper,
+        "TABLE_1",
+        table(**{"shikra chair CHAIR_s ↓": (12.50, 12.51)}),
+        "contradicted",
+    ),
+    ("improvement", paper, "TABLE_1", table(**{"shikra scienceqa Acc ↑": (5.00, 95.00)}), "holds"),
+    ("cliff-pope", cliffs, "CLIFF_LAYERS", (paper.StatedLayer("llava-1.5", "pope", (22,), ""),), "holds"),
+    ("no-impact", cliffs, "CLIFF_LAYERS", (paper.StatedLayer("llava-1.5", "pope", (9,), ""),), "holds"),
+    (
+        "without-image",
+        cliffs,
+        "WITHOUT_IMAGE",
+        paper.WithoutImage(47.5, 1, "llava-1.5", "pope"),
+        "not measured here",
+    ),
+    ("share-range", shares, "WEIGHTS", (0.0, 2.0), "holds"),
+    ("equation-8", shares, "EQUATION_8", (("i",), ("i", "j"), "j"), "holds"),
+    ("equation-10", shares, "IMAGE_TOKENS", {"llava-1.5": -1}, "holds"),
+    ("equations-1-3", cam, "DEFINED", cam.SYMBOLS, "holds"),
+    ("equation-4", cam, "NOISE_POWER", {"Eq. 4": 1.0, "the text under it": 1.0}, "holds"),
+    ("cam-last-layer", structure, "reached", lambda *rows: structure.Reached([576] * 10, 0), "holds"),
+    ("cam-last-layer", structure, "heat", lambda: np.ones((10, 6, 6)), "holds"),
+    ("equation-7", structure, "answer_sums", lambda: np.ones((10, 5)), "holds"),
+    ("cam-rows", cam, "CAM_PROMPTS", {"a prompt": 34 + 576}, "holds"),
+    ("image-tokens", tokens, "IMAGE_TOKENS", {"llava-1.5": 575, "qwen-vl": 256}, "contradicted"),
+    ("truncated-576", tokens, "FIGURE_5_MODELS", ("llava-1.5", "intern-vl"), "holds"),
+    ("image-ids", tokens, "IMAGE_IDS", (35, 610), "holds"),
+    ("released-span-llava", tokens, "MASKED", {"llava-1.5": Span(35, 576)}, "holds"),
+    ("released-span-qwen", tokens, "MASKED", {"qwen-vl": Span(6, 256)}, "holds"),
+    ("layer-1", tokens, "WITHOUT_IMAGE", paper.WithoutImage(47.5, 0, None, None), "holds"),
+    ("k-values", tokens, "K_VALUES", (0, 64), "holds"),
+    ("models-verified", setup, "VERIFIED_MODELS", ("llava-1.5", "shikra"), "holds"),
+    ("projector-types", setup, "PROJECTORS", {"instructblip": "Q-former"}, "holds"),
+    ("model-replicated", setup, "REPLICATED", "LLaVA-1.5-7B", "holds"),
+    ("greedy", setup, "OPERA_DECODING", False, "holds"),
+    ("scienceqa-questions", setup, "SCIENCEQA_QUESTIONS", 21_207, "contradicted"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "data", "value", "verdict"), OTHERWISE, ids=[o[0] for o in OTHERWISE]
+)
+def test_other_facts_would_turn_the_verdict(name, module, data, value, verdict, monkeypatch):
+    monkeypatch.setattr(module, data, value)
+    assert BY_ID[name].check().verdict == verdict != BY_ID[name].verdict
+
+
+def test_a_demo_that_follows_the_equations_would_turn_the_verdict(monkeypatch):
+    for data, value in (("CAM_RELU_GRADIENTS", False), ("CAM_THRESHOLD", None)):
+        assert BY_ID["cam-steps"].check().verdict == "contradicted"
+        monkeypatch.setattr(cam, data, value)
+    assert BY_ID["cam-steps"].check().verdict == "contradicted"
+    monkeypatch.setattr(cam, "CAM_SAMPLES", 50)
+    assert BY_ID["cam-steps"].check().verdict == "holds"

@@ -1,0 +1,114 @@
+"""Do the tokens of each family lie where its pictures were cut, and is what it has of its own kept to?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from repro.attention import attention_shares
+from repro.cam import llava_cam
+from repro.sweep import sweep
+from repro.truncation import truncated
+
+pytestmark = pytest.mark.conformance
+
+QUESTION = "What is it?"
+SIZES = [(40, 20), (20, 40), (32, 32), (64, 64), (16, 16), (100, 20), (20, 100), (31, 17), (90, 60), (70, 10)]
+
+
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"], indirect=True)
+@pytest.mark.parametrize("size", SIZES)
+def test_tokens_of_any_resolution_lie_where_they_were_cut(family, picture, size):
+    """Each token's cell of the base grid is the one in which its part of the picture has its centre."""
+    prompt = family.prompt(picture(*size), QUESTION)
+    rows, columns = prompt.grid
+    base, tiles = prompt.cells[: rows * columns], prompt.cells[rows * columns :]
+    assert base.tolist() == list(range(rows * columns))
+    width = int(np.flatnonzero(tiles == -1)[0]) + 1
+    finer = tiles.reshape(-1, width)
+    assert (finer[:, -1] == -1).all() and (finer[:, :-1] >= 0).all()
+    for line, cells in enumerate(finer[:, :-1]):
+        assert set(cells // columns) == {int((line + 0.5) / len(finer) * rows)}
+    for column, cells in enumerate(finer[:, :-1].T):
+        assert set(cells % columns) == {int((column + 0.5) / (width - 1) * columns)}
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles"),
+    [((40, 20), (1, 2)), ((20, 40), (2, 1)), ((64, 64), (2, 2)), ((100, 20), (1, 5)), ((96, 64), (2, 3))],
+)
+def test_tokens_of_tiles_lie_where_they_were_cut(internvl3, picture, size, tiles):
+    """Rows and columns of tiles as InternVL cuts such pictures; the whole picture comes last."""
+    prompt = internvl3.prompt(picture(*size), QUESTION)
+    assert prompt.grid == (4, 4)
+    expected = []
+    for tile_row in range(tiles[0]):
+        for tile_column in range(tiles[1]):
+            rows = (tile_row + (np.arange(4) + 0.5) / 4) * 4 // tiles[0]
+            columns = (tile_column + (np.arange(4) + 0.5) / 4) * 4 // tiles[1]
+            expected += (rows[:, None] * 4 + columns).astype(int).flatten().tolist()
+    assert prompt.cells.tolist() == expected + list(range(16))
+
+
+def test_one_tile_is_the_whole_picture(internvl3, picture):
+    assert internvl3.prompt(picture(16, 16), QUESTION).cells.tolist() == list(range(16))
+
+
+@pytest.mark.parametrize(("size", "grid"), [((40, 24), (3, 5)), ((16, 32), (4, 2))])
+def test_positions_of_qwen2_5_vl_are_time_row_and_column(qwen2_5_vl, picture, size, grid):
+    """An image token's are where the image begins plus its row and column; text goes on from the largest."""
+    prompt = qwen2_5_vl.prompt(picture(*size), QUESTION)
+    assert prompt.grid == grid and prompt.image.size == (grid[1] * 8, grid[0] * 8)
+    time, row, column = qwen2_5_vl.positions(prompt, 2)[:, 0].tolist()
+    start, end = prompt.segments.image[0], prompt.segments.image[-1] + 1
+    assert time[:start] == row[:start] == column[:start] == list(range(start))
+    assert time[start:end] == [start] * (end - start)
+    assert row[start:end] == [start + i // grid[1] for i in range(end - start)]
+    assert column[start:end] == [start + i % grid[1] for i in range(end - start)]
+    after = list(range(start + max(grid), start + max(grid) + len(time) - end))
+    assert time[end:] == row[end:] == column[end:] == after
+
+
+def test_instruments_run_at_the_positions_of_qwen2_5_vl(qwen2_5_vl, picture):
+    placed = []
+    prompt = qwen2_5_vl.prompt(picture(40, 24), QUESTION)
+    handle = qwen2_5_vl.decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: placed.append(kwargs.get("position_ids")), with_kwargs=True
+    )
+    attention_shares(qwen2_5_vl, prompt, [7, 8])
+    llava_cam(qwen2_5_vl, prompt, [7, 8])
+    handle.remove()
+    assert torch.equal(placed[0], qwen2_5_vl.positions(prompt, 2))
+    assert torch.equal(placed[1], qwen2_5_vl.positions(prompt, 1))
+
+
+def test_pictures_of_one_number_of_tokens_and_other_shapes_are_swept_together(qwen2_5_vl, picture, close):
+    prompts = [qwen2_5_vl.prompt(picture(*size), QUESTION) for size in ((16, 24), (24, 16))]
+    assert prompts[0].grid == (3, 2) and prompts[1].grid == (2, 3)
+    for prompt, one in zip(prompts, sweep(qwen2_5_vl, prompts, 3), strict=True):
+        for after in range(qwen2_5_vl.n_layers + 1):
+            with truncated(qwen2_5_vl, after):
+                close(one.logits[after], qwen2_5_vl.logits(prompt)[-1].numpy())
+                assert one.answers[after] == qwen2_5_vl.answer(prompt, 3)
+
+
+def test_a_token_of_the_q_former_in_a_question_is_refused(instructblip, picture):
+    with pytest.raises(ValueError, match=r"the question holds '\[SEP\]'"):
+        instructblip.prompt(picture(16, 16), "Is [SEP] it?")
+
+
+def test_of_a_long_question_the_q_former_reads_the_end_and_the_decoder_all(instructblip, picture):
+    question = "".join(f"{i} " for i in range(100))
+    prompt = instructblip.prompt(picture(16, 16), question)
+    read = instructblip.processor.qformer_tokenizer(question).input_ids
+    assert prompt.image_inputs["qformer_input_ids"].tolist() == [[read[0], *read[-127:]]]
+    assert prompt.input_ids.shape[1] == 6 + len(instructblip.tokenizer(question).input_ids)
+    assert instructblip.logits(prompt).isfinite().all()
+
+
+def test_the_image_of_instructblip_stands_before_everything(instructblip, picture):
+    prompt = instructblip.prompt(picture(16, 16), "What?")
+    assert len(prompt.segments.system) == 0
+    assert prompt.segments.image.tolist() == list(range(6))
+    assert not prompt.spatial

@@ -1,0 +1,61 @@
+"""The option ``--answers`` scores recorded answers instead of running a model."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.conformance
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def run(pytester):
+    """Run the suite's own Table 1 in this process, in an empty directory."""
+
+    def run(*arguments):
+        fixed = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider", "-m", "table1"]
+        return pytester.runpytest_inprocess(*map(str, [*fixed, *arguments, ROOT / "tests" / "table1"]))
+
+    return run
+
+
+def test_the_option_scores_every_file_of_a_directory_and_runs_no_model(run, made):
+    done = run("--answers", made / "llava-1.5-13b", "--data", made)
+    done.stdout.fnmatch_lines(
+        ["*Table 1, recorded answers*", "*pope_answers.jsonl*POPE 120*", "*ScienceQA 30*"]
+    )
+    assert done.parseoutcomes()["passed"] == 2 and "failed" not in done.parseoutcomes()
+    done = run("--answers", made / "llava-1.5-13b", "--data", made, "--protocol", "opera")
+    done.stdout.fnmatch_lines(["*opera does not define scienceqa*", "*pope_answers.jsonl*POPE 120*opera*"])
+    assert done.parseoutcomes()["passed"] == done.parseoutcomes()["failed"] == 1
+
+
+def test_the_option_fails_and_says_why_unless_missing_ids_are_allowed(run, made, change):
+    path = made / "llava-1.5-13b" / "pope_answers.jsonl"
+    change(path, lambda values: values[1:])
+    done = run("--answers", path, "--data", made)
+    assert done.parseoutcomes()["failed"] == 1 and "1 questions without an answer" in done.stdout.str()
+    done = run("--answers", path, "--data", made, "--allow-missing")
+    assert done.parseoutcomes()["passed"] == 1 and "left out 1 questions" in done.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--answers", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--answers", "."], "*.jsonl"),
+        (["--allow-missing"], "--answers"),
+        (["--answers", __file__, "--model", "llava-1.5"], "--model"),
+        (["--answers", __file__, "--limit", "8"], "--limit"),
+        (["--answers", __file__, "--snapshot-update"], "--snapshot-update"),
+    ],
+)
+def test_what_cannot_be_replayed_is_a_usage_error(run, arguments, said):
+    done = run(*arguments)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in "\n".join([*done.outlines, *done.errlines])
+
+
+def test_without_the_option_nothing_is_replayed(run):
+    assert "test_replay" not in run("--collect-only", "-q").stdout.str()

@@ -1,0 +1,283 @@
+"""The audit as a reviewer meets it: in the terminal, on its page, and in a report for machines."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from repro.audit.ledger import Claim, Finding
+from repro.report.audit import (
+    SOURCES,
+    Audit,
+    broken_line,
+    build_audit,
+    counted,
+    entries,
+    ledger_lines,
+    write_audit,
+)
+from repro.report.data import Report
+from repro.report.page import write_report
+
+pytestmark = pytest.mark.invariant
+
+ROOT = SOURCES.parents[1]
+
+
+def made_claim(name: str, verdict: str = "holds", **changes) -> Claim:
+    given = {"where": "Section 1", "statement": "The sky is blue.", "quantity": "its colour against blue"}
+    return Claim(id=name, verdict=verdict, check=lambda: Finding(verdict, "It is.", {}), **(given | changes))
+
+
+#: What becomes of a claim: held, changed, broken off, not asked; on miniatures: held, changed.
+CLAIMS = (
+    made_claim("kept"),
+    made_claim("turned", "undefined"),
+    made_claim("stopped", "contradicted"),
+    made_claim("left-out", "not measured here"),
+    made_claim("shown", outcome="mixed", figure="figure-5"),
+    made_claim("not-shown", outcome="as claimed"),
+)
+HANDED = (
+    {"claim": "kept", "recorded verdict": "holds", "verdict": "holds", "evidence": "blue, 470 nm"},
+    {"claim": "turned", "recorded verdict": "undefined", "verdict": "contradicted", "evidence": "now green"},
+    {"claim": "stopped", "recorded verdict": "contradicted"},
+    {"claim": "shown", "recorded verdict": "holds", "verdict": "holds", "evidence": "blue still"},
+    {"claim": "shown", "recorded outcome": "mixed", "outcome": "mixed", "evidence": "3 of 6 skies"},
+    {"claim": "not-shown", "recorded verdict": "holds", "verdict": "holds", "evidence": "blue yet"},
+    {"claim": "not-shown", "recorded outcome": "as claimed", "outcome": "mixed", "evidence": "5 of 6 skies"},
+)
+
+
+@pytest.fixture(scope="module")
+def audit() -> Audit:
+    return build_audit(entries(CLAIMS, HANDED), "pytest -m audit")
+
+
+@pytest.fixture(scope="module")
+def written(audit, tmp_path_factory) -> Path:
+    return write_audit(audit, tmp_path_factory.mktemp("report"))
+
+
+def rows_of(page: str) -> dict[str, str]:
+    """Each claim's row of the ledger, tags left out."""
+    rows = re.findall(r'<tr role="row" id="claim-(.*?)">(.*?)</tr>', page, re.DOTALL)
+    return {name: " ".join(re.sub(r"<[^>]*>", " ", row).split()) for name, row in rows}
+
+
+# Terminal
+
+
+def test_terminal_says_what_became_of_each_claim():
+    ledger = entries(CLAIMS, HANDED)
+    header, *lines, blank, counts = ledger_lines(ledger)
+    assert header.split() == ["claim", "where", "verdict", "recomputed", "on", "miniatures", "recomputed"]
+    assert [re.split(r"\s{2,}", line) for line in lines] == [
+        ["kept", "Section 1", "holds", "yes"],
+        ["turned", "Section 1", "undefined", "recorded undefined, evidence supports contradicted"],
+        ["stopped", "Section 1", "contradicted", "failed: no evidence"],
+        ["left-out", "Section 1", "not measured here", "not in this run"],
+        ["shown", "Section 1", "holds", "yes", "mixed", "yes"],
+        ["not-shown", "Section 1", "holds", "yes", "as claimed",
+         "recorded as claimed, evidence supports mixed"],
+    ]  # fmt: skip
+    assert {line.index("Section 1") for line in lines} == {header.index("where")}
+    assert counts == "6 claims: 3 holds, 1 contradicted, 1 undefined, 1 not measured here" == counted(ledger)
+    assert broken_line(ledger) == "Not supported by evidence any more: turned, stopped, not-shown"
+
+
+def test_nothing_is_called_broken_where_all_is_supported():
+    assert broken_line(entries(CLAIMS[:1], HANDED[:1])) == ""
+
+
+def test_terminal_shows_what_is_invisible(sample):
+    ledger = entries([made_claim(sample.hostile, where=sample.hostile)], [])
+    for line in ledger_lines(ledger):
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u202e\u2066\u200b\u2028\ud800]", line)
+
+
+# Page
+
+
+def test_page_shows_claims_with_verdict_evidence_and_what_became_of_them(written):
+    rows = rows_of(written.read_text(encoding="utf-8"))
+    start = "Section 1 {} The sky is blue. Compared: its colour against blue Evidence {}"
+    beside = "On miniatures: not about the paper's models"
+    for name, verdict, evidence, shown in (
+        ("kept", "holds", "blue, 470 nm", "–"),
+        ("turned", "undefined recorded undefined, evidence supports contradicted", "now green", "–"),
+        ("stopped", "contradicted failed: no evidence", "–", "–"),
+        ("left-out", "not measured here not in this run", "–", "–"),
+        ("shown", "holds", "blue still", "mixed 3 of 6 skies"),
+        ("not-shown", "holds", "blue yet",
+         "as claimed recorded as claimed, evidence supports mixed 5 of 6 skies"),
+    ):  # fmt: skip
+        figure = " figure" if name == "shown" else ""
+        where = start.format(verdict, evidence)
+        assert rows[name] == f"{name} {where.replace('1', '1' + figure, 1)} {beside} {shown}"
+    assert list(rows) == [claim.id for claim in CLAIMS]
+
+
+def test_page_names_first_what_is_no_longer_supported(audit, written, tmp_path, sample):
+    text = sample.read(written).text
+    assert text.index("6 claims: 3 holds") < text.index("any more: turned, stopped, not-shown")
+    assert text.index("any more: turned, stopped, not-shown") < text.index("Ledger Claim")
+    kept = replace(audit, entries=entries(CLAIMS[:1], HANDED[:1]))
+    assert "any more" not in sample.read(write_audit(kept, tmp_path)).text
+
+
+def test_page_marks_the_impossible_cells_and_weaker_those_of_another_size(written):
+    page = written.read_text(encoding="utf-8")
+    marked = re.findall(r'<td class="number (\w+)">([\d.]+)\n<small>(.*?)</small>', page)
+    assert [figure for kind, figure, words in marked if (kind, words) == ("impossible", "✗ impossible")] == [
+        "94.01", "94.58", "86.31", "87.21",
+    ]  # fmt: skip
+    weaker = {(figure, words) for kind, figure, words in marked if kind == "granularity"}
+    assert weaker == {
+        *((figure, "△ not of 2017") for figure in ("67.12", "60.50", "45.80", "66.20", "66.85")),
+        *((figure, "△ not of 500") for figure in ("24.50", "12.50", "12.90")),
+    }
+    assert "Accuracy 94.01 leaves F1 93.63 to 94.35" in page
+    assert page.count('<td class="number">') == 25 + 50 - len(marked)
+
+
+def test_page_can_be_cited(audit, written, sample):
+    text = sample.read(written).text
+    command = "find repro/audit -name '*.py' | LC_ALL=C sort | xargs cat | sha256sum"
+    assert command in text
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    digest = done.stdout.split()[0]
+    versions = audit.environment
+    assert (
+        f"repro {versions['repro']} with transformers {versions['transformers']} and torch {versions['torch']}, "
+        f"{audit.created[:10]}. Ledger sha256:{digest}"
+    ) in text
+    done = subprocess.run(["sha256sum", SOURCES / "paper.py"], capture_output=True, text=True, check=True)
+    assert f"sha256 of repro/audit/paper.py {done.stdout.split()[0]}" in text
+    assert "2406.06579" in text
+
+
+def test_page_needs_nothing_but_itself(written, sample):
+    page = sample.read(written)
+    page.check_alone()
+    anchors = {value for _, name, value in page.attributes if name == "id"}
+    links = {value[1:] for _, name, value in page.attributes if name == "href" and value.startswith("#")}
+    assert links == anchors
+
+
+def test_hostile_text_never_becomes_markup(audit, tmp_path, sample):
+    def told(words: str):
+        claim = made_claim(words, where=words, statement=words, quantity=words, outcome="mixed", figure=words)
+        handed = [
+            {"claim": words, f"recorded {kind}": words, kind: found, "evidence": words}
+            for kind, found in (("verdict", words), ("outcome", words + words))
+        ]
+        hostile = replace(
+            audit, entries=entries([claim], handed), command=words, created=words, title=words,
+            environment=audit.environment | {words: words, "torch": words},
+        )  # fmt: skip
+        return sample.read(write_audit(hostile, tmp_path))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told(sample.hostile).check_markup_of(told("harmless"))
+
+
+# Links between the pages
+
+
+def links(path: Path) -> dict[str, bool]:
+    """Links to another page, and whether they are shown."""
+    found = re.findall(r'<a href="((?:index|audit)\.html[^"]*)"( hidden)?>', path.read_text(encoding="utf-8"))
+    return {target: not hidden for target, hidden in found}
+
+
+@pytest.mark.parametrize("first", ["index.html", "audit.html"])
+def test_pages_link_each_other_whichever_was_written_first(audit, tmp_path, sample, first):
+    write = {
+        "index.html": lambda: write_report(Report("t", "c", "n", curves=[sample.curve()]), tmp_path),
+        "audit.html": lambda: write_audit(audit, tmp_path),
+    }
+    hidden = links(write.pop(first)())
+    assert hidden and not any(hidden.values())
+    [second] = write.values()
+    second()
+    assert links(tmp_path / "index.html") == {"audit.html": True}
+    assert links(tmp_path / "audit.html") == {"index.html": True, "index.html#figure-5": True}
+
+
+def test_a_figure_that_is_not_there_is_not_linked(audit, tmp_path, sample):
+    write_report(Report("t", "c", "n", curves=[sample.curve()]), tmp_path)
+    page = write_audit(audit, tmp_path)
+    write_report(Report("t", "c", "n"), tmp_path)
+    assert links(page) == {"index.html": True, "index.html#figure-5": False}
+
+
+# The suite's own tests of the ledger, on claims made up for them
+
+MADE_UP = """
+from repro.audit import claims
+from repro.audit.ledger import Claim, Finding, Shown
+
+def found(verdict):
+    return lambda: Finding(verdict, f"evidence of {verdict}, <b> & \\x1b[31m", {})
+
+def broken():
+    raise ValueError("no file")
+
+def shown(load):
+    assert load("llava-1.5") is load("llava-1.5")
+    return Shown("mixed", f"on {load('llava-1.5').card.name}", {})
+
+texts = {"where": "Section 1", "statement": "The sky is blue.", "quantity": "its colour"}
+claims.CLAIMS = (
+    Claim("kept", verdict="holds", check=found("holds"), outcome="mixed", experiment=shown, **texts),
+    Claim("turned", verdict="undefined", check=found("contradicted"), outcome="as claimed", experiment=shown,
+          **texts),
+    Claim("stopped", verdict="holds", check=broken, **texts),
+)
+"""
+
+
+def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
+    """In processes of their own, as claims are imported once in each."""
+    pytester.makepyfile(made_up=MADE_UP)
+    suite = ROOT / "tests" / "audit" / "test_ledger.py"
+    command = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "made_up", "-p", "no:cacheprovider"]
+    command += ["-W", "error::pytest.PytestWarning"]
+    command += ["-n", "1", "--report", "seen", "--junitxml", "results.xml", "-m", "audit", suite]
+    result = pytester.runpytest_subprocess(*command)
+    result.assert_outcomes(passed=3, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "claim*where*verdict*recomputed*on miniatures*recomputed",
+            "kept *holds *yes *mixed *yes",
+            "turned *undefined *recorded undefined, evidence supports contradicted "
+            "*as claimed *recorded as claimed, evidence supports mixed",
+            "stopped *holds *failed: no evidence",
+            "3 claims: 2 holds, 0 contradicted, 1 undefined, 0 not measured here",
+            "Not supported by evidence any more: turned, stopped",
+            f"report: seen{os.sep}audit.html",
+        ]
+    )
+    rows = rows_of((pytester.path / "seen" / "audit.html").read_text(encoding="utf-8"))
+    assert "evidence of holds, &lt;b&gt; &amp; ␛[31m" in rows["kept"] and "on llava-1.5" in rows["kept"]
+
+    cases = ElementTree.parse(pytester.path / "results.xml").iter("testcase")
+    told = [{p.get("name"): p.get("value") for p in case.iter("property")} for case in cases]
+    common = {"claim": "turned", "statement": "The sky is blue."}
+    verdict = {"recorded verdict": "undefined", "verdict": "contradicted"}
+    outcome = {"recorded outcome": "as claimed", "outcome": "mixed", "evidence": "on llava-1.5"}
+    assert {**common, **outcome} in told
+    [xml] = [one for one in told if one.get("claim") == "turned" and "verdict" in one]
+    assert xml.pop("evidence").startswith("evidence of contradicted, <b> & ")
+    assert xml == {**common, **verdict}
+    assert {"claim": "stopped", "statement": "The sky is blue.", "recorded verdict": "holds"} in told
+    assert not (pytester.path / "seen" / "index.html").exists()
