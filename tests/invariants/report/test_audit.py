@@ -234,7 +234,7 @@ def broken():
 
 def shown(load):
     assert load("llava-1.5") is load("llava-1.5")
-    return Shown("mixed", f"on {load('llava-1.5').card.name}", {})
+    return Shown("mixed", f"on the miniature of {load('llava-1.5').card.name}", {})
 
 texts = {"where": "Section 1", "statement": "The sky is blue.", "quantity": "its colour"}
 claims.CLAIMS = (
@@ -284,12 +284,19 @@ def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
         ]
     )
     rows = rows_of((pytester.path / "seen" / "audit.html").read_text(encoding="utf-8"))
-    assert "evidence of holds, &lt;b&gt; &amp; ␛[31m" in rows["kept"] and "on llava-1.5" in rows["kept"]
+    assert (
+        "evidence of holds, &lt;b&gt; &amp; ␛[31m" in rows["kept"]
+        and "on the miniature of llava-1.5" in rows["kept"]
+    )
 
     told = properties(pytester.path / "results.xml")
     common = {"claim": "turned", "statement": "The sky is blue."}
     verdict = {"recorded verdict": "undefined", "verdict": "contradicted"}
-    outcome = {"recorded outcome": "as claimed", "outcome": "mixed", "evidence": "on llava-1.5"}
+    outcome = {
+        "recorded outcome": "as claimed",
+        "outcome": "mixed",
+        "evidence": "on the miniature of llava-1.5",
+    }
     assert {**common, **outcome} in told
     [xml] = [one for one in told if one.get("claim") == "turned" and "verdict" in one]
     assert xml.pop("evidence").startswith("evidence of contradicted, <b> & ")
