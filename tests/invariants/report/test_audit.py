@@ -119,9 +119,8 @@ def test_page_shows_claims_with_verdict_evidence_and_what_became_of_them(written
         ("not-shown", "holds", "blue yet",
          "as claimed recorded as claimed, evidence supports mixed 5 of 6 skies"),
     ):  # fmt: skip
-        figure = " figure" if name == "shown" else ""
-        where = start.format(verdict, evidence)
-        assert rows[name] == f"{name} {where.replace('1', '1' + figure, 1)} {beside} {shown}"
+        figure = " Figure of what was measured here" if name == "shown" else ""
+        assert rows[name] == f"{name} {start.format(verdict, evidence)} {beside} {shown}{figure}"
     assert list(rows) == [claim.id for claim in CLAIMS]
 
 
