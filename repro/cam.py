@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,19 +12,31 @@ from torch import Tensor
 
 from repro.models.lvlm import Lvlm, Prompt
 
+#: Whose output of a decoder layer is differentiated at, by the layer's own name of it; "" is the layer. The paper
+#: takes the norm behind the attention (Sec. A.1); the others are deviations, there to compare with (Fig. 7).
+MODULES = {
+    "post_attention_norm": "post_attention_layernorm",
+    "input_norm": "input_layernorm",
+    "attention": "self_attn",
+    "mlp": "mlp",
+    "layer": "",
+}
+Module = Literal["post_attention_norm", "input_norm", "attention", "mlp", "layer"]
+
 
 @contextmanager
-def _activations(lvlm: Lvlm) -> Iterator[list[Tensor]]:
-    """Outputs of every ``post_attention_layernorm`` of the next pass (Sec. A.1), as points to differentiate at."""
+def _activations(lvlm: Lvlm, module: Module) -> Iterator[list[Tensor]]:
+    """Outputs of a module of every layer in the next pass, as points to differentiate at."""
     found: list[Tensor] = []
 
     def keep(module, inputs, output):
         # Frozen weights: without a graph so far this is a leaf and has to ask for its gradient itself.
-        output = output if output.requires_grad else output.requires_grad_()
-        found.append(output)
+        first = output[0] if isinstance(output, tuple) else output
+        found.append(first if first.requires_grad else first.requires_grad_())
         return output
 
-    handles = [layer.post_attention_layernorm.register_forward_hook(keep) for layer in lvlm.decoder.layers]
+    hooked = [layer.get_submodule(MODULES[module]) for layer in lvlm.decoder.layers]
+    handles = [one.register_forward_hook(keep) for one in hooked]
     try:
         yield found
     finally:
@@ -52,6 +65,7 @@ def llava_cam(
     batch_size: int = 8,
     relu_gradients: bool = False,
     threshold: float | None = None,
+    module: Module = "post_attention_norm",
 ) -> np.ndarray:
     """Heat of every image token for an answer, at every layer.
 
@@ -70,12 +84,13 @@ def llava_cam(
         batch_size: copies run at once; changes memory and speed only.
         relu_gradients: as the released demo, only positive gradients enter alpha. Not in the paper.
         threshold: as the released demo (0.5), normalised heat below it is set to zero. Not in the paper.
+        module: whose output A is, see ``MODULES``.
 
     Returns:
         float32 [N, rows, columns] in [0, 1]; a layer's maximum is 1 unless the layer is zero everywhere.
 
     Raises:
-        ValueError: an empty answer, fewer than one sample, or heat that is not finite.
+        ValueError: an empty answer, fewer than one sample, an unknown module, or heat that is not finite.
     """
     if len(answer) == 0:
         raise ValueError("LLaVA-CAM needs at least one answer token to differentiate")
@@ -83,6 +98,8 @@ def llava_cam(
         raise ValueError(f"noise must not be negative, not {noise}")
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
+    if module not in MODULES:
+        raise ValueError(f"module must be one of {', '.join(MODULES)}, not {module!r}")
     draw = torch.Generator().manual_seed(seed)
     drawn = noise * torch.randn(samples, *prompt.image_inputs["pixel_values"].shape, generator=draw)
     target = torch.tensor(list(answer), device=lvlm.device)
@@ -94,7 +111,7 @@ def llava_cam(
     for part in drawn.split(batch_size):
         with torch.no_grad():
             embedded = lvlm.embed(ids.expand(len(part), -1), lvlm.with_noise(prompt, part))
-        with torch.enable_grad(), _activations(lvlm) as activations:
+        with torch.enable_grad(), _activations(lvlm, module) as activations:
             hidden = lvlm.hidden_states(embedded, positions)[:, -len(target) :]
             logits = lvlm.head(hidden)
             z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()

@@ -217,10 +217,10 @@ Tasks = dict[tuple[str, str], Task]
 
 def _official() -> Tasks:
     tasks = {}
-    for card in REGISTRY.values():
+    for model, card in REGISTRY.items():
         style = OFFICIAL[card.style]
         for name, benchmark in BENCHMARKS.items():
-            tasks[card.name, name] = Task(
+            tasks[model, name] = Task(
                 ask=partial(style.ask, name),
                 max_new_tokens=style.max_new_tokens[name],
                 score=style.score.get(name, benchmark.score),

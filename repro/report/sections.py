@@ -19,7 +19,7 @@ from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Shares, T
 from repro.report.tables import tables
 
 #: Items behind Figure 2 and behind the pointing figures: enough for intervals of a few points.
-FLOW_ITEMS = 100
+FLOW_ITEMS = 60
 #: Items boxes are known for -> boxes in pixels of their image file, which the model may see larger or smaller.
 Boxes = Callable[[Any], Sequence[Box]]
 

@@ -4,10 +4,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from repro.benchmarks import pope, versions
-from repro.benchmarks.benchmark import HubImage, Item
+from repro.benchmarks.benchmark import HubImage, Item, aggregate
 from repro.benchmarks.questions import captioning, question_answering
 from repro.benchmarks.versions import describe
 
@@ -60,6 +61,19 @@ def test_misspelt_questions_of_pope_are_counted_and_belong_to_the_version(known)
 def test_order_and_ids_of_pope_do_not_matter(known):
     items = [replace(item, id=str(i)) for i, item in enumerate(reversed(pope_rows()))]
     assert describe("pope", items) == "9000 questions (made whole)"
+
+
+def test_the_90_further_negatives_change_the_random_category_and_nothing_is_made_up_for_them():
+    """Always yes is right for 1500 of 2910 questions, or of 3000."""
+
+    def always_yes(items):
+        parts = np.array([pope.score(item, "yes")["accuracy"] for item in items])
+        return aggregate(parts, np.array([item.stratum for item in items]))
+
+    smaller = [item for item in pope_rows() if item.stratum != "random" or item.reference]
+    smaller += [item for item in pope_rows() if item.stratum == "random" and not item.reference][:1410]
+    assert always_yes(pope_rows()) == pytest.approx(0.5)
+    assert always_yes(smaller) == pytest.approx((0.5 + 0.5 + 1500 / 2910) / 3)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from repro.cam import llava_cam
+from repro.cam import MODULES, llava_cam
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
@@ -100,6 +100,73 @@ def test_heat_does_not_depend_on_how_many_copies_run_at_once(lvlm, prompt, answe
 
     for heat in by_size[1:]:
         np.testing.assert_allclose(heat, by_size[0], rtol=0, atol=HEAT_TOLERANCE)
+
+
+@pytest.mark.parametrize("module", list(MODULES))
+def test_a_module_is_differentiated_at_its_own_output(lvlm, prompt, answer, module):
+    """One layer by hand: z again from the module's output moved along a direction, by central differences."""
+    layer = 1
+    hooked = lvlm.decoder.layers[layer].get_submodule(MODULES[module])
+    image = torch.from_numpy(prompt.segments.image)
+    seen = {}
+
+    def forward(shift=None):
+        def hook(_, inputs, output):
+            first = output[0] if isinstance(output, tuple) else output
+            seen["output"] = first.detach().clone()
+            if shift is not None:
+                first = first + shift
+            return (first, *output[1:]) if isinstance(output, tuple) else first
+
+        handle = hooked.register_forward_hook(hook)
+        try:
+            rows = lvlm.logits(prompt, answer[:-1]).double()[-len(answer) :]
+        finally:
+            handle.remove()
+        return float(rows.gather(1, torch.tensor([*answer])[:, None]).sum())
+
+    forward()
+    feature = seen["output"][0, image]
+    width = feature.shape[-1]
+    alpha = np.zeros(width)
+    for channel in np.random.default_rng(0).choice(width, 6, replace=False):
+        shift = torch.zeros_like(seen["output"])
+        shift[0, image, channel] = 1e-2
+        alpha[channel] = (forward(shift) - forward(-shift)) / 2e-2 / len(image)
+    exact = alphas(lvlm, prompt, answer, module)[layer]
+    chosen = alpha != 0
+    np.testing.assert_allclose(alpha[chosen], exact[chosen], rtol=0.05, atol=2e-3)
+    heat = llava_cam(lvlm, prompt, answer, noise=0, module=module)
+    if prompt.cells is None:
+        expected = np.maximum(feature.numpy() @ exact, 0)
+        np.testing.assert_allclose(heat[layer].ravel(), expected / max(expected.max(), 1e-30), atol=1e-3)
+    # Behind the last layer's attention nothing mixes tokens any more.
+    assert (heat[-1] == 0).all() == (module != "input_norm")
+
+
+def alphas(lvlm, prompt, answer, module):
+    """Mean gradient at image positions of every layer, from hooks of its own."""
+    outputs = []
+
+    def hook(_, inputs, output):
+        first = output[0] if isinstance(output, tuple) else output
+        first.requires_grad_() if not first.requires_grad else first.retain_grad()
+        outputs.append(first)
+
+    handles = [one.get_submodule(MODULES[module]).register_forward_hook(hook) for one in lvlm.decoder.layers]
+    embedded = lvlm.embed(lvlm.sequence(prompt, answer[:-1]), prompt.image_inputs)
+    logits = lvlm.head(lvlm.hidden_states(embedded, lvlm.positions(prompt, len(answer) - 1)))[0]
+    for handle in handles:
+        handle.remove()
+    rows = logits[-len(answer) :]
+    rows.gather(1, torch.tensor([*answer])[:, None]).sum().backward()
+    image = torch.from_numpy(prompt.segments.image)
+    return [one.grad[0, image].mean(dim=0).double().numpy() for one in outputs]
+
+
+def test_an_unknown_module_is_refused(lvlm, prompt, answer):
+    with pytest.raises(ValueError, match="module must be one of post_attention_norm, .*, not 'norm'"):
+        llava_cam(lvlm, prompt, answer, module="norm")
 
 
 def test_the_seed_decides_the_noise(lvlm, prompt, answer):

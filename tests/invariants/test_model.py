@@ -21,11 +21,6 @@ TOLERANCE = 1e-5
 NEW_TOKENS = 4
 
 
-def assert_close(found, expected):
-    found, expected = np.asarray(found), np.asarray(expected)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * abs(expected).max())
-
-
 def test_the_model_is_frozen_and_in_evaluation_mode(lvlm):
     assert not any(module.training for module in lvlm.model.modules())
     assert not any(parameter.requires_grad for parameter in lvlm.model.parameters())
@@ -43,29 +38,29 @@ def test_prompts_are_those_of_transformers_own_processor(lvlm, prompts, pictures
         assert torch.equal(prompt.image_inputs["pixel_values"].cpu(), expected["pixel_values"])
 
 
-def test_the_answer_is_the_models_own(lvlm, prompts, generate):
+def test_the_answer_is_the_models_own(lvlm, prompts, generate, close):
     for prompt in prompts:
         ids, logits = generate(lvlm, prompt, NEW_TOKENS)
         found = lvlm.answer(prompt, NEW_TOKENS)
 
         assert found.ids == ids == tuple(logits.argmax(axis=-1))
         assert found.text == lvlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        assert_close(lvlm.logits(prompt)[-1].cpu(), logits[0])
-        assert_close(lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu(), logits)
+        close(lvlm.logits(prompt)[-1], logits[0], TOLERANCE)
+        close(lvlm.logits(prompt, ids[:-1])[-len(ids) :], logits, TOLERANCE)
 
 
-def test_embedding_and_decoding_by_parts_is_the_whole_model(lvlm, prompt, answer):
+def test_embedding_and_decoding_by_parts_is_the_whole_model(lvlm, prompt, answer, close):
     with torch.inference_mode():
         hidden = lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
         found = lvlm.head(hidden)[0]
         expected = lvlm.model(input_ids=lvlm.sequence(prompt, answer), **prompt.image_inputs).logits[0]
 
-    assert_close(found.cpu(), expected.cpu())
+    close(found, expected, TOLERANCE)
 
 
 # InternVL-Chat's vocabulary has no image token that an answer could hold.
 @pytest.mark.without("intern-vl")
-def test_an_answer_that_holds_the_image_token_is_no_image(lvlm, prompt, generate):
+def test_an_answer_that_holds_the_image_token_is_no_image(lvlm, prompt, generate, close):
     """Teacher forced, decoded, swept and truncated alike."""
     token = lvlm.image_token_id
 
@@ -77,28 +72,28 @@ def test_an_answer_that_holds_the_image_token_is_no_image(lvlm, prompt, generate
         ids, logits = generate(lvlm, prompt, NEW_TOKENS)
         assert ids == (token,) * NEW_TOKENS
         others = np.arange(logits.shape[1]) != token
-        assert_close(lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu()[:, others], logits[:, others])
+        close(lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu()[:, others], logits[:, others], TOLERANCE)
         [swept] = sweep(lvlm, [prompt], NEW_TOKENS)
         for after, answer in enumerate(swept.answers):
             assert answer.ids == ids
             with truncated(lvlm, after):
                 _, decoded = generate(lvlm, prompt, NEW_TOKENS)
                 forced = lvlm.logits(prompt, ids[:-1])[-len(ids) :].cpu()
-                assert_close(forced[:, others], decoded[:, others])
+                close(forced[:, others], decoded[:, others], TOLERANCE)
                 np.testing.assert_allclose(attention_shares(lvlm, prompt, ids).raw.sum(-1), 1, atol=1e-5)
         assert np.isfinite(llava_cam(lvlm, prompt, ids)).all()
     finally:
         handle.remove()
 
 
-def test_a_batch_is_embedded_as_its_prompts_alone(lvlm, prompts):
+def test_a_batch_is_embedded_as_its_prompts_alone(lvlm, prompts, close):
     length = min(len(prompt.segments) for prompt in prompts)
     ids = torch.cat([prompt.input_ids[:, :length] for prompt in prompts])
     with torch.inference_mode():
         together = lvlm.embed(ids, lvlm.batched(prompts))
         alone = torch.cat([lvlm.embed(p.input_ids[:, :length], p.image_inputs) for p in prompts])
 
-    assert_close(together.cpu(), alone.cpu())
+    close(together, alone, TOLERANCE)
     assert not torch.equal(together[0], together[1])
 
 
@@ -127,14 +122,14 @@ def test_later_tokens_never_change_earlier_rows(lvlm, prompt, answer):
             assert not torch.equal(before[position], after[position])
 
 
-def test_noise_is_in_units_of_pixel_values(lvlm):
+def test_noise_is_in_units_of_pixel_values(lvlm, close):
     """A grey that is 20 of 255 steps brighter is the darker grey with noise of 20/255 everywhere."""
     dark, bright = (lvlm.prompt(Image.new("RGB", (64, 64), (v, v, v)), "What is it?") for v in (100, 120))
     expected = bright.image_inputs["pixel_values"]
 
     found = lvlm.with_noise(dark, torch.full((2, *expected.shape[1:]), 20 / 255))["pixel_values"]
 
-    assert_close(found.cpu(), expected.expand(2, *expected.shape[1:]).cpu())
+    close(found, expected.expand(2, *expected.shape[1:]), TOLERANCE)
 
 
 class Untouched:

@@ -18,8 +18,6 @@ from repro.truncation import top_image_tokens, truncated
 
 pytestmark = pytest.mark.invariant
 
-#: Of logits, relative to the largest: float32 summed in another order. Measured 3e-6 at most, here times 10.
-LOGIT_TOLERANCE = 3e-5
 #: Of hidden states, relative to the largest, which spread less: measured 3e-8, here times 30.
 HIDDEN_TOLERANCE = 1e-6
 NEW_TOKENS = 3
@@ -34,11 +32,6 @@ CUTS = [
 ]
 
 
-def assert_close(found, expected, tolerance=LOGIT_TOLERANCE):
-    expected = np.asarray(expected)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * abs(expected).max())
-
-
 def sweep_with_logits(lvlm, prompts, **settings):
     """A sweep, and the logits [steps, B, N + 1, vocabulary] it chose its tokens by."""
     steps = []
@@ -49,23 +42,28 @@ def sweep_with_logits(lvlm, prompts, **settings):
         handle.remove()
 
 
-def assert_three_ways_agree(lvlm, prompt, generate, keep, ranking_row):
+@pytest.fixture
+def three_ways_agree(generate, close):
     """``generate`` under both modes against the sweep: every answer and every step's logits, at every L."""
-    (swept,), logits = sweep_with_logits(lvlm, [prompt], keep=keep, ranking_row=ranking_row)
-    for after in range(lvlm.n_layers + 1):
-        for mode in ("drop", "mask"):
-            with truncated(lvlm, after, keep=keep, mode=mode, ranking_row=ranking_row):
-                ids, expected = generate(lvlm, prompt, NEW_TOKENS)
-            assert_close(swept.logits[after], expected[0])
-            assert_close(logits[: len(ids), 0, after], expected)
-            assert swept.answers[after].ids == ids
+
+    def check(lvlm, prompt, keep, ranking_row):
+        (swept,), logits = sweep_with_logits(lvlm, [prompt], keep=keep, ranking_row=ranking_row)
+        for after in range(lvlm.n_layers + 1):
+            for mode in ("drop", "mask"):
+                with truncated(lvlm, after, keep=keep, mode=mode, ranking_row=ranking_row):
+                    ids, expected = generate(lvlm, prompt, NEW_TOKENS)
+                close(swept.logits[after], expected[0])
+                close(logits[: len(ids), 0, after], expected)
+                assert swept.answers[after].ids == ids
+
+    return check
 
 
 @pytest.mark.parametrize(("keep", "ranking_row"), CUTS)
-def test_dropping_masking_and_the_sweep_agree(lvlm, prompt, generate, keep, ranking_row):
+def test_dropping_masking_and_the_sweep_agree(lvlm, prompt, three_ways_agree, keep, ranking_row):
     keep = len(prompt.segments.image) if keep == -1 else keep
 
-    assert_three_ways_agree(lvlm, prompt, generate, keep, ranking_row)
+    three_ways_agree(lvlm, prompt, keep, ranking_row)
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +81,9 @@ def rearranged(prompt):
 
 
 @pytest.mark.parametrize("keep", [0, SOME])
-def test_the_three_ways_agree_wherever_the_image_stands(lvlm, rearranged, generate, keep):
+def test_the_three_ways_agree_wherever_the_image_stands(lvlm, rearranged, three_ways_agree, keep):
     for one in rearranged:
-        assert_three_ways_agree(lvlm, one, generate, keep, "last_image")
+        three_ways_agree(lvlm, one, keep, "last_image")
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +102,18 @@ def grouped(lvlm):
     return made
 
 
-def test_the_three_ways_agree_under_grouped_query_attention(grouped, prompt, generate):
-    assert_three_ways_agree(grouped, prompt, generate, SOME, "last_prompt")
+def test_the_three_ways_agree_under_grouped_query_attention(grouped, prompt, three_ways_agree):
+    three_ways_agree(grouped, prompt, SOME, "last_prompt")
 
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
-def test_the_last_layer_or_every_token_kept_is_the_untouched_model(lvlm, prompt, mode):
+def test_the_last_layer_or_every_token_kept_is_the_untouched_model(lvlm, prompt, mode, close):
     plain = lvlm.logits(prompt)
     with truncated(lvlm, lvlm.n_layers, mode=mode):
         assert torch.equal(lvlm.logits(prompt), plain)
     for after in range(lvlm.n_layers):
         with truncated(lvlm, after, keep=len(prompt.segments.image), mode=mode):
-            assert_close(lvlm.logits(prompt), plain)
+            close(lvlm.logits(prompt), plain)
 
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
@@ -216,7 +214,7 @@ def test_masking_hides_every_image_key_after_the_cut(lvlm, prompt, generate):
             assert not (hidden_keys if mask.dtype == torch.bool else hidden_keys == 0).any()
 
 
-def test_system_tokens_do_not_depend_on_the_cut(lvlm, shifted):
+def test_system_tokens_do_not_depend_on_the_cut(lvlm, shifted, close):
     # Shifted, because InstructBLIP's own prompts have no token before the image.
     system = torch.from_numpy(shifted.segments.system)
     assert len(system) > 0
@@ -230,12 +228,14 @@ def test_system_tokens_do_not_depend_on_the_cut(lvlm, shifted):
     for after in range(lvlm.n_layers):
         for mode in ("drop", "mask"):
             with truncated(lvlm, after, keep=SOME, mode=mode):
-                assert_close(system_states(), plain, HIDDEN_TOLERANCE)
+                close(system_states(), plain, HIDDEN_TOLERANCE)
 
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
 @pytest.mark.parametrize("keep", [0, SOME])
-def test_a_left_padded_batch_answers_as_its_prompts_alone(lvlm, prompts, generate, generated, mode, keep):
+def test_a_left_padded_batch_answers_as_its_prompts_alone(
+    lvlm, prompts, generate, generated, mode, keep, close
+):
     pair = prompts[:2]
     width = max(len(one.segments) for one in pair)
     ids = torch.full((2, width), lvlm.generation_config.pad_token_id, device=lvlm.device)
@@ -250,12 +250,12 @@ def test_a_left_padded_batch_answers_as_its_prompts_alone(lvlm, prompts, generat
             with truncated(lvlm, after, keep=keep, mode=mode):
                 alone, logits = generate(lvlm, one, NEW_TOKENS)
             together = torch.stack(out.logits)[: len(alone), row].cpu().numpy()
-            assert_close(together, logits)
+            close(together, logits)
             assert tuple(out.sequences[row, width:].tolist()[: len(alone)]) == alone
 
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
-def test_decoding_by_hand_equals_generate(lvlm, prompt, generate, mode):
+def test_decoding_by_hand_equals_generate(lvlm, prompt, generate, mode, close):
     for after in (0, 1, lvlm.n_layers):
         with truncated(lvlm, after, mode=mode), torch.inference_mode():
             ids, expected = generate(lvlm, prompt, NEW_TOKENS)
@@ -270,11 +270,11 @@ def test_decoding_by_hand_equals_generate(lvlm, prompt, generate, mode):
                 )
                 steps.append(lvlm.head(out.last_hidden_state)[0, -1])
 
-        assert_close(torch.stack(steps).cpu(), expected)
+        close(torch.stack(steps), expected)
 
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
-def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, answer, mode):
+def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, answer, mode, close):
     rest = torch.tensor([answer], device=lvlm.device)
     for after in range(lvlm.n_layers + 1):
         with truncated(lvlm, after, mode=mode), torch.inference_mode():
@@ -285,7 +285,7 @@ def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, an
             in_two = lvlm.head(out.last_hidden_state)[0]
             in_one = lvlm.logits(prompt, answer)[-len(answer) :]
 
-        assert_close(in_two.cpu(), in_one.cpu())
+        close(in_two, in_one)
 
 
 @pytest.mark.parametrize("ranking_row", ["last_prompt", "last_image"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repro.audit import structure
 from repro.audit.claims.text import listed
+from repro.audit.experiments import heat
 from repro.audit.ledger import Claim, Finding
 from repro.audit.paper import DEFINED, FLOW_WORDS, N_LAYERS, NOISE_POWER, SYMBOLS
 from repro.audit.released import (
@@ -194,6 +195,8 @@ CLAIMS = (
         quantity="share of the heat on the object asked about, by layer",
         verdict="undefined",
         check=words,
+        outcome="mixed",
+        experiment=heat.pointing_by_layer,
         figure="pointing",
     ),
     Claim(
@@ -203,6 +206,8 @@ CLAIMS = (
         quantity="share of the heat on the object asked about, by the module whose output is taken",
         verdict="undefined",
         check=module,
+        outcome="mixed",
+        experiment=heat.pointing_by_module,
         figure="pointing",
     ),
     Claim(
@@ -212,6 +217,8 @@ CLAIMS = (
         quantity="likeness of a map to that of a model with other weights",
         verdict="undefined",
         check=reveals,
+        outcome="as claimed",
+        experiment=heat.parameter_randomisation,
         figure="figures-3-4",
     ),
     Claim(
@@ -221,6 +228,8 @@ CLAIMS = (
         quantity="the answer's probability as image tokens are deleted or inserted in the order of their heat",
         verdict="undefined",
         check=contribution,
+        outcome="not as claimed",
+        experiment=heat.deletion_insertion,
         figure="figures-3-4",
     ),
 )

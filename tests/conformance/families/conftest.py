@@ -354,14 +354,3 @@ def process(family, monkeypatch) -> Callable[[Image.Image, str], BatchFeature]:
         return made(images=image, text=text, return_tensors="pt", **given)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def close() -> Callable[[object, object], None]:
-    """Fails unless two arrays are equal to 3e-5 of the largest value expected."""
-
-    def check(actual: object, expected: object) -> None:
-        actual, expected = torch.as_tensor(actual), torch.as_tensor(expected)
-        torch.testing.assert_close(actual, expected, rtol=0, atol=3e-5 * float(expected.abs().max()))
-
-    return check

@@ -108,6 +108,7 @@ def test_a_run_is_scored_by_its_own_protocol(data):
     table = [dict(zip(HEADER, row, strict=False)) for row in rows(scored)]
     assert {row["protocol"] for row in table} == {"lmms-eval"}
     assert [row["of"] for row in table[::2]] == [*CATEGORIES, "all"]
+    assert table[-2]["by"] == "Wilson"  # a share of all answers, no mean of three
     right = np.array([0.5, 1 - 2 / 480, 1 - 1 / 480])
     assert aggregate(scored.parts["accuracy"], np.zeros(480)) == pytest.approx(right)
     stopped = store(data, "llava-1.6", protocol="lmms-eval", says="{}.")
