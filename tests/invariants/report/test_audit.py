@@ -119,9 +119,8 @@ def test_page_shows_claims_with_verdict_evidence_and_what_became_of_them(written
         ("not-shown", "holds", "blue yet",
          "as claimed recorded as claimed, evidence supports mixed 5 of 6 skies"),
     ):  # fmt: skip
-        figure = " figure" if name == "shown" else ""
-        where = start.format(verdict, evidence)
-        assert rows[name] == f"{name} {where.replace('1', '1' + figure, 1)} {beside} {shown}"
+        figure = " Figure of what was measured here" if name == "shown" else ""
+        assert rows[name] == f"{name} {start.format(verdict, evidence)} {beside} {shown}{figure}"
     assert list(rows) == [claim.id for claim in CLAIMS]
 
 
@@ -284,12 +283,19 @@ def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
         ]
     )
     rows = rows_of((pytester.path / "seen" / "audit.html").read_text(encoding="utf-8"))
-    assert "evidence of holds, &lt;b&gt; &amp; ␛[31m" in rows["kept"] and "on the miniature of llava-1.5" in rows["kept"]
+    assert (
+        "evidence of holds, &lt;b&gt; &amp; ␛[31m" in rows["kept"]
+        and "on the miniature of llava-1.5" in rows["kept"]
+    )
 
     told = properties(pytester.path / "results.xml")
     common = {"claim": "turned", "statement": "The sky is blue."}
     verdict = {"recorded verdict": "undefined", "verdict": "contradicted"}
-    outcome = {"recorded outcome": "as claimed", "outcome": "mixed", "evidence": "on the miniature of llava-1.5"}
+    outcome = {
+        "recorded outcome": "as claimed",
+        "outcome": "mixed",
+        "evidence": "on the miniature of llava-1.5",
+    }
     assert {**common, **outcome} in told
     [xml] = [one for one in told if one.get("claim") == "turned" and "verdict" in one]
     assert xml.pop("evidence").startswith("evidence of contradicted, <b> & ")
