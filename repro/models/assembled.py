@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from repro.models.loading import COUNT, FROM_LAST, NUMBER
+from repro.models.loading import COUNT, FROM_LAST, NUMBER, OBJECT, read_json, require
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -118,6 +118,20 @@ class Assembled(Lvlm):
 LLAMA_SETTINGS = dict.fromkeys(
     ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT
 ) | {"rms_norm_eps": NUMBER, "mm_vision_select_layer": FROM_LAST}
+
+
+#: What CLIP's published configuration says of its own vision tower; the rest is as transformers sets it.
+VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), COUNT)
+
+
+def clip_settings(file: Path) -> dict[str, Any]:
+    """Settings of CLIP's vision tower, from a configuration of its own or of the whole CLIP."""
+    found = read_json(file)
+    if "vision_config" in found:
+        require(found, file, {"vision_config": OBJECT})
+        found = found["vision_config"]
+    require(found, file, VISION_SETTINGS)
+    return found
 
 
 def llama_config(published: dict[str, Any], **beside: Any) -> LlamaConfig:

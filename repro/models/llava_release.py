@@ -14,10 +14,8 @@ import torch
 from torch import nn
 from transformers import AddedToken, CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from repro.models.assembled import LLAMA_SETTINGS, llama_config
+from repro.models.assembled import LLAMA_SETTINGS, clip_settings, llama_config
 from repro.models.loading import (
-    COUNT,
-    OBJECT,
     CheckpointError,
     load_renamed,
     load_tokenizer,
@@ -34,8 +32,6 @@ NAMES = {
     "model.*": ("language_model.model.*",),
     "lm_head.weight": ("language_model.lm_head.weight",),
 }
-#: What CLIP's published configuration says of its own; the rest is as transformers sets it.
-VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), COUNT)
 IMAGE = "<image>"
 
 
@@ -71,12 +67,7 @@ def load_release(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
             f"{path / 'config.json'} has no vision_config and names no CLIP as mm_vision_tower: it is neither of "
             "LLaVA-1.5 in the layout of transformers nor of its authors' release"
         )
-    tower = read_json(file)
-    if "vision_config" in tower:  # of the whole CLIP
-        require(tower, file, {"vision_config": OBJECT})
-        tower = tower["vision_config"]
-    require(tower, file, VISION_SETTINGS)
-    config = native_config(published, path / "config.json", tower)
+    config = native_config(published, path / "config.json", clip_settings(file))
     model: Any = load_renamed(
         LlavaForConditionalGeneration, config, published_tensors(path), path, NAMES, dtype, device
     )

@@ -23,12 +23,10 @@ from tqdm import tqdm
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from repro.models.assembled import LLAMA_SETTINGS, Assembled, ReadsImages, llama_config
+from repro.models.assembled import LLAMA_SETTINGS, Assembled, ReadsImages, clip_settings, llama_config
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
-    COUNT,
-    OBJECT,
     CheckpointError,
     load_renamed,
     load_tokenizer,
@@ -45,8 +43,6 @@ NAMES = {
     "lm_head.weight": ("lm_head.weight",),
     "vision_model.*": ("vision_tower.*",),
 }
-#: What CLIP's published configuration says of its own; the rest is as transformers sets it.
-VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), COUNT)
 PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
 #: Tensors of a merged checkpoint that LLaMA has not, or has with fewer rows (Shikra adds three tokens).
 ADDED = ("model.mm_projector.weight", "model.mm_projector.bias")
@@ -98,13 +94,7 @@ class Shikra(Assembled):
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
-        file = path / "vision_tower" / "config.json"
-        tower = read_json(file)
-        vision = tower
-        if "vision_config" in tower:  # of the whole CLIP
-            require(tower, file, {"vision_config": OBJECT})
-            vision = tower["vision_config"]
-        require(vision, file, VISION_SETTINGS)
+        vision = clip_settings(path / "vision_tower" / "config.json")
         published = read_json(path / "config.json")
         require(published, path / "config.json", LLAMA_SETTINGS)
         tokenizer = load_tokenizer(path)
