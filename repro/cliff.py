@@ -18,8 +18,8 @@ interval outwards, to -inf and inf once more such resamples come than a tail hol
 
 **A limit.** Where no item's parts differ between L and N, every resample has the difference 0 and the
 interval shrinks to the point 0, however few the items. For accuracy it then only shows that fewer than about
-3.7 / items of the answers change (97.5 %, one-sided): below 3.7 / margin items (123 for a margin of 0.03)
-"nothing changed" is no evidence of non-inferiority yet.
+3.7 / items of the answers change (97.5 %, one-sided): below ``unchanged_is_evidence`` (122 items for a margin of
+0.03) "nothing changed" is no evidence of non-inferiority yet. The report says where that is so.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, log
 
 import numpy as np
 from scipy.stats import rankdata
@@ -109,6 +110,15 @@ class HeldOut:
     difference: float
     low: float
     high: float
+
+
+def unchanged_is_evidence(margin: float, level: float = 0.95) -> int:
+    """How many items it takes for "no answer changed" to mean that the loss is below ``margin``.
+
+    Of n items none changes with probability (1 - p)^n where a share p of all answers would; that is below
+    (1 - level) / 2 from n = ln((1 - level) / 2) / ln(1 - p) on (see "A limit" above).
+    """
+    return ceil(log((1 - level) / 2) / log(1 - margin))
 
 
 def compare(

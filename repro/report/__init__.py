@@ -1,1 +1,1 @@
-"""Draws what was measured: arrays in, files out. Knows no model, no benchmark and no pytest."""
+"""Shows what was measured: tables, figures, two pages, and what a session prints when it ends."""

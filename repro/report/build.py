@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from repro.cliff import MARGIN
+from repro.cliff import MARGIN, unchanged_is_evidence
 from repro.models.card import REGISTRY
 from repro.report.data import Environment, RecordedTable, Report
 from repro.report.sections import Measured
@@ -39,7 +39,24 @@ def notes(parts: Sequence[Measured]) -> list[str]:
     protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
     asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
     data = dict.fromkeys(f"{row.benchmark}: {row.data}." for part in parts for row in part.table)
-    return [*given, *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []), asked, *data, _LAYERS]
+    few = [
+        f"{row.model} on {row.benchmark} ({row.chosen_on})"
+        for row in (part.table[0] for part in parts)
+        if row.chosen_on < unchanged_is_evidence(MARGIN)
+    ]
+    said = (
+        f"Too few items to choose a layer on: {', '.join(few)}. Where none of n answers changes, up to 3.7 / n of "
+        f"all may: a margin of {100 * MARGIN:.0f} points takes {unchanged_is_evidence(MARGIN)} items, and these "
+        "intervals are too narrow."
+    )
+    return [
+        *given,
+        *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []),
+        asked,
+        *data,
+        _LAYERS,
+        *([said] if few else []),
+    ]
 
 
 def model_of(part: Measured) -> str:

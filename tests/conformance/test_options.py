@@ -160,7 +160,11 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     first, results = swept["prompts"], Results(tmp_path / "results.sqlite")
     assert 48 <= first < 96 and [one.finished for one in results.runs()].count(None) == len(results.runs())
     swept.update(prompts=0, stop=10**9)
-    run(*command).assert_outcomes(passed=2)
+    whole = run(*command)
+    whole.assert_outcomes(passed=2)
+    assert "Too few items to choose a layer on: llava-1.5 on POPE (36), llava-1.5 on TextVQA (12)." in said(
+        whole
+    )
     assert swept["prompts"] == 96 - first
     assert len(results.runs()) == 2 and all(one.finished for one in results.runs())
     swept["prompts"] = 0

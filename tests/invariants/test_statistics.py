@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
+from scipy.stats import binom, ttest_1samp
 
+from repro.cliff import unchanged_is_evidence
 from repro.statistics import flips, mcnemar, mean_interval, wilson
 
 pytestmark = pytest.mark.invariant
@@ -85,3 +86,9 @@ def test_the_interval_of_a_mean_is_that_of_a_t_test(level):
         assert mean[column] == pytest.approx(sum(values[:, *column]) / 7, abs=1e-12)
     with pytest.raises(ValueError, match="at least 2 values, not 1"):
         mean_interval(values[:1])
+
+
+def test_few_items_without_a_change_are_no_evidence():
+    """By the binomial distribution: a share of 3 % leaves n items unchanged with probability 0.97^n."""
+    n = unchanged_is_evidence(0.03)
+    assert n == 122 and binom.pmf(0, n, 0.03) <= 0.025 < binom.pmf(0, n - 1, 0.03)
