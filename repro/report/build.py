@@ -39,15 +39,12 @@ def notes(parts: Sequence[Measured]) -> list[str]:
     protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
     asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
     data = dict.fromkeys(f"{row.benchmark}: {row.data}." for part in parts for row in part.table)
-    few = [
-        f"{row.model} on {row.benchmark} ({row.chosen_on})"
-        for row in (part.table[0] for part in parts)
-        if row.chosen_on < unchanged_is_evidence(MARGIN)
-    ]
+    enough = unchanged_is_evidence(MARGIN)
+    few = [row for row in (part.table[0] for part in parts) if row.chosen_on < enough]
     said = (
-        f"Too few items to choose a layer on: {', '.join(few)}. Where none of n answers changes, up to 3.7 / n of "
-        f"all may: a margin of {100 * MARGIN:.0f} points takes {unchanged_is_evidence(MARGIN)} items, and these "
-        "intervals are too narrow."
+        f"Too few items to choose a layer on in {len(few)} of {len(parts)} cases (at least "
+        f"{min((row.chosen_on for row in few), default=0)}). Where none of n answers changes, up to 3.7 / n of all "
+        f"may: a margin of {100 * MARGIN:.0f} points takes {enough} items, and these intervals are too narrow."
     )
     return [
         *given,
