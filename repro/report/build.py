@@ -41,10 +41,10 @@ def notes(parts: Sequence[Measured]) -> list[str]:
     data = dict.fromkeys(f"{row.benchmark}: {row.data}." for part in parts for row in part.table)
     enough = unchanged_is_evidence(MARGIN)
     few = [row for row in (part.table[0] for part in parts) if row.chosen_on < enough]
+    least = min((row.chosen_on for row in few), default=0)
     said = (
-        f"Too few items to choose a layer on in {len(few)} of {len(parts)} cases (at least "
-        f"{min((row.chosen_on for row in few), default=0)}). Where none of n answers changes, up to 3.7 / n of all "
-        f"may: a margin of {100 * MARGIN:.0f} points takes {enough} items, and these intervals are too narrow."
+        f"Too few items to choose a layer on in {len(few)} of {len(parts)} cases (at least {least}). Where none of "
+        f"n answers changes, up to 3.7 / n of all may: a margin of {100 * MARGIN:.0f} points takes {enough} items, and these intervals are too narrow."
     )
     return [
         *given,
