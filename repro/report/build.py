@@ -43,8 +43,9 @@ def notes(parts: Sequence[Measured]) -> list[str]:
     few = [row for row in (part.table[0] for part in parts) if row.chosen_on < enough]
     least = min((row.chosen_on for row in few), default=0)
     said = (
-        f"Too few items to choose a layer on in {len(few)} of {len(parts)} cases (at least {least}). Where none of "
-        f"n answers changes, up to 3.7 / n of all may: a margin of {100 * MARGIN:.0f} points takes {enough} items, and these intervals are too narrow."
+        f"Too few items to choose a layer on in {len(few)} of {len(parts)} cases (at least {least}). Where none "
+        f"of n answers changes, up to 3.7 / n of all may: a margin of {100 * MARGIN:.0f} points takes {enough} "
+        "items, and these intervals are too narrow."
     )
     return [
         *given,
