@@ -13,6 +13,7 @@ import torch
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, DataError
+from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.benchmarks.questions import LLAVA_POPE
 from repro.evaluation.answers import Source, sources
 from repro.models import find_card, find_checkpoint, load_model
@@ -63,6 +64,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=list(PROTOCOLS),
         default="official",
         help="how to ask, decode, read and score (default: official, as each model's authors do)",
+    )
+    group.addoption(
+        "--chair",
+        choices=list(BY_MODE),
+        help="how the words of captions are read: approx needs no data, exact needs NLTK's (default: approx; "
+        "captions recorded elsewhere exact where NLTK's data is found)",
     )
     group.addoption(
         "--limit", type=int, metavar="N", help="only the first N items of each benchmark and stratum"
@@ -278,8 +285,10 @@ def data(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def benchmark_set(benchmark_name: str) -> Benchmark:
-    """The benchmark by its name."""
+def benchmark_set(request: pytest.FixtureRequest, benchmark_name: str) -> Benchmark:
+    """The benchmark by its name; CHAIR in the mode of ``--chair``."""
+    if benchmark_name == CHAIR.name:
+        return BY_MODE[request.config.getoption("--chair") or "approx"]
     return BENCHMARKS[benchmark_name]
 
 

@@ -62,7 +62,8 @@ def compared(evaluation: Evaluation, held: HeldOut) -> list[Compared]:
     choosing the layer; the paper's layer was chosen on the items that its score is of.
     """
     lines = []
-    name, strata, images = evaluation.benchmark.name, np.array(evaluation.strata), np.array(evaluation.images)
+    name = evaluation.benchmark.name.removesuffix("-exact")
+    strata, images = np.array(evaluation.strata), np.array(evaluation.images)
     reporting = ~halves(strata, evaluation.images)
     metrics = {metric.name: metric for metric in evaluation.benchmark.metrics}
     for cell in cells_of(evaluation.model, name):

@@ -85,10 +85,16 @@ Score = Callable[[Item, str], dict[str, Part]]
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a benchmark, in [0, 1]; ``name`` as printed in Table 1."""
+    """A figure of a benchmark, in [0, 1].
+
+    Attributes:
+        name: as printed in Table 1.
+        share: whether it counts answers that are right or wrong; the others are means, of soft scores say.
+    """
 
     name: str
     higher_is_better: bool = True
+    share: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ def _parse(text: str, path: Path, first_line: int) -> Any:
             f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}); expected the published "
             "file: it may be cut short, download it again"
         ) from None
+    except (ValueError, RecursionError) as error:  # numbers or brackets without end
+        raise DataError(f"{path}, from line {first_line}: {error}; expected the published file") from None
 
 
 def read_json(path: Path, kind: type[dict] | type[list] = dict) -> Any:

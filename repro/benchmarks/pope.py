@@ -146,7 +146,7 @@ def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
 POPE = Benchmark(
     name="pope",
     title="POPE",
-    metrics=(Metric("accuracy"), Metric("F1")),
+    metrics=(Metric("accuracy", share=True), Metric("F1")),
     load=load,
     score=score,
     details=("precision", "recall", "yes ratio"),

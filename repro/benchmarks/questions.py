@@ -82,8 +82,8 @@ def llava_textvqa_id(image: str, prompt: str) -> str:
     return f"{image}: {prompt.partition(chr(10))[0].lower()}"
 
 
-def captioning(names: Sequence[str], data: Path) -> Iterator[Questions]:
-    """What is there of CHAIR, exact where NLTK's data is found and approximate elsewhere; the title says which.
+def captioning(names: Sequence[str], data: Path, mode: chair.Mode | None = None) -> Iterator[Questions]:
+    """What is there of CHAIR; the title says in which mode, by default exact where NLTK's data is found.
 
     ``ground_truth_objects.json`` goes before COCO's annotations. Without ``image_ids.txt`` it is a stock.
 
@@ -93,7 +93,8 @@ def captioning(names: Sequence[str], data: Path) -> Iterator[Questions]:
     path, listed = data / "chair" / "ground_truth_objects.json", data / "chair" / "image_ids.txt"
     if "chair" not in names or not (path.is_file() or listed.is_file()):
         return
-    benchmark, mode = chair.best()
+    mode = mode or chair.best()
+    benchmark = chair.BY_MODE[mode]
     if not path.is_file():
         yield by_own_ids(benchmark, benchmark.load(data), listed)
         return

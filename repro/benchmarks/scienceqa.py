@@ -140,7 +140,7 @@ def score_internvl(item: Item, answer: str) -> dict[str, Part]:
 SCIENCEQA = Benchmark(
     name="scienceqa",
     title="ScienceQA (IMG)",
-    metrics=(Metric("accuracy"),),
+    metrics=(Metric("accuracy", share=True),),
     load=load,
     score=score,
 )

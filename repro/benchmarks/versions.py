@@ -18,9 +18,9 @@ from repro.benchmarks.scienceqa import LETTERS
 PUBLISHED = {
     ("pope", "9000-7cd2f7d05577ea4e"): "all of POPE, 3000 random",
     ("pope", "8910-59e4b99f7eda4101"): "POPE with 2910 random",
-    ("scienceqa", "713-726-375-195-8"): "ScienceQA's test split, with an image",
-    ("scienceqa", "1700-1689-583-261-8"): "ScienceQA's test split, all",
-    ("textvqa", "5000 on 3166 images"): "TextVQA 0.5.1, validation",
+    ("scienceqa", "713-726-375-195-8"): "letters right as often as in ScienceQA's test split, with an image",
+    ("scienceqa", "1700-1689-583-261-8"): "letters right as often as in all of ScienceQA's test split",
+    ("textvqa", "5000 on 3166 images"): "as many questions and images as TextVQA 0.5.1, validation",
     ("chair", "a9539c13e25818da"): "the images of OPERA's LLaVA-1.5 and Shikra captions",
     ("chair", "11cb4865e269aee6"): "the images of OPERA's InstructBLIP captions",
 }

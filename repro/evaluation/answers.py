@@ -22,6 +22,7 @@ import numpy as np
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, DataError, Item
+from repro.benchmarks.chair import CHAIR_EXACT, Mode
 from repro.benchmarks.files import field, read_json_lines
 from repro.benchmarks.questions import Questions, by_own_ids, captioning, llava_textvqa_id, question_answering
 from repro.evaluation.results import NAME as RESULTS
@@ -166,6 +167,7 @@ def replay(
     names: Sequence[str] = tuple(BENCHMARKS),
     allow_missing: bool = False,
     protocol: str = "official",
+    chair_mode: Mode | None = None,
 ) -> Replay:
     """Score recorded answers.
 
@@ -178,6 +180,7 @@ def replay(
         names: benchmarks that come into question for answers that do not say.
         allow_missing: score what can be matched although ids are unknown or missing; those are left out.
         protocol: how to read and score LLaVA's and OPERA's files; the suite's own results keep theirs.
+        chair_mode: how to score OPERA's captions; None: exact where NLTK's data is found.
 
     Raises:
         ProtocolError: the protocol does not define what was asked.
@@ -196,7 +199,7 @@ def replay(
     else:
         kind, rows = read_answers(path)
         if kind == "opera":
-            found = list(captioning(names, data))
+            found = list(captioning(names, data, chair_mode))
         else:
             found = list(question_answering(names, data, path.parent))
     for row in rows:
@@ -235,7 +238,8 @@ def replay(
 def _own_task(run: Recorded, path: Path) -> tuple[Benchmark, Task]:
     """What a run was asked, and how."""
     try:
-        return BENCHMARKS[run.dataset], find_task(run.protocol, run.model, run.dataset)
+        known = BENCHMARKS | {CHAIR_EXACT.name: CHAIR_EXACT}
+        return known[run.dataset], find_task(run.protocol, run.model, run.dataset)
     except (KeyError, ProtocolError) as error:
         raise DataError(
             f"{path}, run {run.number}: this version does not know what was asked: {error}"

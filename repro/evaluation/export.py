@@ -48,15 +48,20 @@ GROUP = 20_000
 def export(results: Results, out: Path) -> int:
     """Write all rows of all runs; the file appears when it is whole. Returns the number of rows.
 
-    Raises OSError where it cannot be written, and ResultsError.
+    Raises OSError where it cannot be written, FileExistsError where something is there, and ResultsError.
     """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: name another file, or remove it")
     rows = (_plain(run, row) for run in results.runs() for row in results.rows(run.number))
     partial, count = out.with_name(f"{out.name}.partial"), 0
-    with parquet.ParquetWriter(partial, SCHEMA) as writer:
-        while group := list(islice(rows, GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, SCHEMA))
-            count += len(group)
-    os.replace(partial, out)
+    try:
+        with parquet.ParquetWriter(partial, SCHEMA) as writer:
+            while group := list(islice(rows, GROUP)):
+                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                count += len(group)
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
     return count
 
 

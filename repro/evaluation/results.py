@@ -34,7 +34,7 @@ APPLICATION = int.from_bytes(b"repr")
 #: Seconds to wait for another process that writes. A batch of rows takes milliseconds.
 PATIENCE = 60.0
 #: Whose versions can change an answer or its score.
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
+PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "pillow", "nltk")
 
 _TABLES = f"""
 BEGIN EXCLUSIVE;
@@ -288,11 +288,11 @@ class Results:
         self._open.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._open.execute("COMMIT")  # fails where another process reads for too long
         except BaseException:
             if self._open.in_transaction:  # a full disk has ended it
                 self._open.execute("ROLLBACK")
             raise
-        self._open.execute("COMMIT")
 
     @contextmanager
     def _told(self) -> Iterator[None]:

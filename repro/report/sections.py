@@ -203,8 +203,10 @@ def save(measured: Measured, path: Path) -> None:
 
     text = json.dumps(plain(measured))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    whole = path.with_suffix(".partial")
+    with whole.open("wb") as file:
         np.savez(file, allow_pickle=False, text=np.array(text), **arrays)
+    whole.replace(path)
 
 
 def load(path: Path) -> Measured:

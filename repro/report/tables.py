@@ -26,7 +26,21 @@ def tables(lvlm: Lvlm, evaluation: Evaluation) -> list[RecordedTable]:
     """All there are of one model on one benchmark."""
     title = f"{evaluation.benchmark.title}, protocol {evaluation.protocol}"
     paired = (f"{title}: figures of Table 1 by category", FIGURES + PAIRED, figures(evaluation))
-    return [paired, *by_stratum(evaluation), *by_kind(evaluation), *by_cap(lvlm, evaluation)]
+    return [
+        *failures(evaluation),
+        paired,
+        *by_stratum(evaluation),
+        *by_kind(evaluation),
+        *by_cap(lvlm, evaluation),
+    ]
+
+
+def failures(evaluation: Evaluation) -> list[RecordedTable]:
+    """Items that could not be asked, and why."""
+    if not evaluation.failed:
+        return []
+    title = f"{evaluation.benchmark.title}, protocol {evaluation.protocol}: items that failed"
+    return [(title, ["item", "why"], [list(one) for one in evaluation.failed.items()])]
 
 
 def figures(scored: Evaluation | Replay) -> list[list[str]]:
@@ -74,15 +88,15 @@ def groups(items: Sequence[Item], pooled: bool) -> Iterator[tuple[str, np.ndarra
     yield "all", everything
 
 
-def _plain(pair: np.ndarray) -> bool:
-    """Whether answers are right or wrong, and each counts once."""
-    return bool((pair[..., 1] == 1).all() and np.isin(pair[..., 0], (0, 1)).all())
+def _plain(metric: Metric, pair: np.ndarray) -> bool:
+    """Whether the metric is a share of right answers, of which each counts once."""
+    return metric.share and bool((pair[..., 1] == 1).all())
 
 
 def _figure(metric: Metric, pair: np.ndarray, strata: np.ndarray, images: list[str]) -> list[str]:
     """Metric, items, score of the second of a pair of parts [items, 2, 2], interval and its name."""
     n, interval, by = len(pair), None, "Wilson"
-    if _plain(pair) and len(np.unique(strata)) == 1:
+    if _plain(metric, pair) and len(np.unique(strata)) == 1:
         interval = wilson(int(pair[:, 1, 0].sum()), n)
     else:
         by = "images resampled"
@@ -110,7 +124,7 @@ def _change(metric: Metric, pair: np.ndarray, strata: np.ndarray, images: list[s
     rises, falls = flips(pair[:, 1, 0], pair[:, 0, 0])
     gained, lost = (rises, falls) if metric.higher_is_better else (falls, rises)
     told.append(f"{gained}, {lost}")
-    return [*told, f"{mcnemar(gained, lost):.3g}"] if _plain(pair) else told
+    return [*told, f"{mcnemar(gained, lost):.3g}"] if _plain(metric, pair) else told
 
 
 def by_kind(evaluation: Evaluation) -> list[RecordedTable]:
@@ -153,7 +167,7 @@ def by_cap(lvlm: Lvlm, evaluation: Evaluation) -> list[RecordedTable]:
 
     A greedy caption of at most n tokens is the beginning of a longer one. Differences are to the whole captions.
     """
-    if evaluation.benchmark.name != "chair":
+    if not evaluation.benchmark.name.startswith("chair"):
         return []
     lengths = [len(answer.ids) for answer in evaluation.answers]
     caps = [cap for cap in CAPS if cap < max(lengths)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from repro.audit import claims
 from repro.benchmarks import BENCHMARKS
 from repro.evaluation.results import NAME as RESULTS
-from repro.evaluation.results import Results
+from repro.evaluation.results import Results, ResultsError
 from repro.models.card import REGISTRY
 from repro.report import replay
 from repro.report.audit import broken_line, build_audit, entries, ledger_lines, write_audit
@@ -31,6 +32,7 @@ class Summary:
     def __init__(self) -> None:
         self.measured: set[Path] = set()
         self.runs: set[int] = set()
+        self.trouble = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
@@ -40,7 +42,12 @@ class Summary:
         """A session that was broken off leaves its runs open, for the next to go on."""
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         if self.runs and ended and not session.shouldstop and not session.shouldfail:
-            Results(session.config.getoption("--report") / RESULTS).finish(sorted(self.runs))
+            try:
+                with closing(Results(session.config.getoption("--report") / RESULTS)) as results:
+                    results.finish(sorted(self.runs))
+            except ResultsError as error:
+                self.trouble = f"the runs are not marked as finished, and go on the next time: {error}"
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
@@ -52,6 +59,8 @@ class Summary:
         for line in table_lines(parts):
             terminalreporter.write_line(line)
         _write(partial(write_report, build(parts, _command(config))), terminalreporter, config)
+        if self.trouble:
+            terminalreporter.write_line(self.trouble, red=True)
 
 
 class Replays:

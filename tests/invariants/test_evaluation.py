@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -143,6 +144,34 @@ def broken_off(function, after):
     return interrupted
 
 
+def test_other_items_numbers_and_lengths_are_other_runs(lvlm, evaluation, tmp_path, monkeypatch):
+    result, _ = evaluation
+    results, made = Results(tmp_path / "results.sqlite", new=True), []
+
+    def number(items=result.items, protocol="official"):
+        return begin(results, lvlm, result.benchmark, items, protocol).number
+
+    first = number()
+    made.append(number(result.items[:2]))
+    for field, value in (("max_new_tokens", 3),):
+        task = find_task("official", lvlm.card.name, result.benchmark.name)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                running, "find_task", lambda *names, t=task: dataclasses.replace(t, **{field: value})
+            )
+            made.append(number())
+    with monkeypatch.context() as patch:
+        patch.setattr(type(lvlm.model), "dtype", "float16")
+        made.append(number())
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "versions", lambda: {"torch": "0"})
+        made.append(number())
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "revision_of", lambda path: "other weights")
+        made.append(number())
+    assert len({first, *made}) == 6 and number() == first
+
+
 def test_a_question_that_changed_is_asked_again(lvlm, evaluation, swept):
     result, results = evaluation
     benchmark, items = result.benchmark, list(result.items)
@@ -159,7 +188,10 @@ def test_an_item_that_cannot_be_asked_fails_alone_and_is_asked_again(lvlm, evalu
     benchmark, items = result.benchmark, list(result.items)
     corrupt = tmp_path / "train_images" / items[3].image.name
     corrupt.parent.mkdir()
-    corrupt.write_bytes(items[3].image.read_bytes()[:40])
+    # A header that says 30000 x 30000 pixels.
+    size = (30000).to_bytes(4)
+    header = items[3].image.read_bytes()[:16] + size + size + items[3].image.read_bytes()[24:29]
+    corrupt.write_bytes(header + zlib.crc32(header[12:29]).to_bytes(4) + items[3].image.read_bytes()[33:])
     items[3] = dataclasses.replace(items[3], image=corrupt)
     own = sorted(set(lvlm.tokenizer.get_added_vocab()) - {lvlm.card.placeholder})[0]
     items[5] = dataclasses.replace(items[5], question=f"{own} What is the number?")
@@ -247,6 +279,31 @@ def test_figures_stand_with_interval_and_flips(evaluation):
         int((sign * (scores[:, held.cliff.layer] - scores[:, -1]) > 0).sum()) for sign in (1, -1)
     )
     assert row["better, worse"] == f"{better}, {worse}"
+
+
+def test_more_objects_made_up_is_worse():
+    """CHAIR_s of 40 captions by hand: at L = 0 ten name what is not there, at L = 1 two of these and one other."""
+    items = [Item(f"{i}", Path("val2014", f"{i}.jpg"), "", None) for i in range(40)]
+    wrong = np.zeros((40, 2))
+    wrong[:20, 0] = 1
+    wrong[:4, 1] = wrong[30, 1] = 1
+    ones = np.ones_like(wrong)
+    parts = {"CHAIR_s": np.stack([wrong, ones], axis=-1), "CHAIR_i": np.stack([wrong, ones], axis=-1)}
+    parts["recall"] = np.stack([1 - wrong, ones], axis=-1)
+    made = running.Evaluation(
+        "llava-1.5", BENCHMARKS["chair"], "official", items, [], parts, np.zeros((40, 2))
+    )
+    held = held_out(parts["CHAIR_s"], made.strata, made.images, higher_is_better=False)
+    reporting = ~halves(made.strata, made.images)
+    rows = {
+        row["metric"][:-2]: row
+        for row in (dict(zip(FIGURES + PAIRED, r, strict=False)) for r in figures(made))
+    }
+    up, down = (
+        int((sign * (wrong[reporting, held.cliff.layer] - wrong[reporting, 1]) > 0).sum()) for sign in (1, -1)
+    )
+    assert rows["CHAIR_s"]["better, worse"] == f"{down}, {up}" and rows["CHAIR_s"]["by"] == "images resampled"
+    assert rows["recall"]["better, worse"] == f"{down}, {up}"
 
 
 def test_captions_are_scored_as_a_lower_cap_would_have_cut_them():

@@ -46,6 +46,11 @@ def results(tmp_path):
     opened.close()
 
 
+def test_what_is_committed_is_on_the_disk(results):
+    """SQLite's FULL: a commit waits until the disk has it."""
+    assert results._ask("PRAGMA synchronous") == 2
+
+
 def test_rows_come_back_as_they_were_written(results):
     run = results.begin(ASKED)
     rows = [row("2", 0, "<b>\0\u2028\u20ac"), row("1", 1, ""), row("1", 0, "x" * 10_000_000)]
@@ -211,6 +216,20 @@ def test_a_locked_file_says_so(results, monkeypatch):
         other.begin(ASKED)
 
 
+def test_a_reader_that_stays_costs_one_batch_and_locks_nobody_out(results, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    impatient = Results(results.path)
+    run = impatient.begin(ASKED)
+    reader = sqlite3.connect(results.path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM runs").fetchall()
+    with pytest.raises(ResultsError, match="another process"):
+        run.write([row("1")])
+    reader.execute("ROLLBACK")
+    run.write([row("2")])
+    assert [found.item for found in Results(results.path).rows(run.number)] == ["2"]
+
+
 def test_a_full_disk_keeps_what_was_written(results):
     run = results.begin(ASKED)
     run.write([row("1")])
@@ -247,7 +266,8 @@ def test_the_revision_is_every_visible_file_of_a_checkpoint(tmp_path):
 
 def test_versions_hold_the_sources(monkeypatch):
     known = versions()
-    assert {"torch", "transformers", "repro", "python"} <= known.keys()
+    assert {"torch", "transformers", "tokenizers", "sentencepiece", "numpy", "pillow", "nltk"} <= known.keys()
+    assert {"repro", "python"} <= known.keys()
     versions.cache_clear()
     monkeypatch.setattr(module, "_content", lambda path: "changed")
     assert versions()["repro"] != known["repro"]
@@ -286,4 +306,11 @@ def test_an_export_that_fails_leaves_no_file_and_says_why(results, tmp_path, mon
     monkeypatch.setattr(Results, "rows", lambda self, run: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(results, tmp_path / "out.parquet")
-    assert not (tmp_path / "out.parquet").exists()
+    assert not list(tmp_path.glob("out.parquet*"))
+
+
+def test_an_export_writes_over_nothing(results, monkeypatch, capsys):
+    results.begin(ASKED).write([row()])
+    monkeypatch.setattr(sys, "argv", ["export", str(results.path), str(results.path)])
+    assert main() == 1 and "is there already" in capsys.readouterr().err
+    assert len(list(Results(results.path).rows(1))) == 1

@@ -17,7 +17,7 @@ def test_replay(recorded_answers, data, request, record_property):
     config = request.config
     try:
         names = config.getoption("--benchmark") or list(BENCHMARKS)
-        given = config.getoption("--allow-missing"), config.getoption("--protocol")
+        given = (config.getoption(name) for name in ("--allow-missing", "--protocol", "--chair"))
         scored = replay(recorded_answers, data, names, *given)
         notes = [f"{recorded_answers}: {describe(scored.benchmark.name, scored.items)}"]
         notes += [f"{recorded_answers}: left out {note}" for note in scored.notes]
