@@ -97,8 +97,14 @@ def test_a_part_of_a_data_set_is_no_published_version(known):
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        ((713, 726, 375, 195, 8), "2017 questions (ScienceQA's test split, with an image)"),
-        ((1700, 1689, 583, 261, 8), "4241 questions (ScienceQA's test split, all)"),
+        (
+            (713, 726, 375, 195, 8),
+            "2017 questions (letters right as often as in ScienceQA's test split, with an image)",
+        ),
+        (
+            (1700, 1689, 583, 261, 8),
+            "4241 questions (letters right as often as in all of ScienceQA's test split)",
+        ),
         ((714, 725, 375, 195, 8), "2017 questions (no published version)"),
     ],
 )
@@ -109,7 +115,7 @@ def test_the_image_questions_of_scienceqa_are_told_from_all(counts, said):
 @pytest.mark.parametrize(
     ("n", "images", "version"),
     [
-        (5000, 3166, "TextVQA 0.5.1, validation"),
+        (5000, 3166, "as many questions and images as TextVQA 0.5.1, validation"),
         (5000, 3165, "no published version"),
         (4999, 3166, "no published version"),
     ],
@@ -146,7 +152,7 @@ def test_the_published_files_are_known():
         "8910 questions (POPE with 2910 random), 246 of them with 'imange'",
         # The rows of LLaVA's file that are spelt as in the newer one.
         "8664 questions (no published version)",
-        "4241 questions (ScienceQA's test split, all)",
+        "4241 questions (letters right as often as in all of ScienceQA's test split)",
     }
     (stock,) = captioning(["chair"], data)
     assert describe("chair", list(stock.items.values())).startswith("994 images (no published version; list ")

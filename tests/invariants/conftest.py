@@ -11,10 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import sample_scene
+from repro.evaluation.results import Results
+from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
+from repro.models.card import FIXTURES
 from repro.models.lvlm import Lvlm, Prompt
 from repro.segments import Segments
+from repro.sweep import sweep
 
 #: Of different lengths, as the questions of a benchmark are.
 QUESTIONS = (
@@ -98,3 +103,25 @@ def shifted(prompt: Prompt) -> Prompt:
     order = np.concatenate([prompt.segments.system, user[:1], image, user[1:]])
     segments = Segments.from_image_mask(np.isin(order, image))
     return replace(prompt, input_ids=prompt.input_ids[:, order], segments=segments)
+
+
+@pytest.fixture(scope="module")
+def evaluation(lvlm, tmp_path_factory):
+    """Eight scenes of TextVQA, with the results file of the run."""
+    items = limited(BENCHMARKS["textvqa"].load(FIXTURES / "miniworld"), 8)
+    results = Results(tmp_path_factory.mktemp("run") / "results.sqlite", new=True)
+    run = begin(results, lvlm, BENCHMARKS["textvqa"], items)
+    return evaluate(lvlm, BENCHMARKS["textvqa"], items, run, progress=False), results
+
+
+@pytest.fixture
+def swept(monkeypatch):
+    """Counts the prompts that are swept."""
+    counted = []
+
+    def sweep_and_count(lvlm, prompts, *args, **settings):
+        counted.append(len(prompts))
+        return sweep(lvlm, prompts, *args, **settings)
+
+    monkeypatch.setattr("repro.evaluation.run.sweep", sweep_and_count)
+    return counted
