@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from repro.models.loading import COUNT, FROM_LAST, NUMBER, OBJECT, read_json, require
+from repro.models.loading import COUNT, FROM_LAST, NUMBER, OBJECT, CheckpointError, read_json, require
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -124,14 +124,30 @@ LLAMA_SETTINGS = dict.fromkeys(
 VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), COUNT)
 
 
-def clip_settings(file: Path) -> dict[str, Any]:
+def tower_config(file: Path, whence: str) -> dict[str, Any]:
+    """The configuration of a vision tower, which no release has in its own directory; ``whence`` it is to come."""
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing: {whence}")
+    return read_json(file)
+
+
+def clip_settings(file: Path, whence: str) -> dict[str, Any]:
     """Settings of CLIP's vision tower, from a configuration of its own or of the whole CLIP."""
-    found = read_json(file)
+    found = tower_config(file, whence)
     if "vision_config" in found:
         require(found, file, {"vision_config": OBJECT})
         found = found["vision_config"]
     require(found, file, VISION_SETTINGS)
     return found
+
+
+def check_vocabulary(tokenizer: Any, published: dict[str, Any], path: Path) -> None:
+    """CheckpointError unless the tokenizer has as many tokens as the embeddings have rows."""
+    if len(tokenizer) != published["vocab_size"]:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {len(tokenizer)} tokens, config.json says {published['vocab_size']}: they "
+            "are of different checkpoints, or the tokenizer's file is damaged"
+        )
 
 
 def llama_config(published: dict[str, Any], **beside: Any) -> LlamaConfig:

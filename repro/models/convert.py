@@ -34,8 +34,8 @@ def convert(source: Path, out: Path) -> None:
     Raises:
         CheckpointError: a file is missing or damaged, holds anything but tensors, or ``out`` is ``source``.
     """
-    if out.resolve() == source.resolve():
-        raise CheckpointError(f"{out} is the source: name another directory")
+    if source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise CheckpointError(f"{out} is the source, or lies in it: name another directory")
     index = source / "pytorch_model.bin.index.json"
     names = {"pytorch_model.bin"}
     if index.is_file():

@@ -20,7 +20,14 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from repro.models.assembled import LLAMA_SETTINGS, Assembled, ReadsImages, llama_config
+from repro.models.assembled import (
+    LLAMA_SETTINGS,
+    Assembled,
+    ReadsImages,
+    check_vocabulary,
+    llama_config,
+    tower_config,
+)
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
@@ -141,7 +148,7 @@ class InternVL(Assembled):
                 f"{path / 'config.json'} is of a later InternVL-Chat, which reads 448 pixels; expected "
                 "InternVL-Chat 1.0, which reads 336 with a tower made for 224"
             )
-        tower = read_json(file)
+        tower = tower_config(file, "put the config.json of OpenGVLab/InternViT-6B-224px there")
         require(tower, file, TOWER_SETTINGS)
         require(published, path / "config.json", LLAMA_SETTINGS | {"mm_hidden_size": COUNT})
         config = native_config(published, tower)
@@ -153,7 +160,9 @@ class InternVL(Assembled):
         weight = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
         model.set_input_embeddings(nn.Embedding.from_pretrained(weight))
         model.image_token_id = len(weight) - 1
-        lvlm = cls(card, model, load_tokenizer(path), path)
+        tokenizer = load_tokenizer(path, legacy=True)
+        check_vocabulary(tokenizer, published, path)
+        lvlm = cls(card, model, tokenizer, path)
         # 336 pixels with a tower made for 224.
         lvlm.side = tower["image_size"] * 3 // 2
         lvlm.n_image = (lvlm.side // tower["patch_size"]) ** 2

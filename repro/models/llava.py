@@ -39,7 +39,7 @@ class Llava(Native):
         preparation, settings = path, {}
         if "vision_config" in read_json(path / "config.json"):
             model: Any = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
-            tokenizer = load_tokenizer(path)
+            tokenizer = load_tokenizer(path, legacy=True)
             settings = read_json(path / "processor_config.json")
         else:
             model, tokenizer = load_release(path, dtype, device)

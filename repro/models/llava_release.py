@@ -33,6 +33,7 @@ NAMES = {
     "lm_head.weight": ("language_model.lm_head.weight",),
 }
 IMAGE = "<image>"
+WHENCE = "put the one of openai/clip-vit-large-patch14-336 there, and its preprocessor_config.json beside it"
 
 
 def native_config(published: dict[str, Any], file: Path, tower: dict[str, Any]) -> LlavaConfig:
@@ -67,11 +68,11 @@ def load_release(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
             f"{path / 'config.json'} has no vision_config and names no CLIP as mm_vision_tower: it is neither of "
             "LLaVA-1.5 in the layout of transformers nor of its authors' release"
         )
-    config = native_config(published, path / "config.json", clip_settings(file))
+    config = native_config(published, path / "config.json", clip_settings(file, WHENCE))
     model: Any = load_renamed(
         LlavaForConditionalGeneration, config, published_tensors(path), path, NAMES, dtype, device
     )
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, legacy=True)
     tokenizer.add_tokens(AddedToken(IMAGE, special=True, normalized=False))
     if tokenizer.convert_tokens_to_ids(IMAGE) != published["vocab_size"]:
         raise CheckpointError(

@@ -65,23 +65,45 @@ def check_directory(path: Path, model_type: str) -> None:
     found = read_json(path / "config.json").get("model_type")
     if found != model_type:
         raise CheckpointError(f"{path / 'config.json'} is of model_type {found!r}; expected {model_type!r}")
-    if (path / "model.safetensors").is_file():
-        return
     index = path / "model.safetensors.index.json"
     if index.is_file():
         if not isinstance(read_json(index).get("metadata"), dict):
             raise CheckpointError(f"{index} holds no metadata, which transformers needs: get it again")
-        shards_of(path)
+        check_index(path)
         return
+    if (path / "model.safetensors").is_file():
+        return
+    refuse_pickles(path)
+    raise CheckpointError(
+        f"{path} holds no weights: expected model.safetensors, or model.safetensors.index.json with its shards"
+    )
+
+
+def refuse_pickles(path: Path) -> None:
+    """CheckpointError with the command that converts them where a directory holds its weights as pickles."""
     pickles = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in path.glob(suffix))
     if pickles:
         raise CheckpointError(
             f"{path} holds its weights as pickle ({', '.join(pickles[:3])}), which can run code when read, and "
             f"is refused; convert them once: python -m repro.models.convert {path} {path}-safetensors"
         )
-    raise CheckpointError(
-        f"{path} holds no weights: expected model.safetensors, or model.safetensors.index.json with its shards"
-    )
+
+
+def check_index(path: Path) -> None:
+    """CheckpointError unless every shard holds just the tensors that the index says; only headers are read."""
+    place = weight_map_of(path / "model.safetensors.index.json")
+    for file in shards_of(path):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                held = set(opened.keys())
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is damaged: {error}") from error
+        listed = {name for name, shard in place.items() if shard == file.name}
+        if odd := sorted(name for name in held ^ listed if not name.endswith(RECOMPUTED)):
+            raise CheckpointError(
+                f"{path / 'model.safetensors.index.json'} and {file.name} do not agree on {', '.join(odd[:5])}: "
+                "get them again"
+            )
 
 
 def load_part(part: Any, path: Path, file: str, **settings: Any) -> Any:
@@ -96,14 +118,18 @@ def load_part(part: Any, path: Path, file: str, **settings: Any) -> Any:
         raise CheckpointError(f"cannot read {path / file}: {error}") from error
 
 
-def load_tokenizer(path: Path) -> Any:
+def load_tokenizer(path: Path, **settings: Any) -> Any:
     """The tokenizer of a checkpoint directory: LLaMA's from sentencepiece's tokenizer.model, else tokenizer.json.
 
     AutoTokenizer of transformers 5 goes by the model_type in config.json, and leaves out the blank that LLaMA puts
-    before a text when that is not "llama".
+    before a text when that is not "llama". With ``legacy=True``, what stands behind a token such as <image> begins
+    with that blank too, as where LLaVA's authors tokenize it apart; otherwise library versions differ there.
+
+    Args:
+        settings: for LLaMA's tokenizer, in place of what tokenizer_config.json says.
     """
     if (path / "tokenizer.model").is_file():
-        return load_part(LlamaTokenizerFast, path, "tokenizer.model")
+        return load_part(LlamaTokenizerFast, path, "tokenizer.model", **settings)
     return load_part(AutoTokenizer, path, "tokenizer.json")
 
 
@@ -190,6 +216,12 @@ def shards_of(path: Path) -> list[Path]:
     names = {"model.safetensors"}
     if index.is_file():
         names = set(weight_map_of(index).values())
+        if (path / "model.safetensors").is_file() and "model.safetensors" not in names:
+            raise CheckpointError(
+                f"{path} holds model.safetensors and an index of other shards: remove the one that is left over"
+            )
+    elif not (path / "model.safetensors").is_file():
+        refuse_pickles(path)
     for name in sorted(names):
         if Path(name).name != name or not (path / name).is_file():
             raise CheckpointError(f"{path} should hold the weight file {name}, and does not: get it again")
@@ -254,10 +286,12 @@ def _load(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
     except SafetensorError as error:
         raise CheckpointError(f"a weight file in {path} is damaged: {error}") from error
+    except Exception as error:  # settings that make no model raise whatever its class stumbles over
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}: {type(error).__name__}: {error}"
+        ) from error
     # transformers 5 lists (name, shape in the checkpoint, shape in the model), transformers 4 names alone.
     misshapen = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -23,7 +23,14 @@ from tqdm import tqdm
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from repro.models.assembled import LLAMA_SETTINGS, Assembled, ReadsImages, clip_settings, llama_config
+from repro.models.assembled import (
+    LLAMA_SETTINGS,
+    Assembled,
+    ReadsImages,
+    check_vocabulary,
+    clip_settings,
+    llama_config,
+)
 from repro.models.card import ModelCard
 from repro.models.llava import pad_to_square
 from repro.models.loading import (
@@ -43,6 +50,7 @@ NAMES = {
     "lm_head.weight": ("lm_head.weight",),
     "vision_model.*": ("vision_tower.*",),
 }
+MERGE = "merge delta, LLaMA and CLIP once: python -m repro.models.shikra DELTA LLAMA CLIP OUT"
 PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
 #: Tensors of a merged checkpoint that LLaMA has not, or has with fewer rows (Shikra adds three tokens).
 ADDED = ("model.mm_projector.weight", "model.mm_projector.bias")
@@ -94,10 +102,11 @@ class Shikra(Assembled):
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
-        vision = clip_settings(path / "vision_tower" / "config.json")
+        vision = clip_settings(path / "vision_tower" / "config.json", MERGE)
         published = read_json(path / "config.json")
         require(published, path / "config.json", LLAMA_SETTINGS)
         tokenizer = load_tokenizer(path)
+        check_vocabulary(tokenizer, published, path)
         if PATCH not in tokenizer.get_vocab():
             raise CheckpointError(f"the tokenizer in {path} has no {PATCH}: it is not Shikra's")
         tensors = published_tensors(path)
@@ -135,10 +144,6 @@ def merged(name: str, delta: Tensor, base: Mapping[str, Tensor]) -> Tensor:
             return delta
         raise CheckpointError(f"the delta's {name} is not in the base: the base must be LLaMA-7B")
     below = base[name]
-    if delta.dtype != below.dtype:
-        raise CheckpointError(
-            f"{name} is {delta.dtype} in the delta and {below.dtype} in the base: convert one"
-        )
     longer = name in LONGER and delta.shape[1:] == below.shape[1:] and len(delta) > len(below)
     if delta.shape != below.shape and not longer:
         raise CheckpointError(
@@ -146,7 +151,7 @@ def merged(name: str, delta: Tensor, base: Mapping[str, Tensor]) -> Tensor:
             "LLaMA-7B"
         )
     made = delta.clone()
-    made[: len(below)] += below
+    made[: len(below)] += below.to(delta.dtype)
     return made
 
 
@@ -154,7 +159,7 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
     """Write delta + base to ``out``, shard by shard; a merge that is killed goes on behind its last whole shard.
 
     Args:
-        delta, base: checkpoint directories with safetensors, of one dtype.
+        delta, base: checkpoint directories with safetensors; the sum has the delta's dtype.
         tower: CLIP's checkpoint directory, copied into ``out/vision_tower``.
 
     Raises:
@@ -162,6 +167,9 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
     """
     if out.resolve() in (delta.resolve(), base.resolve(), tower.resolve()):
         raise CheckpointError(f"{out} is one of the sources: name another directory")
+    seen = [tower / "config.json", *shards_of(tower), *tower.glob("model.safetensors.index.json")]
+    if not seen[0].is_file():
+        raise CheckpointError(f"{seen[0]} is missing: get openai/clip-vit-large-patch14 as it is published")
     below = published_tensors(base)
     if absent := sorted(set(below) - set(published_tensors(delta))):
         raise CheckpointError(f"the delta lacks {', '.join(absent[:5])}: {delta} is not Shikra's delta")
@@ -182,7 +190,7 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
         if file.suffix in (".json", ".model"):
             shutil.copyfile(file, out / file.name)
     (out / "vision_tower").mkdir(exist_ok=True)
-    for file in [tower / "config.json", *shards_of(tower), *tower.glob("model.safetensors.index.json")]:
+    for file in seen:
         shutil.copyfile(file, out / "vision_tower" / file.name)
 
 

@@ -168,6 +168,19 @@ def sharded(checkpoint, tensors):
     return checkpoint
 
 
+def test_an_index_and_its_shards_must_agree(sharded, tensors):
+    index = sharded / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    name, shard = next(iter(content["weight_map"].items()))
+    other = next(one for one in content["weight_map"].values() if one != shard)
+    for place in (content["weight_map"] | {"ghost.weight": shard}, content["weight_map"] | {name: other}):
+        index.write_text(json.dumps(content | {"weight_map": place}))
+        assert "do not agree on" in refused(sharded)
+    index.write_text(json.dumps(content))
+    save_file(tensors, sharded / "model.safetensors", metadata={"format": "pt"})
+    assert "index of other shards" in refused(sharded)
+
+
 def test_shards_load_as_the_single_file(sharded):
     whole, parts = load_model(NAME).model.state_dict(), load_model(NAME, sharded).model.state_dict()
 
@@ -261,6 +274,17 @@ class _Harm:
 def test_a_checkpoint_is_not_converted_in_place(checkpoint):
     with pytest.raises(CheckpointError, match="name another directory"):
         convert(checkpoint, checkpoint)
+
+
+def test_a_checkpoint_is_not_converted_into_itself(checkpoint):
+    with pytest.raises(CheckpointError, match="lies in it: name another directory"):
+        convert(checkpoint, checkpoint / "safetensors")
+
+
+@pytest.mark.parametrize("changed", [{"projector_hidden_act": "x"}, {"text_config": "x"}])
+def test_settings_that_make_no_model_are_refused(checkpoint, changed):
+    edit_json(checkpoint / "config.json", **changed)
+    assert "cannot read the checkpoint" in refused(checkpoint)
 
 
 def test_a_conversion_does_not_go_on_from_other_weights(checkpoint, tensors, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import sentencepiece
 import torch
 from PIL import Image
+from transformers import AddedToken
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -46,46 +47,41 @@ def directory(request, name):
     return request.getfixturevalue(name.removesuffix("-vl"))[0]
 
 
-def test_a_killed_merge_goes_on_behind_its_last_shard(shikra_parts, tmp_path):
-    delta, base, tower = shikra_parts
-    merge(delta, base, tower, tmp_path / "whole")
-    first, second, third = sorted((tmp_path / "whole").glob("*.safetensors"))
-    (tmp_path / "part").mkdir()
-    shutil.copyfile(first, tmp_path / "part" / first.name)
-    (tmp_path / "part" / "partial").write_bytes(second.read_bytes()[:100])
-    stamp = (tmp_path / "part" / first.name).stat().st_mtime_ns
-    merge(delta, base, tower, tmp_path / "part")
-    assert (tmp_path / "part" / first.name).stat().st_mtime_ns == stamp
-    assert not (tmp_path / "part" / "partial").exists()
-    whole, part = published_tensors(tmp_path / "whole"), published_tensors(tmp_path / "part")
-    assert whole.keys() == part.keys() and all(torch.equal(whole[name], part[name]) for name in whole)
+@pytest.mark.parametrize("legacy", [None, False, True])
+def test_text_behind_the_image_begins_as_where_llavas_authors_tokenize_it_apart(tmp_path, legacy):
+    """``tokenizer_image_token`` of llava/mm_utils.py: the parts around <image> by themselves, one BOS in front."""
+    shutil.copyfile(RECORDED / "llama-tokenizer.model", tmp_path / "tokenizer.model")
+    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+    settings |= {} if legacy is None else {"legacy": legacy}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(tmp_path, legacy=True)
+    tokenizer.add_tokens(AddedToken("<image>", special=True, normalized=False))
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    before, after = "A chat. USER: ", "\nWhat color is it? ASSISTANT:"
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    expected = [pieces.bos_id(), *pieces.encode(before), image, *pieces.encode(after)]
+    assert tokenizer(f"{before}<image>{after}").input_ids == expected
 
 
-def test_a_base_that_does_not_fit_is_refused(shikra_parts, store, tmp_path):
-    delta, base, tower = shikra_parts
-    tensors = {name: tensor.clone() for name, tensor in published_tensors(base).items()}
-    store(base, {}, tensors | {"model.norm.weight": torch.ones(7)})
-    with pytest.raises(
-        CheckpointError, match=r"model.norm.weight is \[64\] in the delta and \[7\] in the base"
-    ):
-        merge(delta, base, tower, tmp_path / "out")
-    store(base, {}, {name: tensor for name, tensor in tensors.items() if name != "model.norm.weight"})
-    with pytest.raises(CheckpointError, match="model.norm.weight is not in the base"):
-        merge(delta, base, tower, tmp_path / "other")
-    store(base, {}, {name: tensor.half() for name, tensor in tensors.items()})
-    with pytest.raises(CheckpointError, match="float32 in the delta and torch.float16 in the base"):
-        merge(delta, base, tower, tmp_path / "third")
-    with pytest.raises(CheckpointError, match="one of the sources"):
-        merge(delta, base, tower, base)
+@pytest.mark.parametrize("name", ["intern-vl", "shikra"])
+def test_a_tokenizer_of_another_size_is_refused(directory, name, monkeypatch):
+    def with_one_more(path, **settings):
+        tokenizer = load_tokenizer(path, **settings)
+        tokenizer.add_tokens(["one more"])
+        return tokenizer
+
+    monkeypatch.setattr(f"repro.models.{name.replace('-', '_')}.load_tokenizer", with_one_more)
+    with pytest.raises(CheckpointError, match="the tokenizer has .* tokens, config.json says"):
+        load_model(name, directory)
 
 
-def test_a_merge_does_not_go_on_from_another_base(shikra_parts, store, tmp_path):
-    delta, base, tower = shikra_parts
-    merge(delta, base, tower, tmp_path / "out")
-    tensors = {name: tensor + 1 for name, tensor in published_tensors(base).items()}
-    store(base, {}, tensors)
-    with pytest.raises(CheckpointError, match="made from other files"):
-        merge(delta, base, tower, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("name", "way"), [("intern-vl", "InternViT-6B-224px"), ("shikra", "repro.models.shikra DELTA")]
+)
+def test_a_release_without_its_tower_says_where_it_is(directory, name, way):
+    (directory / "vision_tower" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=f"vision_tower/config.json is missing: .*{way}"):
+        load_model(name, directory)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "llava", "shikra"])
