@@ -1,6 +1,6 @@
 """What arXiv 2406.06579 prints, as data: Table 1, cliff layers, shares, spans, and the words it uses for them.
 
-Figures are in percent. Item counts are of the published data sets: the paper states none.
+Figures are in percent. Item counts are of the published data sets: the paper states none of its own tests.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ CLAIMS = (
     Claim(
         id="cam-reveals",
         where="Abstract, Section 1",
-        statement="The maps reveal how the model decides, as attention does not.",
+        statement="The maps reveal how the model decides: they depend on what it has learnt.",
         quantity="likeness of a map to that of a model with other weights",
         verdict="undefined",
         check=reveals,

@@ -30,7 +30,8 @@ def pope_layer() -> Finding:
     [stated] = [one for one in CLIFF_LAYERS if one.benchmark == "pope"]
     return Finding(
         "holds" if len(stated.layers) == 1 else "contradicted",
-        f"{stated.place}, both for LLaVA-1.5 and both of Figure 5.",
+        f"{stated.place}, both read as LLaVA-1.5's, by panel A of Figure 5."
+        " Neither sentence names the model.",
         {f"layer, {i}": layer for i, layer in enumerate(stated.layers, 1)},
     )
 
@@ -85,7 +86,7 @@ def no_impact() -> Finding:
     late = [one for one in CLIFF_LAYERS if min(one.layers) > half]
     return Finding(
         "contradicted" if late else "holds",
-        "A cliff layer is the last that needs the image. Of the text's own, "
+        "By the accuracy reading (Figure 5) a cliff layer is the last that needs the image. Of the text's own, "
         f"{listed(map(_said, late))} are in the deeper half of {N_LAYERS} layers.",
         {"cliff layers": len(CLIFF_LAYERS), "in the deeper half": len(late)},
     )

@@ -33,8 +33,8 @@ def models() -> Finding:
     return Finding(
         "contradicted" if missing else "holds",
         f"{len(VERIFIED_MODELS)} models are named; Table 1 has {len(measured)} and Figure 5 "
-        f"{len(FIGURE_5_MODELS)}, and {listed(missing)} is in neither. Cliff layers are given for "
-        f'{listed(PRINTED[model] for model in sorted(placed))} alone. "{PRINTED["instructblip"]}" is '
+        f"{len(FIGURE_5_MODELS)}, and {listed(missing)} is in neither. Numbers of cliff layers are "
+        f'given for {listed(PRINTED[model] for model in sorted(placed))} alone. "{PRINTED["instructblip"]}" is '
         "InstructBLIP by the reference.",
         {
             "named": len(VERIFIED_MODELS),
@@ -85,7 +85,8 @@ def decoding() -> Finding:
     return Finding(
         "contradicted" if DECODING == "greedy" and OPERA_DECODING else "holds",
         "The released evaluation scripts of POPE and CHAIR ask for OPERA's decoding, a beam search, and take the "
-        "number of beams from the command line without a default. With one beam it ends in an assertion.",
+        "number of beams from the command line without a default. With one beam it ends in an assertion for "
+        "Shikra and InstructBLIP, and LLaVA's generate does not take these arguments.",
         {},
     )
 

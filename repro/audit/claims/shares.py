@@ -57,10 +57,11 @@ def range_of_weights() -> Finding:
     high, rest = WEIGHTS[1], 100 - SHARE_LIMIT
     late = FIGURE_2_DROPS[1] - SHARE_AFTER
     return Finding(
-        "contradicted" if high > SHARE_LIMIT and 2 * high < rest and late > 0 else "holds",
-        f"One sentence has image tokens below {SHARE_LIMIT:.0f} % and weights of up to {high:.0f} %. If the "
-        f"weights are theirs, {high:.0f} is more than {SHARE_LIMIT:.0f}; if they are those of system and prompt "
-        f"tokens, both together have at most {2 * high:.0f} %, where Eq. 7 leaves them {rest:.0f}. And in Figure "
+        "undefined" if high > SHARE_LIMIT and late > 0 else "holds",
+        f"One sentence has image tokens below {SHARE_LIMIT:.0f} % and weights of up to {high / 100:.1f}. If "
+        f"these are their shares, {high:.0f} % is more than {SHARE_LIMIT:.0f}; if they are shares of system and "
+        f"prompt tokens, both together have at most {2 * high:.0f} %, where Eq. 7 leaves them {rest:.0f}. "
+        "Missing: whose weights, of one token or of all, and their unit. In Figure "
         f"2 the drop lasts until layer {FIGURE_2_DROPS[1]}, {late} layers longer, the share is level "
         f"over {_span(FIGURE_2_LEVEL)}, and rises at {FIGURE_2_RISES}.",
         {
@@ -131,9 +132,9 @@ CLAIMS = (
         id="share-range",
         where="Section 1, Figure 2",
         statement=f"After layer {SHARE_AFTER} image tokens have less than {SHARE_LIMIT:.0f} %, with weights of "
-        f"{WEIGHTS[0]:.0f} to {WEIGHTS[1]:.0f} %.",
+        f"{WEIGHTS[0] / 100:.0f} to {WEIGHTS[1] / 100:.1f}.",
         quantity="the figures of one sentence against each other, Eq. 7 and Figure 2",
-        verdict="contradicted",
+        verdict="undefined",
         check=range_of_weights,
         figure="figure-2",
     ),
@@ -163,8 +164,8 @@ CLAIMS = (
     Claim(
         id="equation-7",
         where="Section 3.3, Eq. 7",
-        statement="Attention of a query token on system, image and user tokens sums to 1.",
-        quantity="that sum, for the last prompt row and for answer rows",
+        statement="Attention of a query token on system, image and user tokens sums to 1 before it is normalised.",
+        quantity="that sum, for the last prompt row and for answer rows, which see answer tokens too",
         verdict="contradicted",
         check=equation_7,
         figure="figure-2",

@@ -129,7 +129,7 @@ def projectors(load: Load) -> Shown:
         f"miniatures, all items: {'; '.join(lines)}. Intervals of models with other projectors (MLP, linear, "
         f"Q-Former, resampler) lie apart in {len(others) - sum(others)} of {len(others)} pairs, those of "
         f"models with MLPs in {len(alike) - sum(alike)} of {len(alike)}. Five of the decoders are made of "
-        "LLaVA-1.5's layers, which favours the claim."
+        "LLaVA-1.5's layers, which favours the claim; overlap of wide intervals is no evidence of equality."
     )
     return Shown(outcome_of(others), evidence, figures)
 

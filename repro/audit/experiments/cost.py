@@ -76,7 +76,7 @@ def cost(load: Load) -> Shown:
     for name, after in cliffs.items():
         (dropped, time_dropped), (masked, time_masked) = measured[after]
         counted = token_layers(n_layers, after) / token_layers(n_layers, n_layers)
-        held.append(abs(dropped - counted) < 1e-12)
+        held.append(abs(dropped - counted) < 1e-12 and dropped < 1)
         figures |= {
             f"{name}, cliff": after,
             f"{name}, token-layers": counted,
