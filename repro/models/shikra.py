@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from PIL import Image
@@ -105,7 +106,7 @@ class Shikra(Assembled):
         vision = clip_settings(path / "vision_tower" / "config.json", MERGE)
         published = read_json(path / "config.json")
         require(published, path / "config.json", LLAMA_SETTINGS)
-        tokenizer = load_tokenizer(path)
+        tokenizer = load_tokenizer(path, legacy=True)
         check_vocabulary(tokenizer, published, path)
         if PATCH not in tokenizer.get_vocab():
             raise CheckpointError(f"the tokenizer in {path} has no {PATCH}: it is not Shikra's")
@@ -133,8 +134,21 @@ class Shikra(Assembled):
         if self.card.placeholder not in question:
             question = f"{self.card.placeholder} {question}"
         text = template.format(question=question)
-        picture = f"{START}{PATCH * self.n_image}{END}"
-        return text, self.tokenizer(text.replace(self.card.placeholder, picture, 1)).input_ids
+        before, behind = text.split(self.card.placeholder, 1)
+        return text, [
+            *leading_ids(self.tokenizer, before, self.n_image),
+            *self.tokenizer(behind.lstrip(), add_special_tokens=False).input_ids,
+        ]
+
+
+def leading_ids(tokenizer: Any, before: str, n_image: int) -> list[int]:
+    """Ids of the text before an image, and of the image between its start and its end.
+
+    The tokenizer its authors ran drops the blanks on both sides of such tokens, which later ones keep or not by
+    version and by the layout of the tokenizer's files; so the image's tokens are put in as ids.
+    """
+    start, patch, end = tokenizer.convert_tokens_to_ids([START, PATCH, END])
+    return [*tokenizer(before.rstrip()).input_ids, start, *[patch] * n_image, end]
 
 
 def merged(name: str, delta: Tensor, base: Mapping[str, Tensor]) -> Tensor:

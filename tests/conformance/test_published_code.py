@@ -2,7 +2,9 @@
 
 The arrays were recorded by the authors' code (Qwen-VL-Chat's modeling_qwen.py and visual.py; InternVL's
 internvl_chat_llava; Shikra's mllm/models/shikra) under transformers 4.31.0 and torch 2.13.0 in float32, on small
-configurations with weights drawn as ``random_tensors`` of conftest.py draws them, and token ids by tiktoken 0.12.
+configurations with weights drawn as ``random_tensors`` of conftest.py draws them. Token ids are those of tiktoken
+0.12, and for Shikra of the sentencepiece tokenizer of transformers 4.31.0, which its authors load, over the
+miniature's files and prompts as their code joins them.
 """
 
 from __future__ import annotations
@@ -79,3 +81,14 @@ def test_qwen_tokens_are_those_of_tiktoken():
     tokenizer = read_tokenizer(RECORDED / "qwen.tiktoken")
     for case in json.loads((RECORDED / "qwen-vl-tokens.json").read_text()):
         assert tokenizer(case["text"]).input_ids == case["ids"], case["text"]
+
+
+def test_shikra_tokens_are_those_of_the_tokenizer_its_authors_run():
+    """Its files are of 2023: added_tokens.json, and nothing on how the blanks around such tokens are read."""
+    lvlm = load_model("shikra")
+    delta = lvlm.path / "delta"
+    assert (delta / "added_tokens.json").is_file()
+    assert "added_tokens_decoder" not in json.loads((delta / "tokenizer_config.json").read_text())
+    for case in json.loads((RECORDED / "shikra-tokens.json").read_text()):
+        prompt = lvlm.prompt(Image.new("RGB", (48, 48)), case["question"])
+        assert prompt.input_ids[0].tolist() == case["ids"], case["question"]

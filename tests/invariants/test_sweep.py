@@ -67,7 +67,8 @@ def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
 def test_a_penalty_divides_the_logits_of_tokens_already_given(lvlm, prompt, monkeypatch):
     """Against one step after another, at every layer; the prompt's own tokens are not counted."""
     monkeypatch.setattr(lvlm.generation_config, "eos_token_id", None)
-    penalty, steps = 30.0, 10
+    # Enough steps for every miniature to come back to a token.
+    penalty, steps = 30.0, 12
     (free,), (swept,) = (sweep(lvlm, [prompt], steps, repetition_penalty=p) for p in (1.0, penalty))
 
     for after in range(lvlm.n_layers + 1):

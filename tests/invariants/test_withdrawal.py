@@ -26,9 +26,10 @@ def test_the_divergence_is_that_of_one_run_per_layer(lvlm, prompts):
     found = divergence(np.stack([one.logits for one in sweep(lvlm, prompts, 1)]))
 
     # Shikra's first token is "The" whatever it sees, so there is little to compare.
-    assert (found[:, -1] == 0).all() and found.max() > 1e-6
+    floor = 1e-8
+    assert (found[:, -1] == 0).all() and found.max() > 50 * floor
     # Logits differ by up to 3e-5 of the largest.
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=floor)
 
 
 def test_the_divergence_weights_by_the_truncated_model():
