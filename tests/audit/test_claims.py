@@ -10,7 +10,8 @@ import pytest
 from repro.audit import paper, structure
 from repro.audit.claims import CLAIMS, cam, cliffs, setup, shares, table1, tokens
 from repro.audit.paper import TABLE_1
-from repro.audit.released import Chair, Span
+from repro.audit.released import Chair, Code, Span
+from repro.audit.stated import STATED
 
 pytestmark = pytest.mark.audit
 
@@ -54,7 +55,7 @@ TESTABLE = {
 #: Entries beyond those: granularity, the released demo, and what heat maps and truncation are good for.
 FURTHER = {
     *(f"granularity-{name}" for name in ("pope", "scienceqa", "textvqa", "chair")),
-    *("cam-rows", "cam-steps", "cam-reveals", "cam-contribution", "cost"),
+    *("cam-rows", "cam-steps", "cam-reveals", "cam-contribution", "cost", "released-code"),
 }
 
 
@@ -128,6 +129,7 @@ OTHERWISE = [
     ("model-replicated", setup, "REPLICATED", "LLaVA-1.5-7B", "holds"),
     ("greedy", setup, "OPERA_DECODING", False, "holds"),
     ("scienceqa-questions", setup, "SCIENCEQA_QUESTIONS", 21_207, "contradicted"),
+    ("released-code", setup, "CODE", {"all of it": Code("all.py")}, "holds"),
 ]
 
 
@@ -137,6 +139,23 @@ OTHERWISE = [
 def test_other_facts_would_turn_the_verdict(name, module, data, value, verdict, monkeypatch):
     monkeypatch.setattr(module, data, value)
     assert BY_ID[name].check().verdict == verdict != BY_ID[name].verdict
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_the_text_leaves_out_decides_between_undefined_and_not_measured(name, monkeypatch):
+    everything = dict.fromkeys(STATED[name], "Section 5")
+    monkeypatch.setitem(STATED, name, everything)
+    assert BY_ID[name].check().verdict == "not measured here"
+    for what in everything:
+        monkeypatch.setitem(STATED, name, everything | {what: None})
+        found = BY_ID[name].check()
+        assert found.verdict == "undefined" and f"Missing: {what}." in found.evidence
+
+
+def test_one_part_without_code_is_enough(monkeypatch):
+    for absent in (Code(None), Code("a.py", "stops")):
+        monkeypatch.setattr(setup, "CODE", {"all": Code("all.py"), "the rest": absent})
+        assert BY_ID["released-code"].check().verdict == "contradicted"
 
 
 def test_a_demo_that_follows_the_equations_would_turn_the_verdict(monkeypatch):
@@ -162,7 +181,13 @@ QUOTED = {
         "most flips: Instruct-Blip2, CHAIR, n = 500": 0,
     },
     "selection": {"printed gains": 13, "not above": 7, "SQA: mean gain": 0.59},
-    "baselines": {"baselines that end in 0": 15, "at the cliff layer": 8, "equal to published figures": 5},
+    "baselines": {
+        "baselines that end in 0": 15,
+        "at the cliff layer": 8,
+        "published figures": 8,
+        "equal to published figures": 5,
+    },
+    "released-code": {"parts": 12, "without code": 6, "not as committed": 5},
     "no-impact": {"in the deeper half": 3},
     "equation-4": {"Eq. 4": 0.32, "the text under it": 0.10},
     "equation-10": {"row": 611, "last image token": 611},

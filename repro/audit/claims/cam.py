@@ -15,6 +15,7 @@ from repro.audit.released import (
     CAM_SAMPLES,
     CAM_THRESHOLD,
 )
+from repro.audit.stated import standing
 
 #: Tokens of an answer.
 ANSWER = 3
@@ -61,8 +62,9 @@ def rows() -> Finding:
     return Finding(
         "contradicted" if any(at_image) else "holds",
         "The demo reads logits from the row whose number is the prompt's length, with the picture counted as "
-        f"one token; the logits count all {CAM_IMAGE.length}, so the answer stands {CAM_IMAGE.length - 1} rows "
-        f"further on. For an answer of {ANSWER} tokens (gradients of the miniature's decoder): "
+        f"one token; the logits count all {CAM_IMAGE.length}, so the prompt ends {CAM_IMAGE.length - 1} rows "
+        "further on. There is an answer behind it only from the second layer's map on: each layer's appends one "
+        f"more copy. For an answer of {ANSWER} tokens (gradients of the miniature's decoder): "
         f"{'; '.join(said)}.",
         figures,
     )
@@ -108,40 +110,33 @@ def noise() -> Finding:
 
 
 def words() -> Finding:
+    left = standing("flow-converges")
     return Finding(
-        "undefined",
+        left.verdict,
         f"In deeper layers the flow is said to {listed(f'{w} ({at})' for at, w in FLOW_WORDS.items())}, and to "
-        "converge before. Missing: a number that is small where it converges and large where it does not, and "
-        "from which value on it has; pictures of single items show it.",
-        {"words": len(FLOW_WORDS)},
+        f"converge before; pictures of single items show it. {left.text}",
+        {"words": len(FLOW_WORDS), **left.figures},
     )
 
 
+def _unscored(claim: str, said: str) -> Finding:
+    """A claim on what maps show, of which the text gives pictures."""
+    left = standing(claim)
+    return Finding(left.verdict, f"{said} {left.text}", left.figures)
+
+
 def module() -> Finding:
-    return Finding(
-        "undefined",
-        "Clearest is not measured: one picture is shown, of the module that was chosen. Missing: the other "
-        "modules' maps, and a score such as the share of the heat inside the object's box.",
-        {},
+    return _unscored(
+        "cam-module", "Clearest is not measured: one picture is shown, of the module that was chosen."
     )
 
 
 def reveals() -> Finding:
-    return Finding(
-        "undefined",
-        "No test is named that a map of something else would fail. Missing: whether maps change when the weights "
-        "are drawn anew (Adebayo et al. 2018), on how many items, by which measure.",
-        {},
-    )
+    return _unscored("cam-reveals", "Pictures are shown of the model as it is, and of no other.")
 
 
 def contribution() -> Finding:
-    return Finding(
-        "undefined",
-        "Contribution is not measured by taking away what the maps mark. Missing: the answer's probability as the "
-        "hottest image tokens are deleted or inserted (Petsiuk et al. 2018), against a random order.",
-        {},
-    )
+    return _unscored("cam-contribution", "Contribution is read off the maps themselves.")
 
 
 CLAIMS = (

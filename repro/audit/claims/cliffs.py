@@ -18,6 +18,7 @@ from repro.audit.paper import (
     WITHOUT_IMAGE,
     StatedLayer,
 )
+from repro.audit.stated import standing
 
 
 def _said(one: StatedLayer) -> str:
@@ -38,46 +39,50 @@ def pope_layer() -> Finding:
 
 def definition() -> Finding:
     first, last = CLIFF_LAYERS[0], CLIFF_LAYERS[-1]
+    left = standing("cliff-definition")
     return Finding(
-        "undefined",
+        left.verdict,
         f"It is {listed(f'{words} ({place})' for place, words in CLIFF_WORDS.items())}. By attention it would "
         f"be layer {SHARE_AFTER} (Section 1), by accuracy the text has {_said(first)} to {_said(last)} of "
-        f"{N_LAYERS}. Missing: how much change counts as none, and on which items. (Here: the smallest L from "
-        "which on the paired interval of the change stays above a stated margin.)",
-        {"layer by attention": SHARE_AFTER, "first by accuracy": min(first.layers)},
+        f"{N_LAYERS}. {left.text} (Here: the smallest L from which on the paired interval of the change stays "
+        "above a stated margin.)",
+        {"layer by attention": SHARE_AFTER, "first by accuracy": min(first.layers), **left.figures},
     )
 
 
 def order() -> Finding:
-    takes = need(["llava-1.5"])
+    takes, left = need(["llava-1.5"]), standing("cliff-order")
     ascending = sorted(CLIFF_LAYERS, key=lambda one: min(one.layers))
     return Finding(
-        "not measured here",
+        left.verdict,
         f"The text's layers come in this order ({listed(map(_said, ascending))}), without intervals. "
-        f"{takes.text}",
-        {PRINTED[one.benchmark]: place for place, one in enumerate(ascending, 1)} | takes.figures,
+        f"{left.text} {takes.text}",
+        {PRINTED[one.benchmark]: place for place, one in enumerate(ascending, 1)}
+        | takes.figures
+        | left.figures,
     )
 
 
 def layers() -> Finding:
-    takes = need(["llava-1.5"])
+    takes, left = need(["llava-1.5"]), standing("cliff-layers")
     return Finding(
-        "not measured here",
-        f"Of {N_LAYERS} layers the text names {listed(map(_said, CLIFF_LAYERS))}, by no rule and without an "
-        f"interval, and none for the other models of Table 1. {takes.text}",
+        left.verdict,
+        f"Of {N_LAYERS} layers the text names {listed(map(_said, CLIFF_LAYERS))}, without an interval, and none "
+        f"for the other models of Table 1. {left.text} {takes.text}",
         {f"{PRINTED[one.benchmark]}: first it can mean": min(one.layers) for one in CLIFF_LAYERS}
-        | takes.figures,
+        | takes.figures
+        | left.figures,
     )
 
 
 def retrospective() -> Finding:
-    takes = need(["llava-1.5"])
+    takes, left = need(["llava-1.5"]), standing("retrospective")
     return Finding(
-        "not measured here",
+        left.verdict,
         f"A loss of score when layer {FIGURE_2_RISES} alone does not see the image (truncated after "
         f"{FIGURE_2_RISES - 1}) would show it. The text's own cliff layers, {listed(map(_said, CLIFF_LAYERS))}, "
-        f"say that there is none. {takes.text}",
-        {"layer": FIGURE_2_RISES, **takes.figures},
+        f"say that there is none. {left.text} {takes.text}",
+        {"layer": FIGURE_2_RISES, **takes.figures, **left.figures},
     )
 
 
@@ -93,12 +98,12 @@ def no_impact() -> Finding:
 
 
 def complexity() -> Finding:
+    left = standing("complexity")
     return Finding(
-        "undefined",
+        left.verdict,
         "ScienceQA is called complex, TextVQA and POPE simpler, captions least so; the cliff layers, "
-        f"{listed(map(_said, CLIFF_LAYERS))}, are of four tasks that differ in much else. Missing: a measure of "
-        "complexity that is independent of the layers, and items that differ in it alone.",
-        {"tasks": len(CLIFF_LAYERS)},
+        f"{listed(map(_said, CLIFF_LAYERS))}, are of four tasks that differ in much else. {left.text}",
+        {"tasks": len(CLIFF_LAYERS), **left.figures},
     )
 
 

@@ -22,7 +22,8 @@ from repro.audit.paper import (
     TABLE_1,
     VERIFIED_MODELS,
 )
-from repro.audit.released import OPERA_DECODING, SCIENCEQA_SPLITS, SCIENCEQA_WITH_IMAGE
+from repro.audit.released import CODE, OPERA_DECODING, SCIENCEQA_SPLITS, SCIENCEQA_WITH_IMAGE
+from repro.audit.stated import standing
 from repro.models.card import REGISTRY
 
 
@@ -64,12 +65,12 @@ def projector_types() -> Finding:
 def projector_independence() -> Finding:
     single = [kind for kind in PROJECTORS.values() if list(PROJECTORS.values()).count(kind) == 1]
     takes = need(tuple(PROJECTORS))
+    left = standing("projector-independence")
     return Finding(
-        "undefined",
+        left.verdict,
         f"{listed(single)} are types of one model each, and models differ in vision tower, decoder and data "
-        "too. Missing: a number for convergence, and how much it may differ between types and still be called "
-        f"independent. {takes.text}",
-        {"types with one model": len(single), **takes.figures},
+        f"too. {left.text} {takes.text}",
+        {"types with one model": len(single), **takes.figures, **left.figures},
     )
 
 
@@ -92,12 +93,26 @@ def decoding() -> Finding:
 
 
 def gpu() -> Finding:
-    takes = need(tuple(PROJECTORS))
+    takes, left = need(tuple(PROJECTORS)), standing("gpu")
     return Finding(
-        "undefined",
+        left.verdict,
         f"An {GPU} has 40 or 80 GB; at half precision the sweep needs {takes.figures['GPU memory, GB']:.0f} GB at "
-        "most. Missing: the memory, precision and batch size.",
-        {"GB needed": takes.figures["GPU memory, GB"]},
+        f"most. {left.text}",
+        {"GB needed": takes.figures["GPU memory, GB"], **left.figures},
+    )
+
+
+def released() -> Finding:
+    absent = [part for part, code in CODE.items() if code.file is None]
+    stopped = {part: code for part, code in CODE.items() if code.stops}
+    whole = [part for part, code in CODE.items() if code.file is not None and not code.stops]
+    said = "; ".join(f"{part} ({code.file}) {code.stops}" for part, code in stopped.items())
+    return Finding(
+        "contradicted" if absent or stopped else "holds",
+        f"Of {len(CODE)} parts of the method and its evaluation {len(absent)} have no code in any commit: "
+        f"{listed(absent)}. {len(stopped)} have code that does not do it as committed: {said}. "
+        f"{len(whole)}, {listed(whole)}, can be run, on rows that are another entry.",
+        {"parts": len(CODE), "without code": len(absent), "not as committed": len(stopped)},
     )
 
 
@@ -154,6 +169,14 @@ CLAIMS = (
         quantity="decoding of the released evaluation scripts",
         verdict="contradicted",
         check=decoding,
+    ),
+    Claim(
+        id="released-code",
+        where="Abstract",
+        statement="The source code of the paper can be had.",
+        quantity="parts of the method and its evaluation against the released files",
+        verdict="contradicted",
+        check=released,
     ),
     Claim(
         id="gpu",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repro.audit import structure
 from repro.audit.claims.text import listed
+from repro.audit.experiments import rankings
 from repro.audit.experiments import shares as share_experiments
 from repro.audit.ledger import Claim, Finding
 from repro.audit.needs import need
@@ -18,38 +19,38 @@ from repro.audit.paper import (
     SHARE_LIMIT,
     WEIGHTS,
 )
+from repro.audit.stated import standing
 
 
 def _span(layers: tuple[int, int]) -> str:
     return "{}-{}".format(*layers)
 
 
-def unmeasured(said: str, figures: dict[str, float]) -> Finding:
-    """A claim about the attention of LLaVA-1.5."""
-    takes = need(["llava-1.5"])
+def _of_figure_2(claim: str, figures: dict[str, float], said: str = "") -> Finding:
+    """A claim about attention shares, for which no code was released."""
+    takes, left = need(["llava-1.5"]), standing(claim)
     return Finding(
-        "not measured here", f"{said} No code for shares was released. {takes.text}", figures | takes.figures
+        left.verdict,
+        f"{left.text} No code for shares was released. {said}If LLaVA-1.5 is meant: {takes.text}",
+        figures | takes.figures | left.figures,
     )
 
 
 def below() -> Finding:
-    return unmeasured(
-        "Model, data set, row and reduction over heads are not stated.",
-        {"percent": SHARE_LIMIT, "after layer": SHARE_AFTER},
-    )
+    return _of_figure_2("share-below-2", {"percent": SHARE_LIMIT, "after layer": SHARE_AFTER})
 
 
 def shape() -> Finding:
-    return unmeasured(
-        "A curve of one unnamed set of items, without a spread.",
-        {"rises at layer": FIGURE_2_RISES, "drops until layer": FIGURE_2_DROPS[1]},
+    return _of_figure_2(
+        "share-shape", {"rises at layer": FIGURE_2_RISES, "drops until layer": FIGURE_2_DROPS[1]}
     )
 
 
 def ordering() -> Finding:
-    return unmeasured(
-        "The first token of the prompt draws attention as a sink, which the share of the system tokens includes.",
+    return _of_figure_2(
+        "share-ordering",
         {},
+        "The first token of the prompt draws attention as a sink, which the share of the system tokens includes. ",
     )
 
 
@@ -122,7 +123,7 @@ CLAIMS = (
         where="Section 1, Figure 2",
         statement=f"After layer {SHARE_AFTER} the image gets less than {SHARE_LIMIT:.0f} % of the attention.",
         quantity="mean share of image tokens by layer, last prompt row and answer rows",
-        verdict="not measured here",
+        verdict="undefined",
         check=below,
         outcome="not as claimed",
         experiment=share_experiments.image_share,
@@ -144,7 +145,7 @@ CLAIMS = (
         statement=f"The share of image tokens drops over layers {_span(FIGURE_2_DROPS)}, is level over "
         f"{_span(FIGURE_2_LEVEL)} and rises at {FIGURE_2_RISES}.",
         quantity="slope of the share by layer, and the change at the last",
-        verdict="not measured here",
+        verdict="undefined",
         check=shape,
         outcome="not as claimed",
         experiment=share_experiments.share_shape,
@@ -155,7 +156,7 @@ CLAIMS = (
         where="Figure 2, Section 3.3",
         statement="System tokens get most of the attention, image tokens far less than system and user tokens.",
         quantity="order of the three shares by layer, with the first token apart",
-        verdict="not measured here",
+        verdict="undefined",
         check=ordering,
         outcome="not as claimed",
         experiment=share_experiments.share_ordering,
@@ -180,10 +181,12 @@ CLAIMS = (
     ),
     Claim(
         id="equation-10",
-        where="Section 3.4, Eq. 10, Figure 6",
-        statement="The answer token's attention ranks the image tokens.",
-        quantity="the row of Eq. 10 against the index sets of Eq. 6",
+        where="Section 3.4, Eqs. 9-12, Figure 6",
+        statement="The answer token's attention ranks the image tokens by what they contribute.",
+        quantity="the row of Eq. 10 against the index sets of Eq. 6; scores with the top k tokens kept",
         verdict="contradicted",
         check=equation_10,
+        outcome="not as claimed",
+        experiment=rankings.fastv,
     ),
 )

@@ -11,6 +11,7 @@ from repro.audit.claims.text import listed
 from repro.audit.ledger import Claim, Finding
 from repro.audit.paper import ITEMS, METRICS, PRINTED, TABLE_1, pairs
 from repro.audit.released import PUBLISHED
+from repro.audit.stated import standing
 
 #: Layers looked at and percent of the answers that flip in the simulation of the selection effect.
 LAYERS, FLIPS = 10, 3.0
@@ -100,13 +101,13 @@ def selection() -> Finding:
             f"{min(gained):+.2f} to {max(gained):+.2f}"
         )
     figures |= {"printed gains": count, "not above": inside}
+    left = standing("selection")
     return Finding(
-        "undefined",
-        "The text does not say on which items the layer was chosen. If on those it is reported on, scores rise "
-        f"without any effect: the best of {LAYERS} layers at each of which {FLIPS:.0f} % of the answers flip "
-        f"either way gains, in points, {'; '.join(said)}. {inside} of {count} printed gains are not above that "
-        "95 % range. Missing: a held-out set, or the scores at the other layers.",
-        figures,
+        left.verdict,
+        "If the layer was chosen on the items it is reported on, scores rise without any effect: the best of "
+        f"{LAYERS} layers at each of which {FLIPS:.0f} % of the answers flip either way gains, in points, "
+        f"{'; '.join(said)}. {inside} of {count} printed gains are not above that 95 % range. {left.text}",
+        figures | left.figures,
     )
 
 
@@ -121,18 +122,20 @@ def baselines() -> Finding:
         for printed, _ in [pairs(benchmark, "accuracy")[model]]
         if round(printed, 1) == published
     ]
+    left = standing("baselines")
     return Finding(
-        "undefined",
-        f"The text does not say whether baselines were run or quoted. {zeros[0]} of {n} end in 0 ({zeros[1]} at "
-        f"the cliff layer), where one in ten would by chance (probability of as many {chance:.0e}); "
-        f"{listed(equal)} are to one decimal what the models' authors published. Missing: prompt, subset and "
-        "answers of each.",
+        left.verdict,
+        f"Of {n} baselines {zeros[0]} end in 0 ({zeros[1]} at the cliff layer), where one in ten would by chance "
+        f"(probability of as many {chance:.0e}). Of {len(PUBLISHED)} that the models' authors published too, with "
+        f"one decimal, {len(equal)} are equal: {listed(equal)}. {left.text}",
         {
             "baselines that end in 0": zeros[0],
             "at the cliff layer": zeros[1],
             "rows": n,
             "probability of as many": chance,
+            "published figures": len(PUBLISHED),
             "equal to published figures": len(equal),
+            **left.figures,
         },
     )
 
