@@ -27,9 +27,10 @@ EXACT = {
     },
     cliffs.projectors: {
         "pairs with other projectors": 48,
+        "equal with other projectors": 29,
         "apart with other projectors": 0,
         "pairs with MLPs": 12,
-        "apart with MLPs": 1,
+        "apart with MLPs": 0,
     },
     cliffs.retrospective: {
         "answers": 17400,

@@ -151,7 +151,7 @@ CLAIMS = (
         quantity="cliff layer and shares by type of projector",
         verdict="undefined",
         check=projector_independence,
-        outcome="as claimed",
+        outcome="mixed",
         experiment=cliffs.projectors,
     ),
     Claim(

@@ -223,7 +223,7 @@ def parameter_randomisation(load: Load) -> Shown:
         f"With the decoder's weights shuffled a map's rank correlation with itself is {span['shuffled']}, with "
         f"other noise {span['noise']}, with another picture's map {span['picture']} (means over layers and "
         f"{ITEMS} items; five miniatures, POPE and TextVQA). It changes more than by noise, for certain, in "
-        f"{sum(held)} of {len(held)} cases."
+        f"{sum(held)} of {len(held)} cases. A map must change so to explain anything; that it does is not enough."
     )
     return Shown(outcome_of(held), evidence, figures)
 
