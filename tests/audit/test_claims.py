@@ -83,6 +83,7 @@ OTHERWISE = [
     # 93.07 % are no whole number of 8910 questions.
     ("granularity-pope", paper, "TABLE_1", table(**{INTERN_VL: (93.07, 94.58)}), "contradicted"),
     ("granularity-chair", table1, "CAPTIONS", 1000, "holds"),
+    ("granularity-textvqa", table1, "ITEMS", {"textvqa": 50}, "contradicted"),
     ("chair-label", table1, "REPLAYED", {"shikra": Chair(12.4, 4.0)}, "holds"),
     (
         "granularity-scienceqa",
@@ -156,6 +157,10 @@ def test_one_part_without_code_is_enough(monkeypatch):
     for absent in (Code(None), Code("a.py", "stops")):
         monkeypatch.setattr(setup, "CODE", {"all": Code("all.py"), "the rest": absent})
         assert BY_ID["released-code"].check().verdict == "contradicted"
+
+
+def test_every_verdict_is_turned_by_one_of_these():
+    assert {name for name, *_ in OTHERWISE} | set(STATED) | {"cam-steps"} == set(BY_ID)
 
 
 def test_a_demo_that_follows_the_equations_would_turn_the_verdict(monkeypatch):
