@@ -212,7 +212,6 @@ def test_narrowing_a_run_touches_no_other_golden(checkout):
         ["-k", "test_values", update],
         ["-m", "not golden", update],
         ["tests/test_fake.py::test_values", update],
-        ["--model", "one", "-n", "2", update],
         ["--model", "one"],
         ["-k", "one"],
     ]
@@ -225,7 +224,8 @@ def test_narrowing_a_run_touches_no_other_golden(checkout):
             {"unlink": "golden/test_fake/test_more[two].npz"},
             {"run": []},
             values(1.0 + 1e-7, 1.0),
-            {"run": ["-n", "2", update]},
+            # Narrowed and on two workers at once.
+            {"run": ["-k", "one or test_more", "-n", "2", update]},
             values(1.5, 1.0),
             {"run": ["--report", "elsewhere"]},
             {"run": ["--model", "one", update]},
