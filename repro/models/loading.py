@@ -59,12 +59,18 @@ def require(settings: Mapping[str, Any], path: Path, expected: Mapping[str, str]
 
 
 def check_directory(path: Path, model_type: str) -> None:
-    """CheckpointError unless ``path`` holds a configuration of ``model_type`` and safetensors weights."""
+    """CheckpointError unless ``path`` holds a configuration of ``model_type`` and safetensors weights.
+
+    Settings of ``generate`` may be missing. Where they cannot be read, transformers would go on without the tokens
+    that end an answer.
+    """
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint directory at {path}")
     found = read_json(path / "config.json").get("model_type")
     if found != model_type:
         raise CheckpointError(f"{path / 'config.json'} is of model_type {found!r}; expected {model_type!r}")
+    if (generation := path / "generation_config.json").is_file():
+        read_json(generation)
     index = path / "model.safetensors.index.json"
     if index.is_file():
         if not isinstance(read_json(index).get("metadata"), dict):

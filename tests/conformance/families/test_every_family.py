@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
+from repro.models.card import REGISTRY
 from repro.models.loading import CheckpointError
 from repro.sweep import sweep
 from repro.truncation import truncated
@@ -156,6 +157,19 @@ def test_a_tokenizer_without_the_image_token_is_refused(family, tmp_path, pictur
     lvlm = load_model(family.card.name, directory)
     with pytest.raises(ValueError, match=f"makes 0 image tokens .* of '{family.card.placeholder}', not 1"):
         lvlm.prompt(picture(16, 16), QUESTION)
+
+
+@pytest.mark.parametrize("content", ['{"eos_token_id": 2,', "[2]"])
+@pytest.mark.parametrize("name", REGISTRY)
+def test_settings_of_generate_that_cannot_be_read_are_refused(name, content, request, tmp_path):
+    """transformers goes on without them, and so without the tokens that end an answer."""
+    whole = REGISTRY[name].miniature or request.getfixturevalue(name.replace("-", "_").replace(".", "_")).path
+    directory = shutil.copytree(whole, tmp_path / "damaged")
+    [file] = directory.rglob("generation_config.json")  # Shikra's lies with its delta
+    file.write_text(content)
+    with pytest.raises(CheckpointError) as error:
+        load_model(name, directory)
+    assert f"{file} is not valid JSON" in str(error.value) or f"{file} should hold a JSON" in str(error.value)
 
 
 def test_another_kind_of_model_is_refused(llava_onevision):
