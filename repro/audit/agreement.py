@@ -65,11 +65,10 @@ def compared(evaluation: Evaluation, held: HeldOut) -> list[Compared]:
     name = evaluation.benchmark.name.removesuffix("-exact")
     strata, images = np.array(evaluation.strata), np.array(evaluation.images)
     reporting = ~halves(strata, evaluation.images)
-    metrics = {metric.name: metric for metric in evaluation.benchmark.metrics}
     for cell in cells_of(evaluation.model, name):
-        parts, better = evaluation.parts[cell.metric], metrics[cell.metric].higher_is_better
-        whole = compare(parts, strata, better, clusters=images.tolist())
-        half = compare(parts[reporting], strata[reporting], better, clusters=images[reporting].tolist())
+        parts = evaluation.parts[cell.metric]
+        whole = compare(parts, strata, clusters=images.tolist())
+        half = compare(parts[reporting], strata[reporting], clusters=images[reporting].tolist())
         assert cell.baseline is not None and cell.at_cliff is not None
         lines.append(_score(cell, "baseline", whole, -1, len(strata), cell.baseline))
         lines.append(

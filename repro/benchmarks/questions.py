@@ -12,8 +12,9 @@ LLaVA's two files may also lie beside the answers, as in its ``eval.zip``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from repro.benchmarks import chair, pope, scienceqa, textvqa
@@ -22,6 +23,10 @@ from repro.benchmarks.files import field, inside, read_json, read_json_lines, un
 
 LLAVA_POPE = "llava_pope_test.jsonl"
 LLAVA_SCIENCEQA = "llava_test_CQM-A.json"
+#: Words this alike (difflib's ratio) are one word in two spellings.
+ALIKE = 0.9
+#: Category, name of the picture, text.
+Asked = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Questions:
         source: the file or folder they come from.
         items: by the id an answer to them is recorded under.
         complete: whether all were asked; False for a stock to choose from.
+        respelled: a question that was asked and is not among the items, and the one of them that has its words in
+            another spelling; None where there is none.
     """
 
     benchmark: Benchmark
@@ -41,6 +48,7 @@ class Questions:
     source: Path
     items: dict[str, Item]
     complete: bool = True
+    respelled: tuple[str, str] | None = None
 
 
 def by_own_ids(benchmark: Benchmark, items: Sequence[Item], source: Path) -> Questions:
@@ -125,14 +133,34 @@ def _pope(data: Path, beside: Path) -> Iterator[Questions]:
         # LLaVA's ids are its own; picture, category and text lead to the row that has the label.
         labelled = {(item.stratum, item.image.name, item.question): item for item in items if item.image}
         for path, rows in files:
-            found = {}
+            found, asked = {}, []
             unique((field(row, "question_id", (int, str), where) for where, row in rows), str(path))
             for where, row in rows:
                 category, image = field(row, "category", str, where), field(row, "image", str, where)
-                question = field(row, "text", str, where).partition("\n")[0]
-                if (category, image, question) in labelled:
-                    found[str(row["question_id"])] = labelled[category, image, question]
-            yield Questions(pope.POPE, f"POPE {len(rows)}", folder, found)
+                asked.append((category, image, field(row, "text", str, where).partition("\n")[0]))
+                if asked[-1] in labelled:
+                    found[str(row["question_id"])] = labelled[asked[-1]]
+            pair = _respelled(set(asked) - set(labelled), set(labelled) - set(asked))
+            yield Questions(pope.POPE, f"POPE {len(rows)}", folder, found, respelled=pair)
+
+
+def _respelled(asked: Set[Asked], known: Set[Asked]) -> tuple[str, str] | None:
+    """A question asked and a known one about the same picture whose words are alike, as "imange" and "image"."""
+    texts: dict[tuple[str, str], list[str]] = {}
+    for category, image, text in known:
+        texts.setdefault((category, image), []).append(text)
+    for category, image, text in sorted(asked):
+        for other in texts.get((category, image), ()):
+            if _alike(text.split(), other.split()):
+                return text, other
+    return None
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Word by word: whole sentences about a car and a cat are alike too, and are two questions."""
+    return len(one) == len(other) and all(
+        SequenceMatcher(None, a, b).ratio() >= ALIKE for a, b in zip(one, other, strict=True)
+    )
 
 
 def _all_scienceqa(items: dict[str, Item], source: Path) -> Questions:

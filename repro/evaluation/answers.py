@@ -219,7 +219,7 @@ def replay(
         advice = "" if fit.twice or fit.others else "; --allow-missing scores the others"
         raise DataError(
             f"{path} does not fit {fit.questions.title} ({fit.questions.source}): {'; '.join(notes)}. Expected "
-            f"one answer to each question{advice}"
+            f"one answer to each question{advice}{_spelling(fit.questions)}"
         )
     questions = fit.questions
     whole = [key for key in questions.items if len(fit.answers.get(key, ())) == layers]
@@ -311,7 +311,7 @@ def _best(fits: Sequence[_Fit], path: Path, data: Path) -> _Fit:
         tried = ", ".join(f"{fit.questions.title} ({fit.questions.source})" for fit in fits)
         raise DataError(
             f"{path}: no answer belongs to any questions found: {tried}; expected the questions that were asked: "
-            "name their directory by --data"
+            f"name their directory by --data{_spelling(best.questions)}"
         )
     for fit in fits:
         if fit.problems == best.problems and fit.questions.benchmark is not best.questions.benchmark:
@@ -320,6 +320,17 @@ def _best(fits: Sequence[_Fit], path: Path, data: Path) -> _Fit:
                 "answers: name one by --benchmark"
             )
     return best
+
+
+def _spelling(questions: Questions) -> str:
+    """What to add to an error where questions were asked in another spelling."""
+    if questions.respelled is None:
+        return ""
+    asked, known = questions.respelled
+    return (
+        f". Questions are spelled otherwise, such as {asked!r:.100} for {known!r:.100}: the answers are to "
+        "another version of the file, get that one"
+    )
 
 
 def _complaints(fit: _Fit) -> list[str]:

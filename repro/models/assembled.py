@@ -12,7 +12,16 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from repro.models.loading import COUNT, FROM_LAST, NUMBER, OBJECT, CheckpointError, read_json, require
+from repro.models.loading import (
+    COUNT,
+    FROM_LAST,
+    NUMBER,
+    OBJECT,
+    CheckpointError,
+    check_shapes,
+    read_json,
+    require,
+)
 from repro.models.lvlm import Lvlm, Prompt, read_image
 from repro.segments import Segments
 
@@ -128,7 +137,9 @@ def tower_config(file: Path, whence: str) -> dict[str, Any]:
     """The configuration of a vision tower, which no release has in its own directory; ``whence`` it is to come."""
     if not file.is_file():
         raise CheckpointError(f"{file} is missing: {whence}")
-    return read_json(file)
+    settings = read_json(file)
+    check_shapes(settings, file)
+    return settings
 
 
 def clip_settings(file: Path, whence: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from repro.models.card import ModelCard
 from repro.models.llava_release import load_release
-from repro.models.loading import load_checkpoint, load_part, load_tokenizer, read_json
+from repro.models.loading import check_shapes, load_checkpoint, load_part, load_tokenizer, read_json
 from repro.models.lvlm import Prompt, read_image
 from repro.models.native import Native
 from repro.segments import Segments
@@ -41,6 +41,7 @@ class Llava(Native):
             model: Any = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
             tokenizer = load_tokenizer(path, legacy=True)
             settings = read_json(path / "processor_config.json")
+            check_shapes(settings, path / "processor_config.json")
         else:
             model, tokenizer = load_release(path, dtype, device)
             preparation = path / "vision_tower"

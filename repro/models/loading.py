@@ -47,7 +47,19 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 COUNT, FROM_LAST, NUMBER, FLAG, TEXT, OBJECT = KINDS
 
 
-def require(settings: Mapping[str, Any], path: Path, expected: Mapping[str, str]) -> None:
+#: Settings that decide shapes -> what they must divide.
+DIVISORS = {
+    "num_attention_heads": "hidden_size",
+    "num_heads": "hidden_size",
+    "heads": "width",
+    "num_key_value_heads": "num_attention_heads",
+    "patch_size": "image_size",
+}
+#: Towers by model_type whose patches fill the picture; SigLIP's 384 pixels leave a margin beside patches of 14.
+FILLED = (None, "clip_vision_model", "intern_vit_6b")
+
+
+def require(settings: Mapping[str, Any], path: Path | str, expected: Mapping[str, str]) -> None:
     """CheckpointError unless the settings read from ``path`` have all of these keys, each of its kind."""
     if absent := [key for key in expected if key not in settings]:
         raise CheckpointError(f"{path} lacks {', '.join(absent)}: get the published file")
@@ -58,13 +70,40 @@ def require(settings: Mapping[str, Any], path: Path, expected: Mapping[str, str]
             )
 
 
+def check_shapes(settings: Mapping[str, Any], path: Path | str) -> None:
+    """CheckpointError unless heads divide widths, and patches pictures, here and in the objects within.
+
+    What is not stated is as transformers sets it, and what is a list is left to it.
+    """
+    for key, within in settings.items():
+        if isinstance(within, dict):
+            check_shapes(within, f"{path}, {key}")
+    stated = {key: value for key, value in settings.items() if not isinstance(value, list | None)}
+    free = {"hidden_size": "head_dim" in stated, "image_size": stated.get("model_type") not in FILLED}
+    for key, whole in DIVISORS.items():
+        require(stated, path, {one: COUNT for one in (key, whole) if one in stated})
+        if key in stated and whole in stated and not free.get(whole) and stated[whole] % stated[key]:
+            raise CheckpointError(
+                f"{path}: {key} is {stated[key]}; expected a divisor of {whole}, which is {stated[whole]}: get "
+                "the published file"
+            )
+
+
 def check_directory(path: Path, model_type: str) -> None:
-    """CheckpointError unless ``path`` holds a configuration of ``model_type`` and safetensors weights."""
+    """CheckpointError unless ``path`` holds a configuration of ``model_type`` and safetensors weights.
+
+    Settings of ``generate`` may be missing. Where they cannot be read, transformers would go on without the tokens
+    that end an answer.
+    """
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint directory at {path}")
-    found = read_json(path / "config.json").get("model_type")
-    if found != model_type:
-        raise CheckpointError(f"{path / 'config.json'} is of model_type {found!r}; expected {model_type!r}")
+    file = path / "config.json"
+    settings = read_json(file)
+    if (found := settings.get("model_type")) != model_type:
+        raise CheckpointError(f"{file} is of model_type {found!r}; expected {model_type!r}")
+    check_shapes(settings, file)
+    if (generation := path / "generation_config.json").is_file():
+        read_json(generation)
     index = path / "model.safetensors.index.json"
     if index.is_file():
         if not isinstance(read_json(index).get("metadata"), dict):

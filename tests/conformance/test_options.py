@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,41 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     swept.update(prompts=0, stop=10**9)
     run(*command, "--no-resume").assert_outcomes(passed=2)
     assert swept["prompts"] == 96 and len(results.runs()) == 2
+
+
+@pytest.mark.parametrize(("stop", "asked"), [("-x", 0), ("--maxfail=1", 0), ("--maxfail=2", 8)])
+def test_a_session_that_a_failure_stops_goes_on(run, swept, tmp_path, stop, asked):
+    """The data of CHAIR is missing, and comes last: of two failures the second would have stopped it."""
+    shutil.copytree(FIXTURES / "miniworld" / "textvqa", tmp_path / "textvqa")
+    both = ("--benchmark", "textvqa", "--benchmark", "chair", "--limit", "8")
+    command = (*ONE, *both, "--data", tmp_path, "--report", tmp_path / "report")
+    run(*command, stop).assert_outcomes(passed=1, failed=1)
+    [one] = Results(tmp_path / "report" / "results.sqlite").runs()
+    assert swept["prompts"] == 8 and (one.finished is None) == (asked == 0)
+    run(*command).assert_outcomes(passed=1, failed=1)
+    assert swept["prompts"] == 8 + asked
+
+
+@pytest.mark.usefixtures("swept")
+def test_a_results_file_locked_at_the_end_leaves_the_runs_open_and_says_so(run, monkeypatch, tmp_path):
+    held = []
+
+    def locked(path: Path) -> Results:
+        held.append(sqlite3.connect(path))
+        held[0].execute("BEGIN EXCLUSIVE")
+        return Results(path)
+
+    monkeypatch.setattr("repro.report.terminal.Results", locked)
+    monkeypatch.setattr("repro.evaluation.results.PATIENCE", 0.05)
+    result = run(*ONE, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert f"report: {tmp_path / 'index.html'}" in said(result)
+    assert "the runs are not marked as finished, and go on the next time: " in said(result)
+    assert f"{tmp_path / 'results.sqlite'}: another process" in said(result)
+    held[0].close()
+    [one] = Results(tmp_path / "results.sqlite").runs()
+    assert one.finished is None
 
 
 def test_a_results_file_that_cannot_be_used_fails_and_names_it(run, tmp_path):

@@ -190,6 +190,14 @@ def test_the_two_layouts_called_llava_are_told_apart(intern):
         load_model("intern-vl", Path(__file__).parents[2] / "fixtures" / "llava-1.5")
 
 
+def test_a_later_intern_vl_which_reads_448_pixels_is_refused(intern):
+    file = intern[0] / "config.json"
+    settings = json.loads(file.read_text()) | {"mm_vision_tower": "OpenGVLab/InternViT-6B-448px-V1-0"}
+    file.write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=f"{file} is of a later InternVL-Chat, which reads 448 pixels"):
+        load_model("intern-vl", intern[0])
+
+
 @pytest.mark.parametrize(
     ("name", "file", "key", "value", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
+from repro.models.card import REGISTRY
 from repro.models.loading import CheckpointError
 from repro.sweep import sweep
 from repro.truncation import truncated
@@ -156,6 +158,90 @@ def test_a_tokenizer_without_the_image_token_is_refused(family, tmp_path, pictur
     lvlm = load_model(family.card.name, directory)
     with pytest.raises(ValueError, match=f"makes 0 image tokens .* of '{family.card.placeholder}', not 1"):
         lvlm.prompt(picture(16, 16), QUESTION)
+
+
+@pytest.fixture
+def directory(name, request, tmp_path):
+    """A copy of a checkpoint of the model that a test gets by ``name``, to be spoilt."""
+    whole = REGISTRY[name].miniature or request.getfixturevalue(name.replace("-", "_").replace(".", "_")).path
+    return shutil.copytree(whole, tmp_path / "damaged")
+
+
+@pytest.mark.parametrize("content", ['{"eos_token_id": 2,', "[2]"])
+@pytest.mark.parametrize("name", REGISTRY)
+def test_settings_of_generate_that_cannot_be_read_are_refused(name, directory, content):
+    """transformers goes on without them, and so without the tokens that end an answer."""
+    [file] = directory.rglob("generation_config.json")  # Shikra's lies with its delta
+    file.write_text(content)
+    with pytest.raises(CheckpointError) as error:
+        load_model(name, directory)
+    assert f"{file} is not valid JSON" in str(error.value) or f"{file} should hold a JSON" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "changed", "said"),
+    [
+        ("llava-1.5", "config.json, vision_config", {"patch_size": 0}, "a whole number above 0"),
+        (
+            "llava-1.5",
+            "config.json, text_config",
+            {"num_key_value_heads": 3},
+            "num_attention_heads, which is 4",
+        ),
+        ("llava-1.5", "processor_config.json", {"patch_size": 0}, "a whole number above 0"),
+        ("llava-1.6", "config.json, vision_config", {"num_attention_heads": -4}, "a whole number above 0"),
+        (
+            "llava-1.6",
+            "config.json, vision_config",
+            {"patch_size": 9},
+            "a divisor of image_size, which is 48",
+        ),
+        (
+            "instructblip",
+            "config.json, qformer_config",
+            {"num_attention_heads": 7},
+            "hidden_size, which is 96",
+        ),
+        ("qwen-vl", "config.json", {"num_attention_heads": 7}, "a divisor of hidden_size, which is 128"),
+        ("qwen-vl", "config.json, visual", {"heads": 7}, "a divisor of width, which is 96"),
+        ("qwen-vl", "config.json, visual", {"patch_size": 9}, "a divisor of image_size, which is 48"),
+        ("shikra", "delta/config.json", {"num_attention_heads": 7}, "a divisor of hidden_size, which is 128"),
+        ("shikra", "tower/config.json", {"num_attention_heads": 0}, "a whole number above 0"),
+        ("intern-vl", "config.json", {"num_attention_heads": 7}, "a divisor of hidden_size, which is 128"),
+        ("intern-vl", "vision_tower/config.json", {"patch_size": 9}, "a divisor of image_size, which is 32"),
+        (
+            "llava-onevision",
+            "config.json, vision_config",
+            {"num_attention_heads": 7},
+            "hidden_size, which is 32",
+        ),
+        ("internvl3", "config.json, text_config", {"num_attention_heads": 0}, "a whole number above 0"),
+        (
+            "qwen2.5-vl",
+            "config.json, vision_config",
+            {"num_heads": 7},
+            "a divisor of hidden_size, which is 32",
+        ),
+    ],
+)
+def test_settings_that_give_no_shapes_are_named(name, directory, place, changed, said):
+    file, _, part = place.partition(", ")
+    settings = json.loads((directory / file).read_text())
+    (settings[part] if part else settings).update(changed)
+    (directory / file).write_text(json.dumps(settings))
+    [(key, value)] = changed.items()
+    with pytest.raises(CheckpointError) as error:
+        load_model(name, directory)
+    assert f"{place}: {key} is {value}; expected " in str(error.value) and said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["llava-onevision"])
+def test_pictures_of_siglip_may_leave_a_margin(name, directory):
+    """As published: 384 pixels in patches of 14."""
+    settings = json.loads((directory / "config.json").read_text())
+    settings["vision_config"]["image_size"] = 17
+    (directory / "config.json").write_text(json.dumps(settings))
+    assert load_model(name, directory).model.config.vision_config.image_size == 17
 
 
 def test_another_kind_of_model_is_refused(llava_onevision):

@@ -16,6 +16,39 @@ pytestmark = pytest.mark.conformance
 QUESTION = "What is it?"
 SIZES = [(40, 20), (20, 40), (32, 32), (64, 64), (16, 16), (100, 20), (20, 100), (31, 17), (90, 60), (70, 10)]
 
+#: Of each model the whole prompt of a question, and where it is stated.
+WORDED = {
+    # haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1.
+    "llava_next": (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. USER: <image>\nIs there a kite? ASSISTANT:"
+    ),
+    # salesforce/LAVIS, blip2_vicuna_instruct.py, which adds nothing.
+    "instructblip": "Is there a kite?",
+    # LLaVA-VL/LLaVA-NeXT at 19ddd2e, llava/conversation.py, conv_qwen; <image> and a newline as its scripts do.
+    "llava_onevision": (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<image>\n"
+        "Is there a kite?<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    # OpenGVLab/InternVL at 2410d1d, internvl/conversation.py, internvl2_5; the image as modeling_internvl_chat.py.
+    "internvl3": (
+        "<|im_start|>system\n"
+        "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+        "<|im_end|>\n<|im_start|>user\n<img><IMG_CONTEXT></img>\nIs there a kite?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    ),
+    # chat_template.json of Qwen/Qwen2.5-VL-7B-Instruct, for a picture and then a text, no system message given.
+    "qwen2_5_vl": (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        "<|vision_start|><|image_pad|><|vision_end|>Is there a kite?<|im_end|>\n<|im_start|>assistant\n"
+    ),
+}
+
+
+@pytest.mark.parametrize(("family", "expected"), WORDED.items(), indirect=["family"], ids=WORDED)
+def test_the_whole_prompt_is_worded_as_the_authors_word_it(family, expected, picture):
+    assert family.prompt(picture(16, 16), "Is there a kite?").text == expected
+
 
 @pytest.mark.parametrize("family", ["llava_next", "llava_onevision"], indirect=True)
 @pytest.mark.parametrize("size", SIZES)

@@ -1,6 +1,7 @@
 """Recorded answers that do not fit their questions, or are none, are refused with what is wrong and where."""
 
 import json
+import shutil
 
 import pytest
 
@@ -68,6 +69,22 @@ def test_an_id_that_comes_twice_is_refused_whatever_is_allowed(made, allowed, ch
     path = made / "llava-1.5-13b" / "pope_answers.jsonl"
     change(path, lambda values: [*values, values[2] | {"text": "Maybe"}])
     refused(path, made, "1 answers to what has one already", "line 121", allow_missing=allowed)
+
+
+def test_questions_in_another_spelling_are_named(made, change, refused):
+    """POPE's later version has "image" for "imange"; another object is another question."""
+    path, texts = made / "llava-1.5-13b" / "pope_answers.jsonl", "Is there a adversarial thing 1 in the "
+    said = (
+        f"spelled otherwise, such as '{texts}imange?' for '{texts}image?': the answers are to another version"
+    )
+    shutil.copytree(made / "pope" / "version-a", made / "later" / "pope")
+    refused(path, made / "later", "no answer belongs to any", said)
+    shutil.rmtree(made / "pope" / "version-a")
+    file = made / "pope" / "version-b" / "coco_pope_adversarial.json"
+    for text, expected in ((f"{texts}image?", True), ("Is there a adversarial king 1 in the imange?", False)):
+        change(file, lambda values, text=text: [values[0] | {"text": text}, *values[1:]])
+        message = refused(path, made, "1 unknown ids: '1'", "--allow-missing")
+        assert (said in message) == ("spelled" in message) == expected
 
 
 def test_answers_that_fit_two_benchmarks_are_not_guessed_at(tmp_path, write, refused):

@@ -1,0 +1,206 @@
+"""Is each measured figure put beside the right one of the paper's, and told with what it was measured on?
+
+They are compared with evaluations whose halves, strata and layers all have other scores, so that a figure taken
+from the wrong place is another figure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repro.audit.agreement import Compared, compare_with_paper, compared
+from repro.audit.paper import ITEMS
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.benchmark import Item
+from repro.benchmarks.chair import CHAIR_EXACT
+from repro.cliff import halves
+from repro.evaluation.run import Evaluation, image_names
+from repro.report.sections import cliff_of
+
+pytestmark = pytest.mark.audit
+
+N = 32
+#: Images of each of POPE's strata, odd so that one more reports than chooses, and the questions about each.
+IMAGES, QUESTIONS = {"random": 1601, "popular": 801, "adversarial": 401}, 3
+#: Share of the images answered right, by stratum: where the layer is chosen, and where it is reported.
+CHOOSING = {"random": 0.9, "popular": 0.9, "adversarial": 0.9}
+REPORTING = {"random": 0.78, "popular": 0.84, "adversarial": 0.91}
+#: What is added to both at L = 24 and from 25 on, before the baseline; below, nothing is right.
+NEAR, FROM_25 = -0.03, -0.01
+FIGURE = re.compile(
+    r"(?P<metric>\w+), (?P<which>[\w ]+): measured (?P<score>[\d.]+) % on (?P<n>\d+) items, 95 % interval "
+    r"\[(?P<low>[\d.]+), (?P<high>[\d.]+)\]; the paper's is (?P<printed>[\d.]+) % on (?P<items>\d+) "
+    r"\((?P<place>.*)\); difference (?P<difference>[+-][\d.]+) points, "
+    r"tolerance (?P<tolerance>[\d.]+)(, EXCEEDED)?"
+)
+
+
+def right(images: int, share: float) -> int:
+    return round(images * share)
+
+
+def made(model: str = "llava-1.5") -> tuple[Evaluation, dict[str, dict[str, float]]]:
+    """A model on POPE, questions about an image all right or all wrong, and its exact scores in percent.
+
+    Scores are means over strata, of all images and of those that report, at L = 25 and at the baseline.
+    """
+    items = [
+        Item(f"{name}-{image}-{i}", Path(f"{name}/{image}.png"), "", None, stratum=name)
+        for name, images in IMAGES.items()
+        for image in range(images)
+        for i in range(QUESTIONS)
+    ]
+    strata, names = [item.stratum for item in items], image_names(items)
+    choosing = dict(zip(names, halves(strata, names), strict=True))
+    seen, scores = {}, {which: {"baseline": 0.0, "cliff": 0.0} for which in ("all", "reporting")}
+    for stratum, images in IMAGES.items():
+        counts = dict.fromkeys(("baseline", "cliff"), 0)
+        for chooses in (True, False):
+            half = [f"{stratum}/{i}.png" for i in range(images) if choosing[f"{stratum}/{i}.png"] == chooses]
+            share = (CHOOSING if chooses else REPORTING)[stratum]
+            near, later, last = (right(len(half), share + step) for step in (NEAR, FROM_25, 0))
+            for i, name in enumerate(half):
+                seen[name] = np.repeat([0, i < near, i < later, i < last], [24, 1, N - 25, 1])
+            for which, count in (("baseline", last), ("cliff", later)):
+                counts[which] += count
+                if not chooses:
+                    scores["reporting"][which] += 100 * count / len(half) / len(IMAGES)
+        for which, count in counts.items():
+            scores["all"][which] += 100 * count / images / len(IMAGES)
+    correct = np.array([seen[name] for name in names], dtype=float)
+    parts = np.stack([correct, np.ones_like(correct)], axis=-1)
+    both = {"accuracy": parts, "F1": parts}
+    evaluation = Evaluation(model, BENCHMARKS["pope"], "official", items, [], both, np.zeros(correct.shape))
+    return evaluation, scores
+
+
+@pytest.fixture(scope="module")
+def pope():
+    evaluation, scores = made()
+    return evaluation, scores, compared(evaluation, cliff_of(evaluation))
+
+
+def figures(lines: list[Compared]) -> dict[tuple[str, str], dict[str, str]]:
+    """The lines with a score, by metric and by where."""
+    found = [FIGURE.fullmatch(one.line) for one in lines if not one.line.startswith("cliff layer:")]
+    assert all(found)
+    return {(one["metric"], one["which"]): one.groupdict() for one in found if one}
+
+
+def test_every_score_is_that_of_its_half_its_layer_and_its_strata(pope):
+    _, scores, lines = pope
+    told, images = figures(lines), sum(IMAGES.values())
+    assert list(told) == [(m, w) for m in ("accuracy", "F1") for w in ("baseline", "at the cliff layer")]
+    for (_, which), one in told.items():
+        expected = scores["all"]["baseline"] if which == "baseline" else scores["reporting"]["cliff"]
+        assert one["score"] == f"{expected:.2f}"
+        reporting = sum(count - count // 2 for count in IMAGES.values())
+        assert int(one["n"]) == QUESTIONS * (images if which == "baseline" else reporting)
+        assert float(one["low"]) < float(one["score"]) < float(one["high"])
+        assert float(one["difference"]) == pytest.approx(
+            float(one["score"]) - float(one["printed"]), abs=0.011
+        )
+    assert [one["printed"] for one in told.values()] == ["84.70", "85.51", "85.50", "85.99"]
+    assert {one["place"] for one in told.values()} == {
+        "Table 1, LLaVA1.5, POPE, Acc ↑",
+        "Table 1, LLaVA1.5, POPE, F1-score ↑",
+    }
+
+
+def test_intervals_and_tolerances_are_of_whole_images(pope):
+    """The paper's own error is of single questions for an accuracy, and as the measured one for F1."""
+    _, scores, lines = pope
+    for (metric, which), one in figures(lines).items():
+        variance = n = 0.0
+        for stratum, images in IMAGES.items():
+            halved = {True: images // 2, False: images - images // 2}
+            kept = {c: k for c, k in halved.items() if which == "baseline" or not c}
+            step = 0 if which == "baseline" else FROM_25
+            p = sum(right(k, (CHOOSING if c else REPORTING)[stratum] + step) for c, k in kept.items())
+            p /= sum(kept.values())
+            variance += p * (1 - p) / sum(kept.values()) / len(IMAGES) ** 2
+            n += QUESTIONS * sum(kept.values())
+        half = (float(one["high"]) - float(one["low"])) / 2
+        assert half == pytest.approx(196 * variance**0.5, rel=0.06)  # 2000 resamples
+        p = float(one["printed"]) / 100
+        paper = p * (1 - p) / ITEMS["pope"] if metric == "accuracy" else variance * n / ITEMS["pope"]
+        assert float(one["tolerance"]) == pytest.approx(196 * (variance + paper) ** 0.5, rel=0.06)
+
+
+def test_a_stated_layer_agrees_anywhere_in_the_interval(pope):
+    evaluation, _, lines = pope
+    chosen = QUESTIONS * sum(count // 2 for count in IMAGES.values())
+    assert lines[-1] == Compared(
+        True,
+        f"cliff layer: measured 25 on {chosen} items, 95 % interval [24, 25]; the paper's is 22 or 24 "
+        "(Section 3.2 says 24, Section 4.2 says 22), inside",
+    )
+    held = cliff_of(evaluation)
+    for interval, inside in (((22, 25), True), ((23, 25), True), ((25, 25), False), ((23, 23), False)):
+        line = compared(evaluation, replace(held, cliff=replace(held.cliff, interval=interval)))[-1]
+        assert line.agrees == inside and line.line.endswith("inside" if inside else "OUTSIDE")
+
+
+def test_a_model_without_a_stated_layer_is_held_to_its_own_scores_alone():
+    evaluation, _ = made("shikra")
+    lines = compared(evaluation, cliff_of(evaluation))
+    assert [one["printed"] for one in figures(lines).values()] == ["75.41", "76.34", "78.52", "79.16"]
+    assert len(lines) == 4
+
+
+def test_the_message_counts_what_does_not_agree_and_shows_all(pope):
+    evaluation, _, lines = pope
+    odd = [one for one in lines if not one.agrees]
+    assert 0 < len(odd) < len(lines)
+    with pytest.raises(AssertionError) as error:
+        compare_with_paper(evaluation, cliff_of(evaluation))
+    first, *told = str(error.value).splitlines()
+    assert first.startswith("llava-1.5 on POPE, protocol official: ")
+    assert f" {len(odd)} of {len(lines)} figures do not agree with the paper's" in first
+    assert told == [one.line for one in lines]
+    assert {one.line.endswith(", EXCEEDED") for one in odd} == {True}
+
+
+def test_one_figure_that_does_not_agree_is_enough(pope):
+    """The layer, where the scores are the paper's."""
+    evaluation, _, _ = pope
+    shares = {"accuracy": (0.847, 0.8551), "F1": (0.855, 0.8599)}
+    strata, names = np.array(evaluation.strata), evaluation.images
+    reporting = ~halves(strata, names)
+    held = cliff_of(evaluation)
+    parts = {}
+    for metric, (baseline, at_cliff) in shares.items():
+        parts[metric] = np.ones((len(strata), N + 1, 2))
+        parts[metric][..., 0] = baseline
+        parts[metric][reporting, held.cliff.layer, 0] = at_cliff
+    like = replace(evaluation, parts=parts)
+    compare_with_paper(like, held)
+    with pytest.raises(AssertionError, match="1 of 5 figures do not agree"):
+        compare_with_paper(like, replace(held, cliff=replace(held.cliff, interval=(25, 25))))
+
+
+def test_soft_scores_vary_as_measured_and_exact_chair_is_chairs():
+    """TextVQA's answers are right to a degree: their spread is not that of right and wrong."""
+    n = 3000
+    items = [Item(str(i), Path(f"folder/{i}.png"), "", None) for i in range(n)]
+    half = halves([""] * n, image_names(items))
+    for name, benchmark, metric, score, spread, printed in (
+        ("textvqa", BENCHMARKS["textvqa"], "accuracy", 0.6, 0.1, "59.34"),
+        ("chair", CHAIR_EXACT, "CHAIR_i", 0.14, 0.05, "13.80"),
+    ):
+        values = np.zeros(n)
+        for chosen in (half, ~half):
+            values[chosen] = score + spread * (-1.0) ** np.arange(chosen.sum())
+        parts = np.ones((n, N + 1, 2))
+        parts[..., 0] = values[:, None]
+        every = {one.name: parts for one in benchmark.metrics}
+        evaluation = Evaluation("llava-1.5", benchmark, "official", items, [], every, np.zeros((n, N + 1)))
+        told = figures(compared(evaluation, cliff_of(evaluation)))
+        assert told[metric, "baseline"]["printed"] == printed
+        exact = 196 * spread * (1 / n + 1 / ITEMS[name]) ** 0.5
+        assert float(told[metric, "baseline"]["tolerance"]) == pytest.approx(exact, rel=0.06)
