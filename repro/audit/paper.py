@@ -147,6 +147,8 @@ PROJECTORS = {
 REPLICATED = "model"
 DECODING = "greedy"
 GPU = "A100"
+#: Not of the paper: GB of the two kinds of A100 there are.
+GPU_MEMORY = (40, 80)
 SCIENCEQA_QUESTIONS = 21_208
 #: Section A.2: the "different values" of K, as printed.
 K_VALUES = (0,)

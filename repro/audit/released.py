@@ -90,27 +90,6 @@ CODE = {
     "ScienceQA": Code(None),
     "TextVQA": Code(None),
 }
-
-
-class Chair(NamedTuple):
-    """Percent, by the official rules (mode ``exact``)."""
-
-    sentences: float
-    instances: float
-
-
-#: Greedy captions of at most 512 tokens that OPERA published (shikiw/OPERA at 61426ef), scored here: 500 each.
-REPLAYED = {
-    "llava-1.5": Chair(45.0, 12.73),
-    "instructblip": Chair(58.8, 23.68),
-    "shikra": Chair(55.8, 15.40),
-}
-#: The same captions cut after 64 tokens of LLaMA's tokenizer, which is not here: scored once, not by a test.
-REPLAYED_64 = {
-    "llava-1.5": Chair(20.6, 6.2),
-    "instructblip": Chair(30.2, 13.9),
-    "shikra": Chair(22.0, 7.0),
-}
 #: Accuracies of (model, benchmark) of one decimal that the models' authors published, all there are for rows of
 #: Table 1: LLaVA (docs/MODEL_ZOO.md at c121f04), InstructBLIP (its paper's Table 1, with Vicuna-7B), InternVL-Chat
 #: 1.0 (internvl_chat_llava/README.md at 2410d1d) and Qwen-VL (README.md at aa00ed0). POPE's are F1 or by category.

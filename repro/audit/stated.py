@@ -1,8 +1,8 @@
 """What a claim must say to be checked, and where the text of arXiv 2406.06579 says it.
 
 A claim that leaves out what no choice of ours can fill in is ``undefined``: of which model, on what, by which
-measure. One that says as much, and is about the published models, is ``not measured here``. Prompts and subsets,
-which a measurement can try in turn, decide neither.
+measure. One that says as much, and is about the published models, is ``not measured here``. Prompts, usual subsets
+and tolerances, which a measurement can try in turn, decide neither.
 """
 
 from __future__ import annotations
@@ -19,32 +19,24 @@ STATED: dict[str, Mapping[str, str | None]] = {
         "the items on which the layer was chosen": None,
         "the scores at the other layers, as numbers": None,
     },
-    "baselines": {"whether they were run or quoted": None, "prompt, subset and answers of each": None},
-    "cliff-definition": {
-        "that it is a layer from which on the accuracy stays": "Figure 5",
-        "how much change counts as none": None,
-        "on which items": None,
-    },
+    "baselines": {"whether they were run or quoted": None},
+    "cliff-definition": {"which of its descriptions it is, where they name different layers": None},
     "cliff-order": {
-        "model": "Section 4.2",
-        "data sets": "Section 4.2",
-        "measure": "Figure 5, accuracy by layer",
+        "model": "Sections 3.2 and 4.2; panel A of Figure 5",
+        "tasks": "Section 4.2",
+        "measure": "Figure 5, accuracy when truncated there",
     },
     "cliff-layers": {
-        "model": "Figure 5, panel A",
+        "model": "Sections 3.2 and 4.2; panel A of Figure 5",
         "layers": "Section 4.2",
-        "measure": "Figure 5, accuracy by layer",
+        "measure": "Figure 5, accuracy when truncated there",
     },
     "complexity": {
         "tasks": "Section 4.2",
         "a measure of complexity that is independent of the layers": None,
         "items that differ in it alone": None,
     },
-    "retrospective": {
-        "layer": "Section 4.2",
-        "models": "Section 4.2, those of Figure 5",
-        "measure": "Section 3.3, what is looked at before the final decision",
-    },
+    "retrospective": {"layer": "Section 4.2", "the model": None, "what would show that it looks back": None},
     "share-below-2": {
         "row": "Figure 2, the answer's",
         "mean over heads": "Eq. 9, for the ranking",
@@ -76,7 +68,7 @@ STATED: dict[str, Mapping[str, str | None]] = {
         "a number for convergence": None,
         "how much it may differ between types and still be called independent": None,
     },
-    "gpu": {"the GPU": "Section 4.1", "its memory": None, "precision and batch size": None},
+    "greedy": {"the decoding": "Section 4.1", "code that produced the figures": None},
 }
 
 

@@ -10,7 +10,8 @@ import pytest
 from repro.audit import paper, structure
 from repro.audit.claims import CLAIMS, cam, cliffs, setup, shares, table1, tokens
 from repro.audit.paper import TABLE_1
-from repro.audit.released import Chair, Code, Span
+from repro.audit.released import Code, Span
+from repro.audit.replayed import Chair
 from repro.audit.stated import STATED
 
 pytestmark = pytest.mark.audit
@@ -80,11 +81,20 @@ INTERN_VL = "intern-vl pope Acc ↑"
 OTHERWISE = [
     ("pope-intern-vl", paper, "TABLE_1", table(**{INTERN_VL: (86.40, 87.30)}), "holds"),
     ("pope-others", paper, "TABLE_1", table(**{"shikra pope Acc ↑": (94.01, 94.58)}), "contradicted"),
-    # 93.07 % are no whole number of 8910 questions.
-    ("granularity-pope", paper, "TABLE_1", table(**{INTERN_VL: (93.07, 94.58)}), "contradicted"),
-    ("granularity-chair", table1, "CAPTIONS", 1000, "holds"),
+    # 93.07 % are no whole number of 8910 questions, unless cut off.
+    ("granularity-pope", paper, "TABLE_1", table(**{INTERN_VL: (93.07, 94.58)}), "undefined"),
+    # No captions of 500, 1000 or 5000 are 12.51 %.
+    (
+        "granularity-chair",
+        paper,
+        "TABLE_1",
+        table(**{"shikra chair CHAIR_s ↓": (12.51, 12.51)}),
+        "contradicted",
+    ),
     ("granularity-textvqa", table1, "ITEMS", {"textvqa": 50}, "contradicted"),
-    ("chair-label", table1, "REPLAYED", {"shikra": Chair(12.4, 4.0)}, "holds"),
+    ("chair-label", table1, "replayed", lambda model: Chair(13.8, 4.0), "holds"),
+    # Not even the shortest captions would have so few.
+    ("chair-label", table1, "longest", lambda model, sentences: 0, "contradicted"),
     (
         "granularity-scienceqa",
         paper,
@@ -121,6 +131,7 @@ OTHERWISE = [
     ("image-tokens", tokens, "IMAGE_TOKENS", {"llava-1.5": 575, "qwen-vl": 256}, "contradicted"),
     ("truncated-576", tokens, "FIGURE_5_MODELS", ("llava-1.5", "intern-vl"), "holds"),
     ("image-ids", tokens, "IMAGE_IDS", (35, 610), "holds"),
+    ("image-ids", tokens, "IMAGE_IDS", (35, 612), "contradicted"),
     ("released-span-llava", tokens, "MASKED", {"llava-1.5": Span(35, 576)}, "holds"),
     ("released-span-qwen", tokens, "MASKED", {"qwen-vl": Span(6, 256)}, "holds"),
     ("layer-1", tokens, "WITHOUT_IMAGE", paper.WithoutImage(47.5, 0, None, None), "holds"),
@@ -128,7 +139,7 @@ OTHERWISE = [
     ("models-verified", setup, "VERIFIED_MODELS", ("llava-1.5", "shikra"), "holds"),
     ("projector-types", setup, "PROJECTORS", {"instructblip": "Q-former"}, "holds"),
     ("model-replicated", setup, "REPLICATED", "LLaVA-1.5-7B", "holds"),
-    ("greedy", setup, "OPERA_DECODING", False, "holds"),
+    ("gpu", setup, "GPU_MEMORY", (24, 80), "contradicted"),
     ("scienceqa-questions", setup, "SCIENCEQA_QUESTIONS", 21_207, "contradicted"),
     ("released-code", setup, "CODE", {"all of it": Code("all.py")}, "holds"),
 ]
@@ -151,6 +162,25 @@ def test_what_the_text_leaves_out_decides_between_undefined_and_not_measured(nam
         monkeypatch.setitem(STATED, name, everything | {what: None})
         found = BY_ID[name].check()
         assert found.verdict == "undefined" and f"Missing: {what}." in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "f1", "columns"),
+    [
+        # One possible pair does not make up for the other.
+        ((86.90, 94.58), (86.31, 87.21), 1),
+        ((94.01, 87.30), (86.31, 87.21), 1),
+        # An F1 above what the accuracy leaves is as impossible as one below.
+        ((84.70, 84.70), (90.00, 90.00), 2),
+        # No share of yes reconciles these.
+        ((70.00, 70.00), (86.31, 87.21), 2),
+    ],
+)
+def test_each_impossible_pair_of_accuracy_and_f1_is_enough(monkeypatch, accuracy, f1, columns):
+    rows = {INTERN_VL: accuracy, "intern-vl pope F1-score ↑": f1}
+    monkeypatch.setattr(paper, "TABLE_1", table(**rows))
+    found = BY_ID["pope-intern-vl"].check()
+    assert (found.verdict, found.figures["columns"]) == ("contradicted", columns)
 
 
 def test_one_part_without_code_is_enough(monkeypatch):
@@ -177,7 +207,16 @@ QUOTED = {
     "table-1": {"figures": 48},
     "granularity-pope": {"of 3000: impossible however read": 8, "of 9000: impossible if rounded": 1},
     "granularity-scienceqa": {"of 2017: impossible however read": 1, "of 4241: impossible however read": 2},
-    "granularity-chair": {"impossible": 3},
+    "granularity-chair": {"of 500: impossible however read": 3, "of 5000: impossible however read": 0},
+    "chair-label": {
+        "LLaVA1.5: CHAIR_s replayed": 45.00,
+        "LLaVA1.5: CHAIR_i replayed": 12.73,
+        "LLaVA1.5: words at which CHAIR_s is as printed": 44,
+        "Instruct-Blip2: CHAIR_s replayed": 58.80,
+        "Instruct-Blip2: CHAIR_i replayed": 23.68,
+        "Shikra: CHAIR_s replayed": 55.80,
+        "Shikra: CHAIR_i replayed": 15.40,
+    },
     "equal-or-better": {"better": 18, "equal": 6},
     "improvement": {
         "z: LLaVA1.5, POPE, n = 8910": 1.52,

@@ -92,7 +92,8 @@ def no_impact() -> Finding:
     return Finding(
         "contradicted" if late else "holds",
         "By the accuracy reading (Figure 5) a cliff layer is the last that needs the image. Of the text's own, "
-        f"{listed(map(_said, late))} are in the deeper half of {N_LAYERS} layers.",
+        f"{listed(map(_said, late))} are in the deeper half of {N_LAYERS} layers: up to there image tokens "
+        'matter. ("Middle or deep" is read as both, as the sentence denies an impact.)',
         {"cliff layers": len(CLIFF_LAYERS), "in the deeper half": len(late)},
     )
 
@@ -182,9 +183,9 @@ CLAIMS = (
     Claim(
         id="retrospective",
         where="Sections 3.2, 3.3 and 4.2",
-        statement=f"Layer {FIGURE_2_RISES} looks back at image and prompt before the answer is given.",
+        statement=f"Layer {FIGURE_2_RISES} seems to look back at image and prompt before the answer is given.",
         quantity=f"score truncated after layer {FIGURE_2_RISES - 1} against the baseline, and the image's share",
-        verdict="not measured here",
+        verdict="undefined",
         check=retrospective,
         outcome="not as claimed",
         experiment=cliff_experiments.retrospective,

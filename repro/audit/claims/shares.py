@@ -77,12 +77,13 @@ def equation_7() -> Finding:
     sums = structure.answer_sums()
     prompt, answer = sums[:, 0], sums[:, 1:]
     return Finding(
-        "contradicted" if answer.max() < 1 - 1e-6 else "holds",
+        "undefined" if answer.max() < 1 - 1e-6 else "holds",
         "Softmax gives every earlier token some attention, so an answer token leaves less than 1 to system, image "
         f"and user tokens once the answer has begun: in the miniature's description of a scene "
         f"({sums.shape[1] - 1} tokens, {len(sums)} layers) {answer.min():.2f} to {answer.max():.4f}, mean "
         f"{answer.mean():.2f}. It holds for the last prompt row ({prompt.min():.4f} to {prompt.max():.4f}), and "
-        "by construction once the three are divided by their sum, as the sentence under Eq. 7 does.",
+        "by construction once the three are divided by their sum. Missing: whether Eq. 7 is of the attention as "
+        "it is, as the words before it say, or after the normalisation that the words behind it ask for.",
         {
             "least sum of an answer row": float(answer.min()),
             "greatest sum of an answer row": float(answer.max()),
@@ -165,9 +166,9 @@ CLAIMS = (
     Claim(
         id="equation-7",
         where="Section 3.3, Eq. 7",
-        statement="Attention of a query token on system, image and user tokens sums to 1 before it is normalised.",
+        statement="The attention of a query token on system, image and user tokens sums to 1.",
         quantity="that sum, for the last prompt row and for answer rows, which see answer tokens too",
-        verdict="contradicted",
+        verdict="undefined",
         check=equation_7,
         figure="figure-2",
     ),

@@ -144,7 +144,7 @@ CLAIMS = (
     Claim(
         id="equal-or-better",
         where="Section 4.3, Table 1",
-        statement="Truncated at its cliff layer, every model is as good as whole, or better.",
+        statement="No figure at the cliff layer is worse than its baseline: all are equal to it or surpass it.",
         quantity="sign of the printed change, row by row",
         verdict="holds",
         check=equal_or_better,

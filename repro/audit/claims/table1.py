@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from repro.audit import arithmetic as a
 from repro.audit.claims.text import listed
 from repro.audit.ledger import Claim, Finding
 from repro.audit.needs import need
 from repro.audit.paper import ITEMS, PRINTED, SCIENCEQA_QUESTIONS, TABLE_1, pairs
-from repro.audit.released import CAPTION_TOKENS, CAPTIONS, INTERN_VL_F1, REPLAYED, REPLAYED_64
+from repro.audit.released import CAPTION_TOKENS, CAPTIONS, INTERN_VL_F1
+from repro.audit.replayed import MODELS as REPLAYED
+from repro.audit.replayed import longest, replayed
 from repro.audit.stated import standing
 
 COLUMNS = ("baseline", "at the cliff layer")
@@ -48,35 +52,46 @@ def all_figures() -> Finding:
 def intern_vl() -> Finding:
     """F1 = 2 TP / (2 TP + E) with TP = 1/2 - FN and 0 <= FN <= E, on a balanced set."""
     figures: dict[str, float] = {}
-    said, possible = [], False
+    said, impossible = [], []
     for column, (accuracy, f1) in pope(IMPOSSIBLE).items():
+        if fits(accuracy, f1):
+            continue
+        impossible.append(column)
         low, high = a.f1_range(accuracy)
         means = a.mean_f1_at_least(accuracy, 3)
-        yes = a.yes_needed(accuracy, f1)
-        possible = possible or low <= f1 <= high or f1 >= means or bool(fits(accuracy, f1))
         figures |= {
             f"{column}: accuracy": accuracy,
             f"{column}: F1": f1,
             f"{column}: lowest F1": low,
             f"{column}: highest F1": high,
             f"{column}: lowest mean F1 of three categories": means,
-            f"{column}: percent of yes needed, least": yes[0],
-            f"{column}: percent of yes needed, most": yes[1],
         }
+        try:
+            least, most = a.yes_needed(accuracy, f1)
+        except ValueError:
+            takes = "which no set of questions has"
+        else:
+            takes = f"which takes {least:.1f} to {most:.1f} % of questions with answer yes"
+            figures |= {
+                f"{column}: percent of yes needed, least": least,
+                f"{column}: percent of yes needed, most": most,
+            }
         said.append(
             f"{column}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean of three categories at "
-            f"least {means:.2f}), printed is {f1:.2f}, which takes {yes[0]:.1f} to {yes[1]:.1f} % of questions "
-            "with answer yes"
+            f"least {means:.2f}), printed is {f1:.2f}, {takes}"
         )
-    figures["published F1"] = INTERN_VL_F1
+    n = " or ".join(map(str, a.POPE_POOLED))
+    if not impossible:
+        return Finding("holds", f"Tables of answers to {n} questions print every pair.", {})
+    printed = [f1 for _, f1 in pope(IMPOSSIBLE).values()]
+    nearer = "accuracy" if min(abs(f1 - INTERN_VL_F1) for f1 in printed) < 1 else "F1"
     return Finding(
-        "holds" if possible else "contradicted",
+        "contradicted",
         "Half of POPE's answers are yes. A share E of wrong answers then leaves F1 between "
-        f"(1 - 2E) / (1 - E) and 1 / (1 + E): {'; '.join(said)}. No table of answers to "
-        f"{' or '.join(map(str, a.POPE_POOLED))} questions prints such a pair, nor do three tables whose "
-        "figures are averaged, rounded or cut off. The authors of InternVL-Chat published "
-        f"F1 {INTERN_VL_F1}, so it is the accuracy that seems wrong.",
-        figures,
+        f"(1 - 2E) / (1 - E) and 1 / (1 + E): {'; '.join(said)}. No table of answers to {n} questions prints such "
+        "a pair, nor do three tables whose figures are averaged, rounded or cut off. The authors of InternVL-Chat "
+        f"published F1 {INTERN_VL_F1}, so it is the {nearer} that seems wrong.",
+        {"columns": len(impossible), "published F1": INTERN_VL_F1, **figures},
     )
 
 
@@ -110,12 +125,17 @@ def _impossible(figures, n: int, reading: str | None = None) -> list[float]:
     return [one for one in figures if not any(a.counts(one, n, way) for way in ways)]
 
 
-def _sizes(name: str, metric: str) -> tuple[str, dict[str, float]]:
-    """How many figures each candidate number of items leaves impossible, and how many pass there by chance."""
-    printed = sorted({figure for pair in pairs(name, metric).values() for figure in pair})
-    said, figures = [], {"distinct figures": float(len(printed))}
-    for n in a.SIZES[name]:
-        rounded, never = len(_impossible(printed, n, "rounded")), len(_impossible(printed, n))
+def _possible(name: str, metric: str, subject: str) -> Finding:
+    """Whether all figures of a benchmark can be rounded shares of one of its usual numbers of items.
+
+    Contradicted only where no other reading makes them so; where one does, the text would have to say which.
+    """
+    rows, usual = pairs(name, metric), a.SIZES.get(name, (10 * ITEMS[name],))
+    printed = [figure for pair in rows.values() for figure in pair]
+    distinct = sorted(set(printed))
+    said, figures = [], {"distinct figures": float(len(distinct))}
+    for n in usual:
+        rounded, never = len(_impossible(distinct, n, "rounded")), len(_impossible(distinct, n))
         chance = a.power(n)
         figures |= {
             f"of {n}: impossible if rounded": rounded,
@@ -123,89 +143,71 @@ def _sizes(name: str, metric: str) -> tuple[str, dict[str, float]]:
             f"of {n}: percent that pass by chance": chance,
         }
         said.append(f"{n}: {rounded} ({never}), {chance:.0f} %")
-    return (
-        f"Of {len(printed)} distinct figures these are impossible as rounded shares of n items (and however "
-        f"read), beside the percentage of all figures that pass: {'; '.join(said)}.",
+    fit, anyhow = a.sizes(printed, usual, ["rounded"]), a.sizes(printed, usual)
+    by_row = [
+        f"{PRINTED[model]}'s {' or '.join(map(str, a.sizes(pair, usual))) or 'none'}"
+        for model, pair in rows.items()
+    ]
+    numbers = " or ".join(map(str, fit)) or "no one of these numbers of"
+    read = f" Cut off or padded, they can of {' or '.join(map(str, anyhow))}." if anyhow and not fit else ""
+    alone = "" if anyhow else f" However read, row by row they fit: {listed(by_row)}."
+    return Finding(
+        "holds" if fit else "undefined" if anyhow else "contradicted",
+        f"Rounded, all figures can be shares of {numbers} {subject}.{read}{alone} Of {len(distinct)} distinct "
+        "figures these are impossible as rounded shares of n (and however read), beside the percentage "
+        f"of all figures that pass rounded: {'; '.join(said)}.",
         figures,
     )
 
 
 def pope_size() -> Finding:
-    said, figures = _sizes("pope", "accuracy")
-    printed = [figure for pair in pairs("pope", "accuracy").values() for figure in pair]
-    fit = a.sizes(printed, a.SIZES["pope"], ["rounded"])
-    return Finding(
-        "holds" if fit else "contradicted",
-        f"All accuracies can be shares of {' or '.join(map(str, fit)) or 'no one number of'} questions. {said}",
-        figures,
-    )
+    return _possible("pope", "accuracy", "questions")
 
 
 def scienceqa_size() -> Finding:
-    said, figures = _sizes("scienceqa", "accuracy")
-    rows = pairs("scienceqa", "accuracy")
-    fit = {model: a.sizes(pair, a.SIZES["scienceqa"]) for model, pair in rows.items()}
-    each = [f"{PRINTED[model]}'s fits {' or '.join(map(str, n)) or 'neither'}" for model, n in fit.items()]
-    return Finding(
-        "holds" if set.intersection(*map(set, fit.values())) else "undefined",
-        "Read as rounded, cut off, or of one decimal and padded with 0, the rows fit these numbers of "
-        f"questions: {listed(each)}. {said} Missing: the number. The only one stated, {SCIENCEQA_QUESTIONS} for "
-        f"the whole data set, excludes nothing ({a.power(SCIENCEQA_QUESTIONS):.0f} % of all figures pass).",
-        figures,
+    found = _possible("scienceqa", "accuracy", "questions")
+    return replace(
+        found,
+        evidence=f"{found.evidence} The only number stated, {SCIENCEQA_QUESTIONS} for the whole data set, "
+        f"excludes nothing ({a.power(SCIENCEQA_QUESTIONS):.0f} % pass).",
     )
 
 
 def textvqa_size() -> Finding:
-    printed = [figure for pair in pairs("textvqa", "accuracy").values() for figure in pair]
-    items = ITEMS["textvqa"]
-    chance = a.power(10 * items)
-    return Finding(
-        "undefined" if a.sizes(printed, [10 * items], ["rounded"]) else "contradicted",
-        f"A soft score counts tenths, so a mean of {items} is a multiple of 1 / {10 * items}, as "
-        f"{chance:.0f} % of all figures of two decimals are: granularity says nothing here. Missing: the "
-        "answers.",
-        {"items": items, "percent that pass by chance": chance},
+    found = _possible("textvqa", "accuracy", "tenths")
+    return replace(
+        found, evidence=f"{found.evidence} A soft score counts tenths: granularity excludes nothing here."
     )
 
 
 def chair_size() -> Finding:
-    said, figures = _sizes("chair", "CHAIR_i")
-    wrong = []
-    for cell in TABLE_1:
-        if cell.label.startswith("CHAIR_s"):
-            never = _impossible(sorted(set(pairs("chair", "CHAIR_i")[cell.model])), CAPTIONS)
-            wrong += [f"{PRINTED[cell.model]}'s {figure:.2f}" for figure in never]
-    return Finding(
-        "undefined" if wrong else "holds",
-        f"CHAIR_s is a share of captions, and the released script writes {CAPTIONS}: {listed(wrong)} cannot "
-        f"be such shares. The paper states no number. {said}",
-        {"captions of the released script": CAPTIONS, "impossible": len(wrong), **figures},
-    )
+    found = _possible("chair", "CHAIR_i", "captions")
+    said = f"The released script writes {CAPTIONS}; the text gives no number."
+    return replace(found, evidence=f"{found.evidence} {said}")
 
 
 def chair_label() -> Finding:
     figures: dict[str, float] = {}
-    nearer, said, short = [], [], []
-    for model, replayed in REPLAYED.items():
+    above, said, cut = [], [], []
+    for model in REPLAYED:
         printed, _ = pairs("chair", "CHAIR_i")[model]
-        z = a.unpaired_z(printed, replayed.sentences, CAPTIONS)
-        nearer.append(z > 1.96 and abs(printed - replayed.instances) < abs(printed - replayed.sentences))
+        whole, words = replayed(model), longest(model, printed)
+        above.append(a.unpaired_z(printed, whole.sentences, CAPTIONS) > 1.96)
+        cut.append(words)
         figures |= {
             f"{PRINTED[model]}: printed": printed,
-            f"{PRINTED[model]}: CHAIR_s replayed": replayed.sentences,
-            f"{PRINTED[model]}: CHAIR_i replayed": replayed.instances,
-            f"{PRINTED[model]}: CHAIR_s at 64 tokens": REPLAYED_64[model].sentences,
+            f"{PRINTED[model]}: CHAIR_s replayed": whole.sentences,
+            f"{PRINTED[model]}: CHAIR_i replayed": whole.instances,
+            f"{PRINTED[model]}: words at which CHAIR_s is as printed": words,
         }
-        said.append(
-            f"{PRINTED[model]} {printed:.2f}, replayed {replayed.sentences:.1f} / {replayed.instances:.2f}"
-        )
-        short.append(f"{REPLAYED_64[model].sentences:.1f}")
+        said.append(f"{PRINTED[model]} {printed:.2f}, replayed {whole.sentences:.1f} / {whole.instances:.2f}")
     return Finding(
-        "contradicted" if all(nearer) else "holds",
+        "holds" if not any(above) else "undefined" if all(cut) else "contradicted",
         f"OPERA published greedy captions of up to {CAPTION_TOKENS} tokens, as many as the released script "
         "asks for. Printed as CHAIR_s, against CHAIR_s / CHAIR_i of these captions by the script's own rules: "
-        f"{'; '.join(said)}. The printed figures have the size of CHAIR_i, as Qwen-VL's row is labelled; or "
-        f"captions were cut short, of which the text says nothing (at 64 tokens CHAIR_s is {listed(short)}).",
+        f"{'; '.join(said)}. So the printed figures have the size of CHAIR_i, as Qwen-VL's row is labelled, "
+        f"unless captions were much shorter: cut off after {listed(cut)} words, CHAIR_s is as printed. Missing: how long "
+        "captions were.",
         figures,
     )
 
@@ -239,7 +241,7 @@ CLAIMS = (
     Claim(
         id="granularity-pope",
         where="Table 1, POPE",
-        statement="All accuracies on POPE are possible together: as shares of one number of questions.",
+        statement="All accuracies on POPE are possible together: as shares of one usual number of questions.",
         quantity=f"whether k of n questions can give each figure, n = {listed(a.SIZES['pope'])}",
         verdict="holds",
         check=pope_size,
@@ -247,25 +249,25 @@ CLAIMS = (
     Claim(
         id="granularity-scienceqa",
         where="Table 1, SQA",
-        statement="All accuracies on ScienceQA are possible together: as shares of one number of questions.",
+        statement="All accuracies on ScienceQA are possible together: as shares of one usual number of questions.",
         quantity=f"whether k of n questions can give each figure, n = {listed(a.SIZES['scienceqa'])}",
-        verdict="undefined",
+        verdict="contradicted",
         check=scienceqa_size,
     ),
     Claim(
         id="granularity-textvqa",
         where="Table 1, TextVQA",
-        statement=f"The figures of TextVQA are means over its {ITEMS['textvqa']} questions.",
+        statement=f"All accuracies on TextVQA are possible together: as means over {ITEMS['textvqa']} questions.",
         quantity="whether a sum of tenths over n gives each figure",
-        verdict="undefined",
+        verdict="holds",
         check=textvqa_size,
     ),
     Claim(
         id="granularity-chair",
         where="Table 1, CHAIR",
-        statement="The figures labelled CHAIR_s are shares of captions.",
-        quantity="whether k of n captions can give each figure, at the released script's n",
-        verdict="undefined",
+        statement="All figures of CHAIR are possible together: as shares of one usual number of captions.",
+        quantity=f"whether k of n captions can give each figure, n = {listed(a.SIZES['chair'])}",
+        verdict="holds",
         check=chair_size,
     ),
     Claim(
@@ -273,7 +275,7 @@ CLAIMS = (
         where="Table 1, CHAIR; Section 4.1",
         statement="CHAIR's rows are CHAIR_s for four models and CHAIR_i for Qwen-VL.",
         quantity="the printed figures against CHAIR_s and CHAIR_i of published greedy captions of the same models",
-        verdict="contradicted",
+        verdict="undefined",
         check=chair_label,
     ),
 )
