@@ -44,10 +44,10 @@ def right(images: int, share: float) -> int:
     return round(images * share)
 
 
-def made(model: str = "llava-1.5") -> tuple[Evaluation, dict[str, dict[str, float]]]:
+def made(model: str = "llava-1.5") -> tuple[Evaluation, dict[str, float]]:
     """A model on POPE, questions about an image all right or all wrong, and its exact scores in percent.
 
-    Scores are means over strata, of all images and of those that report, at L = 25 and at the baseline.
+    Scores are means over strata: the baseline's of all images, that at L = 25 of those that report.
     """
     items = [
         Item(f"{name}-{image}-{i}", Path(f"{name}/{image}.png"), "", None, stratum=name)
@@ -57,26 +57,20 @@ def made(model: str = "llava-1.5") -> tuple[Evaluation, dict[str, dict[str, floa
     ]
     strata, names = [item.stratum for item in items], image_names(items)
     choosing = dict(zip(names, halves(strata, names), strict=True))
-    seen, scores = {}, {which: {"baseline": 0.0, "cliff": 0.0} for which in ("all", "reporting")}
+    seen, scores = {}, {"baseline": 0.0, "at the cliff layer": 0.0}
     for stratum, images in IMAGES.items():
-        counts = dict.fromkeys(("baseline", "cliff"), 0)
-        for chooses in (True, False):
+        for chooses, shares in ((True, CHOOSING), (False, REPORTING)):
             half = [f"{stratum}/{i}.png" for i in range(images) if choosing[f"{stratum}/{i}.png"] == chooses]
-            share = (CHOOSING if chooses else REPORTING)[stratum]
-            near, later, last = (right(len(half), share + step) for step in (NEAR, FROM_25, 0))
+            near, later, last = (right(len(half), shares[stratum] + step) for step in (NEAR, FROM_25, 0))
             for i, name in enumerate(half):
                 seen[name] = np.repeat([0, i < near, i < later, i < last], [24, 1, N - 25, 1])
-            for which, count in (("baseline", last), ("cliff", later)):
-                counts[which] += count
-                if not chooses:
-                    scores["reporting"][which] += 100 * count / len(half) / len(IMAGES)
-        for which, count in counts.items():
-            scores["all"][which] += 100 * count / images / len(IMAGES)
+            scores["baseline"] += 100 * last / images / len(IMAGES)
+            if not chooses:
+                scores["at the cliff layer"] += 100 * later / len(half) / len(IMAGES)
     correct = np.array([seen[name] for name in names], dtype=float)
     parts = np.stack([correct, np.ones_like(correct)], axis=-1)
     both = {"accuracy": parts, "F1": parts}
-    evaluation = Evaluation(model, BENCHMARKS["pope"], "official", items, [], both, np.zeros(correct.shape))
-    return evaluation, scores
+    return Evaluation(model, BENCHMARKS["pope"], "official", items, [], both, np.zeros(correct.shape)), scores
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +91,10 @@ def test_every_score_is_that_of_its_half_its_layer_and_its_strata(pope):
     told, images = figures(lines), sum(IMAGES.values())
     assert list(told) == [(m, w) for m in ("accuracy", "F1") for w in ("baseline", "at the cliff layer")]
     for (_, which), one in told.items():
-        expected = scores["all"]["baseline"] if which == "baseline" else scores["reporting"]["cliff"]
-        assert one["score"] == f"{expected:.2f}"
+        assert one["score"] == f"{scores[which]:.2f}"
         reporting = sum(count - count // 2 for count in IMAGES.values())
         assert int(one["n"]) == QUESTIONS * (images if which == "baseline" else reporting)
+        assert int(one["items"]) == ITEMS["pope"]
         assert float(one["low"]) < float(one["score"]) < float(one["high"])
         assert float(one["difference"]) == pytest.approx(
             float(one["score"]) - float(one["printed"]), abs=0.011
@@ -112,11 +106,9 @@ def test_every_score_is_that_of_its_half_its_layer_and_its_strata(pope):
     }
 
 
-def test_intervals_and_tolerances_are_of_whole_images(pope):
-    """The paper's own error is of single questions for an accuracy, and as the measured one for F1."""
-    _, scores, lines = pope
-    for (metric, which), one in figures(lines).items():
-        variance = n = 0.0
+def test_intervals_are_of_whole_images(pope):
+    for (_, which), one in figures(pope[2]).items():
+        variance = 0.0
         for stratum, images in IMAGES.items():
             halved = {True: images // 2, False: images - images // 2}
             kept = {c: k for c, k in halved.items() if which == "baseline" or not c}
@@ -124,12 +116,19 @@ def test_intervals_and_tolerances_are_of_whole_images(pope):
             p = sum(right(k, (CHOOSING if c else REPORTING)[stratum] + step) for c, k in kept.items())
             p /= sum(kept.values())
             variance += p * (1 - p) / sum(kept.values()) / len(IMAGES) ** 2
-            n += QUESTIONS * sum(kept.values())
         half = (float(one["high"]) - float(one["low"])) / 2
         assert half == pytest.approx(196 * variance**0.5, rel=0.06)  # 2000 resamples
-        p = float(one["printed"]) / 100
-        paper = p * (1 - p) / ITEMS["pope"] if metric == "accuracy" else variance * n / ITEMS["pope"]
-        assert float(one["tolerance"]) == pytest.approx(196 * (variance + paper) ** 0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("model", ["llava-1.5", "shikra"])
+def test_tolerances_add_the_papers_own_error(model):
+    """It is of single questions for an accuracy, and as the measured one for F1."""
+    evaluation, _ = made(model)
+    for (metric, _), one in figures(compared(evaluation, cliff_of(evaluation))).items():
+        half, p = (float(one["high"]) - float(one["low"])) / 2, float(one["printed"]) / 100
+        paper = 196**2 * p * (1 - p) if metric == "accuracy" else half**2 * int(one["n"])
+        expected = (half**2 + paper / ITEMS["pope"]) ** 0.5
+        assert float(one["tolerance"]) == pytest.approx(expected, abs=0.02)  # all are printed with two digits
 
 
 def test_a_stated_layer_agrees_anywhere_in_the_interval(pope):
@@ -141,7 +140,7 @@ def test_a_stated_layer_agrees_anywhere_in_the_interval(pope):
         "(Section 3.2 says 24, Section 4.2 says 22), inside",
     )
     held = cliff_of(evaluation)
-    for interval, inside in (((22, 25), True), ((23, 25), True), ((25, 25), False), ((23, 23), False)):
+    for interval, inside in (((20, 22), True), ((23, 24), True), ((25, 25), False), ((23, 23), False)):
         line = compared(evaluation, replace(held, cliff=replace(held.cliff, interval=interval)))[-1]
         assert line.agrees == inside and line.line.endswith("inside" if inside else "OUTSIDE")
 
