@@ -14,8 +14,10 @@ from repro.models.lvlm import Lvlm
 
 #: ``undefined``: the text does not say enough to check it. ``not measured here``: it takes the published models.
 Verdict = Literal["holds", "contradicted", "undefined", "not measured here"]
-#: ``inconclusive``: every interval leaves it open. ``compared``: of another method, which claims nothing here.
-Outcome = Literal["as claimed", "not as claimed", "mixed", "inconclusive", "compared"]
+#: ``in part``: the other cases are open; ``inconclusive``: all are. ``compared``: another method, no claim.
+Outcome = Literal[
+    "as claimed", "in part as claimed", "mixed", "in part not", "not as claimed", "inconclusive", "compared"
+]
 #: The miniature of a name, loaded once.
 Load = Callable[[str], Lvlm]
 

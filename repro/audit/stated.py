@@ -1,8 +1,10 @@
 """What a claim must say to be checked, and where the text of arXiv 2406.06579 says it.
 
 A claim that leaves out what no choice of ours can fill in is ``undefined``: of which model, on what, by which
-measure. One that says as much, and is about the published models, is ``not measured here``. Prompts, usual subsets
-and tolerances, which a measurement can try in turn, decide neither.
+measure. One that says as much, and is about the published models, is ``not measured here``. Prompts, usual
+subsets and tolerances, which a measurement can try in turn, decide neither. What the released code does
+decides claims about that code, and their statements name it; of the figures it says nothing, as most of it
+does not run as committed.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ STATED: dict[str, Mapping[str, str | None]] = {
         "on how many items, by which measure": None,
     },
     "cam-contribution": {
-        "what becomes of the answer when what the maps mark is taken away (Petsiuk et al. 2018: as the hottest "
+        "what becomes of the answer when what the maps mark is taken away (Petsiuk et al. 2018: as the "
+        "hottest "
         "image tokens are deleted or inserted, against a random order)": None,
     },
     "cost": {"whether tokens are removed or masked": None, "what was simplified, and by how much": None},

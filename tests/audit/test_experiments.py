@@ -249,6 +249,43 @@ def test_scores_with_tokens_kept_are_those_of_one_run_each(lvlm, monkeypatch):
         assert rankings.goodness_with(lvlm, 0.5, ranking_row).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("random", "outcome"), [(0.0, "as claimed"), (1.0, "not as claimed"), (0.5, "inconclusive")]
+)
+def test_ranked_tokens_have_to_beat_random_ones(monkeypatch, random, outcome):
+    scores = {
+        "last_prompt": np.full(rankings.FASTV_ITEMS, 0.5),
+        "random": np.full(rankings.FASTV_ITEMS, random),
+    }
+    monkeypatch.setattr(rankings, "goodness_with", lambda lvlm, part, row: scores[row])
+
+    assert rankings.fastv(load).outcome == outcome
+
+
+@pytest.mark.parametrize(("right_from", "outcome"), [(0, "as claimed"), (1, "not as claimed")])
+def test_answers_without_an_image_have_to_beat_guessing(recorded, monkeypatch, right_from, outcome):
+    monkeypatch.setattr(no_image, "ITEMS", 2)
+    monkeypatch.setattr(no_image, "COMPARED", 1)
+    recorded(lambda record: steps(record, right_from))
+
+    assert no_image.no_image(load).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("held", "seconds", "outcome"),
+    [(1.0, 0.5, "as claimed"), (1.0, 1.5, "not as claimed"), (1.1, 0.5, "not as claimed")],
+)
+def test_dropping_has_to_save_what_is_counted_and_time(monkeypatch, held, seconds, outcome):
+    def answered(lvlm, after, mode):
+        whole = after == lvlm.n_layers or mode == "mask"
+        counted = cost.token_layers(lvlm.n_layers, lvlm.n_layers if whole else after)
+        return (counted, 1.0) if whole else (held * counted, seconds)
+
+    monkeypatch.setattr(cost, "answered", answered)
+
+    assert cost.cost(load).outcome == outcome
+
+
 def test_the_pictures_of_a_sample_are_different():
     """Student's t takes them as independent."""
     for benchmark in BENCHMARKS:
@@ -287,12 +324,12 @@ def test_an_interval_shows_one_side_or_leaves_it_open():
 
 
 def test_an_outcome_needs_cases():
-    cases = ([True], [True, False], [True, None], [False, None], [False], [None])
+    cases = ([True], [True, False, None], [True, None], [False, None], [False], [None])
     assert [common.outcome_of(held) for held in cases] == [
         "as claimed",
         "mixed",
-        "mixed",
-        "not as claimed",
+        "in part as claimed",
+        "in part not",
         "not as claimed",
         "inconclusive",
     ]

@@ -75,9 +75,9 @@ def significance() -> Finding:
         f"largest |z| is {largest:.2f}, below 1.96, but for {listed(beyond)} (|z| "
         f"{max(map(abs, z.values())):.2f}). Of the same items, a change is significant by McNemar's exact test "
         "if few answers flip both ways: in the best case (all flips one way) "
-        f"{sum(flips > 0 for flips in paired.values())} of {len(paired)} combinations of row and number are, "
-        f"in the worst {sum(worst)}. LLaVA1.5 on POPE: significant up to "
-        f"{paired['LLaVA1.5, POPE, n = 8910']} flips of 8910. Missing: the number of items, and answers by item.",
+        f"{sum(flips > 0 for flips in paired.values())} of {len(paired)} combinations of row and number are, in "
+        f"the worst {sum(worst)}. LLaVA1.5 on POPE: significant up to {paired['LLaVA1.5, POPE, n = 8910']} "
+        "flips of 8910. Missing: the number of items, and answers by item.",
         {f"z: {name}": value for name, value in z.items()}
         | {f"most flips: {name}": flips for name, flips in paired.items()},
     )
@@ -116,18 +116,20 @@ def baselines() -> Finding:
     n = sum(figure is not None for figure in columns[0])
     zeros = [sum(f is not None and round(100 * f) % 10 == 0 for f in column) for column in columns]
     chance = float(binom.sf(zeros[0] - 1, n, 0.1))
-    equal = [
-        f"{PRINTED[model]}'s {PRINTED[benchmark]} {printed:.2f}"
-        for (model, benchmark), published in PUBLISHED.items()
-        for printed, _ in [pairs(benchmark, "accuracy")[model]]
-        if round(printed, 1) == published
-    ]
+    equal: list[str] = []
+    near: list[str] = []
+    for (model, benchmark), published in PUBLISHED.items():
+        printed, _ = pairs(benchmark, "accuracy")[model]
+        if round(printed, 1) == published:
+            place = equal if printed == published else near
+            place.append(f"{PRINTED[model]}'s {PRINTED[benchmark]} {printed:.2f}")
     left = standing("baselines")
     return Finding(
         left.verdict,
-        f"Of {n} baselines {zeros[0]} end in 0 ({zeros[1]} at the cliff layer), where one in ten would by chance "
-        f"(probability of as many {chance:.0e}). Of {len(PUBLISHED)} that the models' authors published too, with "
-        f"one decimal, {len(equal)} are equal: {listed(equal)}. {left.text}",
+        f"Of {n} baselines {zeros[0]} end in 0 ({zeros[1]} at the cliff layer), where one in ten would by "
+        f"chance (probability of as many {chance:.0e}). Of {len(PUBLISHED)} that the models' authors published "
+        f"too, with one decimal, {len(equal)} are equal: {listed(equal)}; {listed(near) or 'none'} would round "
+        f"to it. {left.text}",
         {
             "baselines that end in 0": zeros[0],
             "at the cliff layer": zeros[1],

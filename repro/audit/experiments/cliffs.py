@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from repro.audit.experiments.common import MODELS, Case, Record, outcome_of, percent, record_of
+from repro.audit.experiments.common import MODELS, Case, Record, percent, record_of, shown
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.cliff import MARGIN as LOSS
@@ -82,7 +82,7 @@ def cliff_order(load: Load) -> Shown:
         f"{percent(max(frequent))}); without POPE the order is as claimed in {percent(min(alone))} to "
         f"{percent(max(alone))}."
     )
-    return Shown(outcome_of(held), evidence, figures)
+    return shown(held, evidence, figures)
 
 
 def ordered(layers: np.ndarray) -> np.ndarray:
@@ -94,12 +94,9 @@ def projectors(load: Load) -> Shown:
     """Section 4.3: where the image stops to matter does not depend on the type of projector.
 
     Measure: the cliff layer over the number of layers, 2000 resamples of the images. A case, two models with
-    other
-    projectors on one benchmark, holds where the 95 % interval of their difference lies within ``MARGIN`` on
-    both
-    sides, so that a wide interval is no evidence; they are apart where it lies beyond. Pairs with MLPs both
-    show
-    what differs without a projector's doing.
+    other projectors on one benchmark, holds where the 95 % interval of their difference lies within
+    ``MARGIN`` on both sides, so that a wide interval is no evidence; they are apart where it lies beyond.
+    Pairs with MLPs both show what differs without a projector's doing.
     """
     counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     held = []
@@ -127,19 +124,14 @@ def projectors(load: Load) -> Shown:
         figures[f"pairs with {kind}"] = count.total()
         figures |= {f"{which} with {kind}": count[which] for which in ("equal", "open", "apart")}
     evidence = (
-        f"Of {others.total()} pairs of miniatures with other projectors (MLP, linear, Q-Former, resampler; "
-        "four "
+        f"Of {others.total()} pairs of miniatures with other projectors (MLP, linear, Q-Former, resampler; four "
         f"benchmarks, all items) the cliff layers are the same to {MARGIN:.2f} of the decoder, one layer of "
-        "six, "
-        f"for certain, in {others['equal']}, further apart for certain in {others['apart']}, and "
-        f"{others['open']} "
-        f"are open; of {mlps.total()} pairs with MLPs {mlps['equal']}, {mlps['apart']} and {mlps['open']}. "
-        "Ends "
-        f"of the 95 % intervals, as parts of the decoder: {'; '.join(lines)}. Five of the decoders are made "
-        "of "
-        "LLaVA-1.5's layers, which favours the claim."
+        f"six, for certain, in {others['equal']}, further apart for certain in {others['apart']}, and "
+        f"{others['open']} are open; of {mlps.total()} pairs with MLPs {mlps['equal']}, {mlps['apart']} and "
+        f"{mlps['open']}. Ends of the 95 % intervals, as parts of the decoder: {'; '.join(lines)}. Five of the "
+        "decoders are made of LLaVA-1.5's layers, which favours the claim."
     )
-    return Shown(outcome_of(held), evidence, {name: float(value) for name, value in figures.items()})
+    return shown(held, evidence, figures)
 
 
 def retrospective(load: Load) -> Shown:
@@ -166,15 +158,12 @@ def retrospective(load: Load) -> Shown:
         "better with the last layer": gained,
         "worse with the last layer": lost,
         "smallest p": smallest,
-        "cases": len(cases),
-        "cases as claimed": held.count(True),
     }
     evidence = (
         f"When the last layer sees the image too, {gained} of {items} answers score better and {lost} worse "
         f"({percent((gained + lost) / items)} change, 95 % interval {percent(low)} to {percent(high)}, "
         "questions taken as independent; six miniatures, four benchmarks). Smallest p of McNemar's test in "
         f"{len(cases)} cases: {smallest:.3f}; significant in {held.count(True)}, and a gain of 3 points "
-        "excluded in "
-        f"{held.count(False)}."
+        f"excluded in {held.count(False)}."
     )
-    return Shown(outcome_of(held), evidence, figures)
+    return shown(held, evidence, figures)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from repro.audit.ledger import Outcome
+from repro.audit.ledger import Outcome, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, Item
 from repro.cliff import Cliff, cliff_layer
@@ -91,12 +91,30 @@ def every(*cases: Case) -> Case:
 
 
 def outcome_of(cases: Collection[Case]) -> Outcome:
-    """As claimed where every case is, mixed where some are; otherwise not as claimed if one is not for certain."""
+    """All cases as claimed, all not, both among them, or only open ones; "in part" where others are open."""
     if not cases:
         raise ValueError("an outcome needs at least one case")
-    if any(cases):
-        return "as claimed" if all(cases) else "mixed"
-    return "not as claimed" if False in cases else "inconclusive"
+    if True in cases and False in cases:
+        return "mixed"
+    if None not in cases:
+        return "as claimed" if True in cases else "not as claimed"
+    return "in part as claimed" if True in cases else "in part not" if False in cases else "inconclusive"
+
+
+def shown(cases: Sequence[Case], evidence: str, figures: Mapping[str, float]) -> Shown:
+    """What an experiment shows, with the number of cases on either side."""
+    counts = {
+        "cases": len(cases),
+        "cases as claimed": cases.count(True),
+        "cases not as claimed": cases.count(False),
+        "cases open": cases.count(None),
+    }
+    told = (
+        f" Of {len(cases)} cases {counts['cases as claimed']} are as claimed for certain, "
+        f"{counts['cases not as claimed']} not, {counts['cases open']} open."
+    )
+    numbers = {name: float(value) for name, value in {**figures, **counts}.items()}
+    return Shown(outcome_of(cases), evidence + told, numbers)
 
 
 def percent(value: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import linregress, t, ttest_ind
 
-from repro.audit.experiments.common import DATA, MODELS, Record, above, outcome_of, percent, record_of
+from repro.audit.experiments.common import DATA, MODELS, Record, above, percent, record_of, shown
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import objects_of
@@ -82,4 +82,4 @@ def complexity(load: Load) -> Shown:
         f"{int((more[:, 1] > 0).sum())}; of the two-hop questions {percent(min(shares))} to "
         f"{percent(max(shares))} are right, of three choices."
     )
-    return Shown(outcome_of(earlier), evidence, figures)
+    return shown(earlier, evidence, figures)

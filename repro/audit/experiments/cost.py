@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 
-from repro.audit.experiments.common import outcome_of, record_of
+from repro.audit.experiments.common import record_of, shown
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.models.lvlm import Lvlm
@@ -94,4 +94,4 @@ def cost(load: Load) -> Shown:
         f"tokens and {ANSWER} tokens of answer, image truncated at the cliff layer of {n_layers}, over the "
         f"untouched model ({MODEL}'s miniature): {'; '.join(lines)}."
     )
-    return Shown(outcome_of(held), evidence, figures)
+    return shown(held, evidence, figures)

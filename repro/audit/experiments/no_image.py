@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from repro.audit.experiments.common import MODELS, above, outcome_of, percent, record_of
+from repro.audit.experiments.common import MODELS, above, percent, record_of, shown
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.evaluation.flow import spread
@@ -120,12 +120,11 @@ def no_image(load: Load) -> Shown:
     same = [model for model, distance in distances.items() if distance < SAME]
     evidence = (
         f"At L = 0 {percent(min(at_zero[::2]))} to {percent(max(at_zero[::2]))} of POPE's and "
-        f"{percent(min(at_zero[1::2]))} to {percent(max(at_zero[1::2]))} of ScienceQA's answers are right "
-        f"(six miniatures, all items), above guessing ({percent(0.5)}, {percent(chance)}) in "
-        f"{held.count(True)} of "
+        f"{percent(min(at_zero[1::2]))} to {percent(max(at_zero[1::2]))} of ScienceQA's answers are right (six "
+        f"miniatures, all items), above guessing ({percent(0.5)}, {percent(chance)}) in {held.count(True)} of "
         f"{len(held)} cases. Without image tokens in the prompt, of {len(held) * ITEMS} answers {lost} turn "
         f"right and {gained} wrong (p = {p:.2f}), and the first token's distribution moves by up to "
         f"{max(distances.values()):.2f} (total variation; {COMPARED} items a case; not at all with "
         f"{', '.join(same) or 'none'})."
     )
-    return Shown(outcome_of(held), evidence, figures)
+    return shown(held, evidence, figures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro.audit.experiments.common import MODELS, Case, above, items_of, outcome_of, percent, record_of
+from repro.audit.experiments.common import MODELS, Case, above, items_of, percent, record_of, shown
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.cliff import compare
@@ -134,4 +134,4 @@ def fastv(load: Load) -> Shown:
         f"10; baseline {percent(baseline.mean())}, 0 % kept {percent(none.mean())}. {'. '.join(lines)} "
         "(points)."
     )
-    return Shown(outcome_of(held), evidence, {name: float(value) for name, value in figures.items()})
+    return shown(held, evidence, figures)

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from repro.attention import attention_shares
-from repro.audit.experiments.common import MODELS, Case, above, every, items_of, outcome_of, percent
+from repro.audit.experiments.common import MODELS, Case, above, every, items_of, percent, shown
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.evaluation.flow import mean_shares, spread
@@ -95,9 +95,6 @@ def image_share(load: Load) -> Shown:
         means += mean.tolist()
         tokens.append(cell.tokens)
     figures = {
-        "cases": len(below),
-        "cases below": below.count(True),
-        "cases above": below.count(False),
         "lowest mean": min(means),
         "highest mean": max(means),
         "lowest share of the prompt's tokens": min(tokens),
@@ -105,13 +102,10 @@ def image_share(load: Load) -> Shown:
     }
     evidence = (
         f"In layers 4 to N image tokens get {percent(min(means))} to {percent(max(means))} of the attention "
-        f"(means of {IMAGES} images per benchmark; six miniatures, four benchmarks). The 95 % interval lies "
-        f"below 2 % in {below.count(True)} of {len(below)} cases (layer, model, benchmark) and above in "
-        f"{below.count(False)}. Image tokens are {percent(min(tokens))} to {percent(max(tokens))} of these "
-        "prompts, "
-        "and 90 % of LLaVA-1.5's."
+        f"(means of {IMAGES} images per benchmark; six miniatures, four benchmarks; a case is a layer). Image "
+        f"tokens are {percent(min(tokens))} to {percent(max(tokens))} of these prompts, and 90 % of LLaVA-1.5's."
     )
-    return Shown(outcome_of(below), evidence, figures)
+    return shown(below, evidence, figures)
 
 
 def _larger(one: np.ndarray, other: np.ndarray) -> list[Case]:
@@ -125,10 +119,8 @@ def share_ordering(load: Load) -> Shown:
 
     Measure: paired differences of shares (see the file) in the layers after the third but the last, which
     Fig. 2 excepts. A case holds where the intervals show system > user, system > image and user > image, and
-    does
-    not where one of them shows the opposite. The prompts of InstructBLIP have no system tokens, so it has no
-    case;
-    there only whether image < user is counted.
+    does not where one of them shows the opposite. The prompts of InstructBLIP have no system tokens, so it
+    has no case; there only whether image < user is counted.
     """
     held: list[Case] = []
     most: list[Case] = []
@@ -150,9 +142,6 @@ def share_ordering(load: Load) -> Shown:
             systems.append(system.mean())
     sink = float(np.sum(firsts) / np.sum(systems))
     figures = {
-        "cases": len(held),
-        "cases as claimed": held.count(True),
-        "cases against": held.count(False),
         "system gets the most": most.count(True),
         "cases with or without system tokens": len(least),
         "image gets the least": least.count(True),
@@ -160,15 +149,13 @@ def share_ordering(load: Load) -> Shown:
         "first token's part of the system share": sink,
     }
     evidence = (
-        f"Between the third and the last layer the order claimed is significant in {held.count(True)} of "
-        f"{len(held)} cases (layer, model, benchmark; {IMAGES} images each; five miniatures with system "
-        f"tokens), and another in {held.count(False)}. System tokens get the most in {most.count(True)}. Of "
-        f"all six miniatures' {len(least)} cases, "
-        f"image tokens get less than the others in {least.count(True)} and more in {sum(greatest)}. Of the "
-        "system "
-        f"share {percent(sink)} is the first token's (four miniatures whose prompts have a system message)."
+        "A case is a layer between the third and the last, of a model on a benchmark "
+        f"({IMAGES} images each; five miniatures with system tokens). System tokens get the most in "
+        f"{most.count(True)}. Of all six miniatures' {len(least)} cases, image tokens get less than the others in "
+        f"{least.count(True)} and more in {sum(greatest)}. Of the system share {percent(sink)} is the first "
+        "token's (four miniatures whose prompts have a system message)."
     )
-    return Shown(outcome_of(held), evidence, figures)
+    return shown(held, evidence, figures)
 
 
 def scaled(n_layers: int) -> np.ndarray:
@@ -208,21 +195,15 @@ def share_shape(load: Load) -> Shown:
             parts[name].append(above(*_ends(share[:, -1] - share[:, -2])))
     whole = [every(*cell) for cell in zip(*parts.values(), strict=True)]
     figures = {
-        "cells": len(whole),
-        "cells as claimed": whole.count(True),
-        "cells against": whole.count(False),
         **{f"cells, {name}": held.count(True) for name, held in parts.items()},
         "lowest change from layer 1": min(falls),
         "highest change from layer 1": max(falls),
     }
     evidence = (
-        f"Of {len(whole)} cells (six miniatures, four benchmarks; {IMAGES} images each) the image share "
-        f"falls after layer 1 in {parts['falls'].count(True)}, is stable within 2 points over the layers "
-        "that stand "
-        f"for 6-31 in {parts['stable'].count(True)}, and rises at the last layer in "
-        f"{parts['rises'].count(True)} (the "
-        f"user's in {parts['user rises'].count(True)}); all four in {whole.count(True)}, and one of them the "
-        f"other way in {whole.count(False)}. From layer 1 to the first "
-        f"flat layer it changes by {100 * min(falls):+.1f} to {100 * max(falls):+.1f} points."
+        f"In {len(whole)} cells (six miniatures, four benchmarks; {IMAGES} images each) the image share falls "
+        f"after layer 1 in {parts['falls'].count(True)}, is stable within 2 points over the layers that stand for "
+        f"6-31 in {parts['stable'].count(True)}, and rises at the last in {parts['rises'].count(True)} (the "
+        f"user's in {parts['user rises'].count(True)}). From layer 1 to the first flat layer it changes by "
+        f"{100 * min(falls):+.1f} to {100 * max(falls):+.1f} points."
     )
-    return Shown(outcome_of(whole), evidence, figures)
+    return shown(whole, evidence, figures)
