@@ -173,6 +173,10 @@ class InternVL(Assembled):
         lvlm.side, lvlm.n_image = side, n_image
         return lvlm
 
+    @property
+    def crop_side(self) -> int:
+        return self.side
+
     def prepare(self, image: Image.Image) -> Image.Image:
         red, green, blue = (int(255 * m) for m in self.mean)
         square = pad_to_square(image, (red, green, blue))
