@@ -14,7 +14,8 @@ from repro.models.lvlm import Lvlm
 
 #: ``undefined``: the text does not say enough to check it. ``not measured here``: it takes the published models.
 Verdict = Literal["holds", "contradicted", "undefined", "not measured here"]
-Outcome = Literal["as claimed", "not as claimed", "mixed"]
+#: ``inconclusive``: every interval leaves it open. ``compared``: of another method, which claims nothing here.
+Outcome = Literal["as claimed", "not as claimed", "mixed", "inconclusive", "compared"]
 #: The miniature of a name, loaded once.
 Load = Callable[[str], Lvlm]
 

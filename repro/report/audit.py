@@ -52,7 +52,7 @@ class Part:
         if not self.asked:
             return "not in this run" if self.recorded else ""
         if not self.found:
-            return "failed: no evidence"
+            return "failed"
         return f"recorded {self.recorded}, evidence supports {self.found}" if self.broken else "yes"
 
 
@@ -123,13 +123,24 @@ def ledger_lines(ledger: Sequence[Entry]) -> list[str]:
         ]
         for entry in ledger
     ]
-    return [*columns([HEADER, *rows]), "", counted(ledger)]
+    return [*columns([HEADER, *rows]), "", counted(ledger), recomputed_line(ledger)]
 
 
 def counted(ledger: Sequence[Entry]) -> str:
     """How many claims have each verdict, as recorded."""
     by = Counter(entry.claim.verdict for entry in ledger)
     return f"{len(ledger)} claims: " + ", ".join(f"{by[word]} {word}" for word in get_args(Verdict))
+
+
+def recomputed_line(ledger: Sequence[Entry]) -> str:
+    """How many verdicts and outcomes the session computed anew."""
+    parts = [part for entry in ledger for part in (entry.verdict, entry.outcome) if part.recorded]
+    asked = sum(part.asked for part in parts)
+    if asked == len(parts):
+        return f"All {len(parts)} verdicts and outcomes were computed anew."
+    return (
+        f"Only {asked} of {len(parts)} verdicts and outcomes were computed anew; the others are as recorded."
+    )
 
 
 def broken_line(ledger: Sequence[Entry]) -> str:
@@ -178,6 +189,7 @@ def write_audit(audit: Audit, directory: str | Path) -> Path:
         "audit.html.j2",
         report=audit,
         counted=counted(audit.entries),
+        recomputed=recomputed_line(audit.entries),
         broken=broken_line(audit.entries),
         printed=paper.PRINTED,
         table=[

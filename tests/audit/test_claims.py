@@ -100,7 +100,7 @@ OTHERWISE = [
         paper,
         "TABLE_1",
         table(**{"intern-vl scienceqa Acc ↑": (66.20, 66.88)}),
-        "holds",
+        "undefined",
     ),
     (
         "equal-or-better",

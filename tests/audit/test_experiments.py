@@ -272,11 +272,29 @@ def test_the_share_of_the_first_token_is_its_column(lvlm):
     assert shares.first_share(lvlm, prompt, answer) == pytest.approx(np.array(columns), abs=1e-6)
 
 
+def test_an_interval_shows_one_side_or_leaves_it_open():
+    assert [common.above(*ends, 1.0) for ends in ((1.1, 2.0), (0.0, 0.9), (0.9, 1.1), (1.0, 1.0))] == [
+        True,
+        False,
+        None,
+        None,
+    ]
+    assert [common.every(*cases) for cases in ((True, True), (True, None), (None, False))] == [
+        True,
+        None,
+        False,
+    ]
+
+
 def test_an_outcome_needs_cases():
-    assert [common.outcome_of(held) for held in ([True], [True, False], [False])] == [
+    cases = ([True], [True, False], [True, None], [False, None], [False], [None])
+    assert [common.outcome_of(held) for held in cases] == [
         "as claimed",
         "mixed",
+        "mixed",
         "not as claimed",
+        "not as claimed",
+        "inconclusive",
     ]
     with pytest.raises(ValueError, match="at least one case"):
         common.outcome_of([])

@@ -7,10 +7,14 @@ one place is reported by its cell, and the suite is red until somebody has looke
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from repro.audit import paper
+from repro.audit import paper, released
+from repro.audit.claims import CLAIMS
 from repro.audit.paper import PRINTED, TABLE_1
+from repro.audit.stated import STATED as STATED_BY_CLAIM
 
 pytestmark = pytest.mark.audit
 
@@ -42,7 +46,7 @@ Intern-VL      SQA     Acc ↑      66.20 66.85
 Intern-VL      TextVQA Acc ↑      57.00 58.18
 Intern-VL      CHAIR   CHAIR_s ↓  12.90 12.90
 """
-#: Other figures of the text, by the name of their data.
+#: Other figures and words of the text, by the name of their data.
 STATED = {
     "N_LAYERS": 32,
     "FIGURE_5_TOKENS": 576,
@@ -58,6 +62,87 @@ STATED = {
     "FIGURE_2_LEVEL": (6, 31),
     "FIGURE_2_RISES": 32,
     "WITHOUT_IMAGE": paper.WithoutImage(47.5, 1, None, None),
+    "VERIFIED_MODELS": ("llava-1.5", "intern-vl", "qwen-vl", "shikra", "instructblip", "llava-1.6"),
+    "FIGURE_5_MODELS": ("llava-1.5", "intern-vl", "qwen-vl"),
+    "PROJECTORS_NAMED": ("Linear", "MLP", "Cross-attention", "Q-former"),
+    "PROJECTORS": {
+        "llava-1.5": "MLP",
+        "qwen-vl": "Cross-attention",
+        "intern-vl": "MLP",
+        "instructblip": "MLP",
+        "shikra": "Linear",
+    },
+    "REPLICATED": "model",
+    "DECODING": "greedy",
+    "GPU": "A100",
+    "SYMBOLS": ("z_answer", "z_c", "A_k", "alpha_k"),
+    "DEFINED": ("z_answer", "A_k"),
+    "NOISE_POWER": {"Eq. 4": 0.5, "the text under it": 1.0},
+    "EQUATION_8": (("j",), ("i", "j"), "j"),
+    "CLIFF_WORDS": {
+        "Section 1": "the first sparse layer",
+        "Section 1 again": "the deeper layer where the image ceases to contribute to the answer",
+        "Figure 5": "a layer from which truncating no longer affects the accuracy",
+    },
+    "FLOW_WORDS": {
+        "Abstract": "diversify",
+        "Sections 1 and 4.2": "diverge",
+        "Sections 3.2 and 3.3": "disperse",
+        "Section 1 again": "become sparse",
+    },
+}
+#: Figures of the released code and of what others published, likewise.
+RELEASED = {
+    "MASKED": {"llava-1.5": (36, 576), "qwen-vl": (6, 258)},
+    "IMAGE_TOKENS": {"llava-1.5": 576, "intern-vl": 576, "qwen-vl": 256, "shikra": 256, "instructblip": 32},
+    "PATCHES": {"llava-1.5": (336, 14), "qwen-vl": (448, 28)},
+    "AGG_LAYER": {"llava-1.5": 22, "qwen-vl": 2},
+    "CAM_IMAGE": (34, 576),
+    "CAM_PROMPTS": {"the demo's prompt": 48, "its ScienceQA prompt": 159},
+    "CAM_RELU_GRADIENTS": True,
+    "CAM_THRESHOLD": 0.5,
+    "CAM_SAMPLES": 1,
+    "CAM_NOISE": 0.1,
+    "OPERA_DECODING": True,
+    "CAPTIONS": 500,
+    "CAPTION_TOKENS": 512,
+    "INTERN_VL_F1": 86.4,
+    "SCIENCEQA_SPLITS": {"train": 12726, "val": 4241, "test": 4241},
+    "SCIENCEQA_WITH_IMAGE": 2017,
+    "PUBLISHED": {
+        ("llava-1.5", "scienceqa"): 66.8,
+        ("llava-1.5", "textvqa"): 58.2,
+        ("instructblip", "scienceqa"): 60.5,
+        ("instructblip", "textvqa"): 50.1,
+        ("intern-vl", "scienceqa"): 66.2,
+        ("intern-vl", "textvqa"): 57.0,
+        ("qwen-vl", "scienceqa"): 67.1,
+        ("qwen-vl", "textvqa"): 63.8,
+    },
+}
+#: What the paper has: sections, numbered figures and equations, its one table.
+PLACES = {
+    *(
+        f"Section {number}"
+        for number in ("1", "2", "3", "3.1", "3.2", "3.3", "3.4", "4", "4.1", "4.2", "4.3", "5")
+    ),
+    *("Section A.1", "Section A.2", "Table 1", "Abstract"),
+    *(f"Figure {number}" for number in range(1, 10)),
+    *(f"Eq. {number}" for number in range(1, 14)),
+}
+#: Of which claims the text leaves out what a measurement must know; of the others in STATED it does not.
+LEAVES_OUT = {
+    *(
+        "selection",
+        "baselines",
+        "cliff-definition",
+        "complexity",
+        "retrospective",
+        "share-below-2",
+        "share-shape",
+    ),
+    *("share-ordering", "flow-converges", "cam-module", "cam-reveals", "cam-contribution", "cost", "greedy"),
+    "projector-independence",
 }
 #: LLaVA-1.5's cliff layers; "around layer 30" is any of three.
 LAYERS = {"scienceqa": (12,), "textvqa": (18,), "pope": (22, 24), "chair": (29, 30, 31)}
@@ -97,6 +182,35 @@ def test_table_1_is_as_printed():
 def test_the_texts_figures_are_as_printed(name):
     found, here = getattr(paper, name), STATED[name]
     assert found == here, f"changed paper value: {name}: {found} in repro/audit/paper.py, {here} here"
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_figures_of_others_are_as_published(name):
+    found, here = getattr(released, name), RELEASED[name]
+    assert found == here, f"changed figure: {name}: {found} in repro/audit/released.py, {here} here"
+
+
+def places(text: str) -> set[str]:
+    """The places that a citation names: "Sections 3.2 and 4.2" -> Section 3.2, Section 4.2."""
+    found = set()
+    for kind, numbers in re.findall(
+        r"(Section|Figure|Table|Eq)s?\.? ((?:[A\d][.\d]*(?:-\d+)?(?:, | and )?)+)", text
+    ):
+        for number in re.findall(r"[A\d][.\d]*", numbers):
+            found.add(f"{kind}{'.' if kind == 'Eq' else ''} {number.rstrip('.')}")
+    return found
+
+
+def test_citations_are_of_places_that_the_paper_has():
+    cited = [where for needed in STATED_BY_CLAIM.values() for where in needed.values() if where is not None]
+    for where in (*cited, *(claim.where for claim in CLAIMS)):
+        assert places(where) <= PLACES, where
+        assert places(where) or "Abstract" in where, where
+
+
+def test_what_the_text_leaves_out_is_as_read():
+    found = {claim for claim, needed in STATED_BY_CLAIM.items() if None in needed.values()}
+    assert found == LEAVES_OUT
 
 
 def test_cliff_layers_are_as_printed():

@@ -89,8 +89,10 @@ def decoding() -> Finding:
     return Finding(
         left.verdict,
         f"The released evaluation scripts of POPE and CHAIR {scripts}, and take the number of beams from the "
-        "command line without a default. With one beam that ends in an assertion for Shikra and InstructBLIP, and "
-        "LLaVA's generate does not take these arguments: they are not what gave the figures. The demo of heat maps is "
+        "command line without a default. With one beam that ends in an assertion for Shikra and "
+        "InstructBLIP, and "
+        "LLaVA's generate does not take these arguments: they are not what gave the figures. The demo of "
+        "heat maps is "
         f"greedy. {left.text}",
         left.figures,
     )
@@ -100,7 +102,8 @@ def gpu() -> Finding:
     needed = need(tuple(PROJECTORS)).figures["GPU memory, GB"]
     return Finding(
         "holds" if needed <= min(GPU_MEMORY) else "contradicted",
-        f"An {GPU} has {' or '.join(map(str, GPU_MEMORY))} GB. At half precision the largest model with the keys "
+        f"An {GPU} has {' or '.join(map(str, GPU_MEMORY))} GB. At half precision the largest model with the "
+        "keys "
         f"and values of a whole sweep takes {needed:.0f} GB.",
         {"GB needed": needed},
     )
@@ -115,7 +118,8 @@ def released() -> Finding:
         "contradicted" if absent or stopped else "holds",
         f"Of {len(CODE)} parts of the method and its evaluation {len(absent)} have no code in any commit: "
         f"{listed(absent)}. {len(stopped)} have code that does not do it as committed: {said}. "
-        f"{len(whole)}, {listed(whole)}, has code that was not run here; the rows it reads are another entry.",
+        f"{len(whole)}, {listed(whole)}, has code that was not run here; the rows it reads are another "
+        "entry.",
         {"parts": len(CODE), "without code": len(absent), "not as committed": len(stopped)},
     )
 
@@ -125,7 +129,8 @@ def scienceqa() -> Finding:
     said = listed(f"{n} {split}" for split, n in SCIENCEQA_SPLITS.items())
     return Finding(
         "holds" if total == SCIENCEQA_QUESTIONS else "contradicted",
-        f"{said} are {total}. Of the {SCIENCEQA_SPLITS['test']} test questions {SCIENCEQA_WITH_IMAGE} have an "
+        f"{said} are {total}. Of the {SCIENCEQA_SPLITS['test']} test questions {SCIENCEQA_WITH_IMAGE} have "
+        "an "
         "image; which were asked the text does not say.",
         {"questions": total, "test": SCIENCEQA_SPLITS["test"], "test, with an image": SCIENCEQA_WITH_IMAGE},
     )

@@ -26,7 +26,8 @@ def pope(model: str) -> dict[str, tuple[float, float]]:
 
 
 def fits(accuracy: float, f1: float) -> list[int]:
-    """The sizes of POPE at which a table of answers, or three whose figures are averaged, prints both figures."""
+    """The sizes of POPE at which a table of answers, or three whose figures are averaged, prints both "
+    "figures."""
     return [
         n
         for n, asked in a.POPE_POOLED.items()
@@ -77,7 +78,8 @@ def intern_vl() -> Finding:
                 f"{column}: percent of yes needed, most": most,
             }
         said.append(
-            f"{column}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean of three categories at "
+            f"{column}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean of three categories "
+            "at "
             f"least {means:.2f}), printed is {f1:.2f}, {takes}"
         )
     n = " or ".join(map(str, a.POPE_POOLED))
@@ -88,8 +90,10 @@ def intern_vl() -> Finding:
     return Finding(
         "contradicted",
         "Half of POPE's answers are yes. A share E of wrong answers then leaves F1 between "
-        f"(1 - 2E) / (1 - E) and 1 / (1 + E): {'; '.join(said)}. No table of answers to {n} questions prints such "
-        "a pair, nor do three tables whose figures are averaged, rounded or cut off. The authors of InternVL-Chat "
+        f"(1 - 2E) / (1 - E) and 1 / (1 + E): {'; '.join(said)}. No table of answers to {n} questions prints "
+        "such "
+        "a pair, nor do three tables whose figures are averaged, rounded or cut off. The authors of "
+        "InternVL-Chat "
         f"published F1 {INTERN_VL_F1}, so it is the {nearer} that seems wrong.",
         {"columns": len(impossible), "published F1": INTERN_VL_F1, **figures},
     )
@@ -153,7 +157,8 @@ def _possible(name: str, metric: str, subject: str) -> Finding:
     alone = "" if anyhow else f" However read, row by row they fit: {listed(by_row)}."
     return Finding(
         "holds" if fit else "undefined" if anyhow else "contradicted",
-        f"Rounded, all figures can be shares of {numbers} {subject}.{read}{alone} Of {len(distinct)} distinct "
+        f"Rounded, all figures can be shares of {numbers} {subject}.{read}{alone} Of {len(distinct)} "
+        "distinct "
         "figures these are impossible as rounded shares of n (and however read), beside the percentage "
         f"of all figures that pass rounded: {'; '.join(said)}.",
         figures,
@@ -204,9 +209,11 @@ def chair_label() -> Finding:
     return Finding(
         "holds" if not any(above) else "undefined" if all(cut) else "contradicted",
         f"OPERA published greedy captions of up to {CAPTION_TOKENS} tokens, as many as the released script "
-        "asks for. Printed as CHAIR_s, against CHAIR_s / CHAIR_i of these captions by the script's own rules: "
+        "asks for. Printed as CHAIR_s, against CHAIR_s / CHAIR_i of these captions by the script's own "
+        "rules: "
         f"{'; '.join(said)}. So the printed figures have the size of CHAIR_i, as Qwen-VL's row is labelled, "
-        f"unless captions were much shorter: cut off after {listed(cut)} words, CHAIR_s is as printed. Missing: how long "
+        f"unless captions were much shorter: cut off after {listed(cut)} words, CHAIR_s is as printed. "
+        "Missing: how long "
         "captions were.",
         figures,
     )

@@ -76,11 +76,27 @@ def record_of(model: str, benchmark: str) -> Record:
     return Record(model, asked, items, strata, image_names(items), recorded_parts(model, asked, ids))
 
 
-def outcome_of(held: Collection[bool]) -> Outcome:
-    """As claimed where a claim held in every case, not as claimed where in none, mixed otherwise."""
-    if not held:
+#: Whether a case is as claimed, for certain; None where its interval leaves it open.
+Case = bool | None
+
+
+def above(low: float, high: float, bound: float = 0.0) -> Case:
+    """Whether what an interval is of lies above a bound."""
+    return True if low > bound else False if high < bound else None
+
+
+def every(*cases: Case) -> Case:
+    """Whether all of several are so: False where one is not, open where one is and none is not."""
+    return False if False in cases else None if None in cases else True
+
+
+def outcome_of(cases: Collection[Case]) -> Outcome:
+    """As claimed where every case is, mixed where some are; otherwise not as claimed if one is not for certain."""
+    if not cases:
         raise ValueError("an outcome needs at least one case")
-    return "as claimed" if all(held) else "mixed" if any(held) else "not as claimed"
+    if any(cases):
+        return "as claimed" if all(cases) else "mixed"
+    return "not as claimed" if False in cases else "inconclusive"
 
 
 def percent(value: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import linregress, t, ttest_ind
 
-from repro.audit.experiments.common import DATA, MODELS, Record, outcome_of, percent, record_of
+from repro.audit.experiments.common import DATA, MODELS, Record, above, outcome_of, percent, record_of
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import objects_of
@@ -51,8 +51,8 @@ def complexity(load: Load) -> Shown:
 
     Measure: an item's own layer (see the file) against the number of objects in its scene (slope over
     images), for each benchmark; and ScienceQA's two-hop questions less its one-hop questions (Welch's t). All
-    items. A case, a model and either comparison, holds where the interval lies below 0; the opposite is
-    counted too.
+    items. A case, a model and either comparison, holds where the interval lies below 0, and does not where it lies
+    above.
     """
     slopes, hops, figures, shares = [], [], {}, []
     for model in MODELS:
@@ -71,7 +71,7 @@ def complexity(load: Load) -> Shown:
         shares.append(chosen[kinds == TWO_HOPS].mean())
         figures[f"{model}, layers of two hops less one"] = float(hops[-1][0])
     fewer, more = (np.array(found) for found in (slopes, hops))
-    earlier = (np.concatenate([fewer, more])[:, 2] < 0).tolist()
+    earlier = [above(-high, -low) for _, low, high in np.concatenate([fewer, more])]
     evidence = (
         "By each item's own layer (the first from which on it scores as at the baseline), all items right at "
         f"the baseline: with every further object in the scene it comes {fewer[:, 0].min():+.2f} to "

@@ -1,6 +1,7 @@
 """Where the heat of LLaVA-CAM falls, and whether it explains: on miniatures, whose pictures have known boxes.
 
-Measured on items whose baseline answer is right, evenly spaced over those. Intervals are 95 %, Student's t over
+Measured on items whose baseline answer is right, evenly spaced over those. Intervals are 95 %, Student's t
+over
 items. InstructBLIP is left out: its image tokens have no place in the picture.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from repro.audit.experiments.common import DATA, items_of, outcome_of, record_of
+from repro.audit.experiments.common import DATA, Case, above, every, items_of, outcome_of, record_of
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import asked_boxes
@@ -96,9 +97,10 @@ def _points(values: np.ndarray) -> tuple[float, float, float]:
 def pointing_by_layer(load: Load) -> Shown:
     """Figs. 3-4: the flow converges on the right region in shallow layers, and disperses in deeper ones.
 
-    Measure: gain of the heat (see ``gains``), mean over the layers of the first half and of the second, the last
+    Measure: gain of the heat (see ``gains``), mean over the layers of the first half and of the second, the
+    last
     one left out, where there is no heat. A case, a model on a benchmark, holds where the first half's gain is
-    above 0 and above the second's, both for certain.
+    above 0 and above the second's, both for certain, and does not where one of them is below for certain.
     """
     held, first, second = [], [], []
     figures: dict[str, float] = {}
@@ -109,7 +111,7 @@ def pointing_by_layer(load: Load) -> Shown:
             shallow, deep = (np.nanmean(part, axis=1) for part in (gain[:, :half], gain[:, half:-1]))
             mean, low, high = _points(shallow)
             more, least, most = _points(shallow - deep)
-            held.append(low > 0 and least > 0)
+            held.append(every(above(low, high), above(least, most)))
             first.append(mean)
             second.append(100 * float(deep.mean()))
             figures |= {
@@ -120,12 +122,15 @@ def pointing_by_layer(load: Load) -> Shown:
                 f"{model} {name}, first less second, low": least,
                 f"{model} {name}, first less second, high": most,
             }
-    figures |= {"cases": len(held), "cases as claimed": sum(held)}
+    figures |= {"cases": len(held), "cases as claimed": held.count(True)}
     evidence = (
-        f"Of the heat, {min(first):+.0f} to {max(first):+.0f} points more than of the area fall on what is asked "
-        f"about in the first half of the layers, {min(second):+.0f} to {max(second):+.0f} in the second (five "
-        f"miniatures, POPE and TextVQA, {ITEMS} items each). More than of the area in the first half, and more "
-        f"than in the second, for certain: {sum(held)} of {len(held)} cases."
+        f"Of the heat, {min(first):+.0f} to {max(first):+.0f} points more than of the area fall on what is "
+        "asked "
+        f"about in the first half of the layers, {min(second):+.0f} to {max(second):+.0f} in the second "
+        "(five "
+        f"miniatures, POPE and TextVQA, {ITEMS} items each). More than of the area in the first half, and "
+        "more "
+        f"than in the second, for certain: {held.count(True)} of {len(held)} cases."
     )
     return Shown(outcome_of(held), evidence, figures)
 
@@ -145,7 +150,7 @@ def pointing_by_module(load: Load) -> Shown:
             own = plain_gain(load, model, name, "post_attention_norm")
             for module in told:
                 mean, low, high = _points(own - plain_gain(load, model, name, module))
-                held.append(low > 0)
+                held.append(above(low, high))
                 told[module] += low > 0
                 below += high < 0
                 figures |= {
@@ -154,18 +159,21 @@ def pointing_by_module(load: Load) -> Shown:
                     f"{model} {name}, less {module}, high": high,
                 }
     each = len(MODELS) * len(ASKED)
-    figures |= {"cases": len(held), "cases as claimed": sum(held), "cases the other way": below}
+    figures |= {"cases": len(held), "cases as claimed": held.count(True), "cases the other way": below}
     listed = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in told.items())
     evidence = (
-        "The post-attention norm's maps have more heat on what is asked about than another module's, for certain, "
-        f"in {sum(held)} of {len(held)} cases (five miniatures, POPE and TextVQA, {ITEMS} items each; of {each} "
+        "The post-attention norm's maps have more heat on what is asked about than another module's, for "
+        "certain, "
+        f"in {held.count(True)} of {len(held)} cases (five miniatures, POPE and TextVQA, {ITEMS} items each; "
+        f"of {each} "
         f"cases each: {listed}), and less in {below}."
     )
     return Shown(outcome_of(held), evidence, figures)
 
 
 def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
-    """A copy whose decoder's weights are shuffled, each matrix within itself; the model given is not touched."""
+    """A copy whose decoder's weights are shuffled, each matrix within itself; the model given is not "
+    "touched."""
     made = copy.deepcopy(lvlm)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -177,7 +185,8 @@ def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
 
 
 def likeness(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
-    """Rank correlation (Spearman) of maps [N, rows, columns], mean over the layers with heat in both: [items]."""
+    """Rank correlation (Spearman) of maps [N, rows, columns], mean over the layers with heat in both: "
+    "[items]."""
     found = []
     for one, other in zip(some, others, strict=True):
         pairs = [(a.ravel(), b.ravel()) for a, b in zip(one, other, strict=True) if np.ptp(a) > 0 < np.ptp(b)]
@@ -188,9 +197,12 @@ def likeness(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.nda
 def parameter_randomisation(load: Load) -> Shown:
     """A map that does not change when the weights do explains nothing (Adebayo et al. 2018).
 
-    Measure: rank correlation of each map with that of the same question and answer after shuffling the decoder's
-    weights, against the same map with other noise: what a map keeps of itself. A case, a model on a benchmark,
-    holds where the whole interval of the first lies below that of the second. Beside it, maps of other pictures:
+    Measure: rank correlation of each map with that of the same question and answer after shuffling the
+    decoder's
+    weights, against the same map with other noise: what a map keeps of itself. A case, a model on a
+    benchmark,
+    holds where the whole interval of the first lies below that of the second. Beside it, maps of other
+    pictures:
     what maps have in common whatever they show.
     """
     held = []
@@ -216,14 +228,16 @@ def parameter_randomisation(load: Load) -> Shown:
                     f"{model} {name}, {which}, low": low,
                     f"{model} {name}, {which}, high": high,
                 }
-            held.append(ends["shuffled"][1] < ends["noise"][0])
-    figures |= {"cases": len(held), "cases changed": sum(held)}
+            held.append(above(ends["noise"][0] - ends["shuffled"][1], ends["noise"][1] - ends["shuffled"][0]))
+    figures |= {"cases": len(held), "cases changed": held.count(True)}
     span = {which: f"{min(values):.2f} to {max(values):.2f}" for which, values in means.items()}
     evidence = (
-        f"With the decoder's weights shuffled a map's rank correlation with itself is {span['shuffled']}, with "
+        f"With the decoder's weights shuffled a map's rank correlation with itself is {span['shuffled']}, "
+        "with "
         f"other noise {span['noise']}, with another picture's map {span['picture']} (means over layers and "
         f"{ITEMS} items; five miniatures, POPE and TextVQA). It changes more than by noise, for certain, in "
-        f"{sum(held)} of {len(held)} cases. A map must change so to explain anything; that it does is not enough."
+        f"{held.count(True)} of {len(held)} cases. A map must change so to explain anything; that it does is "
+        "not enough."
     )
     return Shown(outcome_of(held), evidence, figures)
 
@@ -239,13 +253,16 @@ def areas(lvlm: Lvlm, one: Asked, order: np.ndarray) -> tuple[float, float]:
 def deletion_insertion(load: Load) -> Shown:
     """Sec. 1: the maps show how image features contribute to the answer.
 
-    Measure: the answer's probability, mean over a deletion and an insertion curve (``repro.curves``), in the order
-    of the heat's mean over layers, against a random order. A case, a model on a benchmark, holds where deletion
-    lowers the probability faster than at random and insertion raises it faster, both for certain. The tokens in
+    Measure: the answer's probability, mean over a deletion and an insertion curve (``repro.curves``), in the
+    order
+    of the heat's mean over layers, against a random order. A case, a model on a benchmark, holds where
+    deletion
+    lowers the probability faster than at random and insertion raises it faster, both for certain. The tokens
+    in
     the boxes of what is asked about, first of all, show what the best of orders would give.
     """
-    held: list[bool] = []
-    control: list[bool] = []
+    held: list[Case] = []
+    control: list[Case] = []
     figures: dict[str, float] = {}
     seen: dict[str, list[float]] = {}
     for model in MODELS:
@@ -267,21 +284,23 @@ def deletion_insertion(load: Load) -> Shown:
                 certain = []
                 for curve, gain in (("deletion", -deleted), ("insertion", inserted)):
                     mean, low, high = _points(gain)
-                    certain.append(low > 0)
+                    certain.append(above(low, high))
                     seen.setdefault(f"{order} {curve}", []).append(mean)
                     figures |= {
                         f"{model} {name}, {order}, {curve}": mean,
                         f"{model} {name}, {order}, {curve}, low": low,
                         f"{model} {name}, {order}, {curve}, high": high,
                     }
-                cases.append(all(certain))
-    figures |= {"cases": len(held), "cases as claimed": sum(held), "cases, boxes": sum(control)}
+                cases.append(every(*certain))
+    figures |= {"cases": len(held), "cases as claimed": held.count(True), "cases, boxes": control.count(True)}
     span = {which: f"{min(values):+.0f} to {max(values):+.0f}" for which, values in seen.items()}
     evidence = (
         "Against a random order, deleting the hottest image tokens first lowers the answer's probability by "
-        f"{span['heat deletion']} points, inserting them first raises it by {span['heat insertion']} (means over "
-        f"the curve; five miniatures, POPE and TextVQA, {ITEMS} items each): both for certain in {sum(held)} of "
+        f"{span['heat deletion']} points, inserting them first raises it by {span['heat insertion']} (means "
+        "over "
+        f"the curve; five miniatures, POPE and TextVQA, {ITEMS} items each): both for certain in "
+        f"{held.count(True)} of "
         f"{len(held)} cases. With the tokens of what is asked about first it is {span['box deletion']} and "
-        f"{span['box insertion']}, for certain in {sum(control)}."
+        f"{span['box insertion']}, for certain in {control.count(True)}."
     )
     return Shown(outcome_of(held), evidence, figures)

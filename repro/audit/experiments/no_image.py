@@ -1,4 +1,5 @@
-"""What is answered without the image: prompts without image tokens, against the image truncated after layer 0."""
+"""What is answered without the image: prompts without image tokens, against the image truncated after layer "
+"0."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from repro.audit.experiments.common import MODELS, outcome_of, percent, record_of
+from repro.audit.experiments.common import MODELS, above, outcome_of, percent, record_of
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.evaluation.flow import spread
@@ -70,7 +71,8 @@ def no_image(load: Load) -> Shown:
 
     Measure: share of right answers to POPE's and ScienceQA's questions at L = 0, recorded of all items,
     against guessing. A case, a model on a benchmark, holds where Wilson's interval, 95 % for all cases
-    together (Bonferroni), is above guessing. Miniatures know nothing of the world but these scenes. And, item
+    together (Bonferroni), is above guessing, and does not where it is below. Miniatures know nothing of the
+    world but these scenes. And, item
     by item (McNemar), whether L = 0 is the same as no image: ``ITEMS`` items without image tokens in the
     prompt, where nothing keeps their positions.
     """
@@ -87,7 +89,7 @@ def no_image(load: Load) -> Shown:
             right = record.goodness[:, 0]
             chance = float(np.mean([1 / len(item.choices) if item.choices else 0.5 for item in record.items]))
             low, high = wilson(int(right.sum()), len(right), level)
-            held.append(low > chance)
+            held.append(above(low, high, chance))
             at_zero.append(right.mean())
 
             chosen = spread(range(len(record.items)), ITEMS)
@@ -119,7 +121,8 @@ def no_image(load: Load) -> Shown:
     evidence = (
         f"At L = 0 {percent(min(at_zero[::2]))} to {percent(max(at_zero[::2]))} of POPE's and "
         f"{percent(min(at_zero[1::2]))} to {percent(max(at_zero[1::2]))} of ScienceQA's answers are right "
-        f"(six miniatures, all items), above guessing ({percent(0.5)}, {percent(chance)}) in {sum(held)} of "
+        f"(six miniatures, all items), above guessing ({percent(0.5)}, {percent(chance)}) in "
+        f"{held.count(True)} of "
         f"{len(held)} cases. Without image tokens in the prompt, of {len(held) * ITEMS} answers {lost} turn "
         f"right and {gained} wrong (p = {p:.2f}), and the first token's distribution moves by up to "
         f"{max(distances.values()):.2f} (total variation; {COMPARED} items a case; not at all with "

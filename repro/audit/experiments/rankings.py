@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro.audit.experiments.common import MODELS, items_of, outcome_of, percent, record_of
+from repro.audit.experiments.common import MODELS, Case, above, items_of, outcome_of, percent, record_of
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.cliff import compare
@@ -41,11 +41,11 @@ def vtw(load: Load) -> Shown:
 
     Measure: its layer (see ``repro.withdrawal``), calibrated on each benchmark by itself, against the cliff
     layer's 95 % interval, and what truncating there costs, from the recorded scores of all items (images
-    resampled). A case, a model on a benchmark, holds where the layer lies in the interval. As published,
-    calibrated on ScienceQA for all benchmarks, it is reported too. The first token may be the same in all
+    resampled). As published, calibrated on ScienceQA for all benchmarks, it is reported too. The first token
+    may be the same in all
     answers: captions start with "The", numbers with a blank, Shikra's with "The answer is".
     """
-    held, early, late, zero = [], 0, 0, 0
+    inside, early, late, zero = 0, 0, 0, 0
     costs: list[float] = []
     published: list[float] = []
     figures: dict[str, float] = {}
@@ -56,7 +56,7 @@ def vtw(load: Load) -> Shown:
             record = record_of(model, name)
             low, high = record.cliff.interval
             lost = compare(record.parts, record.strata, record.higher_is_better, clusters=record.images)
-            held.append(low <= layer <= high)
+            inside += low <= layer <= high
             early, late, zero = early + (layer < low), late + (layer > high), zero + (layer == 0)
             costs.append(-100 * float(lost.difference[layer]))
             published.append(-100 * float(lost.difference[layers[PUBLISHED_CALIBRATION]]))
@@ -69,8 +69,8 @@ def vtw(load: Load) -> Shown:
                 f"{model} {name}, points lost, high": -100 * float(lost.low[layer]),
             }
     figures |= {
-        "cases": len(held),
-        "inside": sum(held),
+        "cases": len(costs),
+        "inside": inside,
         "too early": early,
         "at layer 0": zero,
         "too late": late,
@@ -78,13 +78,13 @@ def vtw(load: Load) -> Shown:
         "most points lost, as published": max(published),
     }
     evidence = (
-        f"VTW's layer lies in the cliff layer's interval in {sum(held)} of {len(held)} cases (six "
+        f"VTW's layer lies in the cliff layer's interval in {inside} of {len(costs)} cases (six "
         f"miniatures, four benchmarks; {CALIBRATION} items each), behind it in {late} and before it in "
         f"{early}, of these in {zero} at layer 0: no layer sees the image. Truncating there costs "
         f"{min(costs):.1f} to {max(costs):.1f} points (all items); with the layer found on ScienceQA, as "
         f"published, up to {max(published):.1f}."
     )
-    return Shown(outcome_of(held), evidence, figures)
+    return Shown("compared", evidence, figures)
 
 
 def goodness_with(lvlm: Lvlm, part: float, ranking_row: RankingRow) -> np.ndarray:
@@ -106,15 +106,15 @@ def fastv(load: Load) -> Shown:
     Measure: TextVQA's soft accuracy of ``FASTV_ITEMS`` items with 50 and 25 % of the image tokens kept after
     layer 2, by head-mean attention of the last prompt row; less the baseline, none kept (both recorded), and
     the same number kept at random (one draw of places for all). Mean over the six miniatures item by item, 95
-    % interval by Student's t over items. Holds where half cost less than 3 points for certain, and ranked
-    tokens beat random ones.
+    % interval by Student's t over items. Ranked tokens contribute where they beat random ones for certain.
     """
     chosen = spread(range(len(items_of(FASTV_BENCHMARK))), FASTV_ITEMS)
     records = [record_of(model, FASTV_BENCHMARK).goodness[chosen] for model in MODELS]
     baseline = np.mean([one[:, -1] for one in records], axis=0)
     none = np.mean([one[:, FASTV_LAYER] for one in records], axis=0)
     figures = {"baseline": baseline.mean(), "0 % kept": none.mean()}
-    lines, held = [], []
+    lines = []
+    held: list[Case] = []
     for part in KEPT:
         ranked, random = (
             np.mean([goodness_with(load(model), part, row) for model in MODELS], axis=0)
@@ -126,8 +126,7 @@ def fastv(load: Load) -> Shown:
             told.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] to {name}")
             key = f"{part:.0%} ranked - {name}"
             figures |= {key: mean, f"{key}, low": low, f"{key}, high": high}
-        if part == max(KEPT):
-            held = [figures[f"{part:.0%} ranked - the baseline, low"] > -3, low > 0]
+        held.append(above(low, high))
         figures |= {f"{part:.0%} ranked": ranked.mean(), f"{part:.0%} random": random.mean()}
         lines.append(f"{part:.0%} kept: {percent(ranked.mean())}, {', '.join(told)}")
     evidence = (

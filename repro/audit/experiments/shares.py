@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from repro.attention import attention_shares
-from repro.audit.experiments.common import MODELS, items_of, outcome_of, percent
+from repro.audit.experiments.common import MODELS, Case, above, every, items_of, outcome_of, percent
 from repro.audit.ledger import Load, Shown
 from repro.benchmarks import BENCHMARKS
 from repro.evaluation.flow import mean_shares, spread
@@ -85,19 +85,19 @@ def image_share(load: Load) -> Shown:
     """Section 1: after the third layer, image tokens get less than 2 % of the attention.
 
     Measure: image share (see the file). A case, a layer after the third, holds where the interval lies below
-    2 %.
+    2 %, and does not where it lies above.
     """
-    below, above, means, tokens = [], [], [], []
+    means, tokens = [], []
+    below: list[Case] = []
     for cell in measured(load).values():
         mean, low, high = mean_interval(cell.shares[:, AFTER:, IMAGE_SHARE])
-        below += (high < BOUND).tolist()
-        above += (low > BOUND).tolist()
+        below += [above(-most, -least, -BOUND) for least, most in zip(low, high, strict=True)]
         means += mean.tolist()
         tokens.append(cell.tokens)
     figures = {
         "cases": len(below),
-        "cases below": sum(below),
-        "cases above": sum(above),
+        "cases below": below.count(True),
+        "cases above": below.count(False),
         "lowest mean": min(means),
         "highest mean": max(means),
         "lowest share of the prompt's tokens": min(tokens),
@@ -106,54 +106,66 @@ def image_share(load: Load) -> Shown:
     evidence = (
         f"In layers 4 to N image tokens get {percent(min(means))} to {percent(max(means))} of the attention "
         f"(means of {IMAGES} images per benchmark; six miniatures, four benchmarks). The 95 % interval lies "
-        f"below 2 % in {sum(below)} of {len(below)} cases (layer, model, benchmark) and above in "
-        f"{sum(above)}. Image tokens are {percent(min(tokens))} to {percent(max(tokens))} of these prompts, "
+        f"below 2 % in {below.count(True)} of {len(below)} cases (layer, model, benchmark) and above in "
+        f"{below.count(False)}. Image tokens are {percent(min(tokens))} to {percent(max(tokens))} of these "
+        "prompts, "
         "and 90 % of LLaVA-1.5's."
     )
     return Shown(outcome_of(below), evidence, figures)
+
+
+def _larger(one: np.ndarray, other: np.ndarray) -> list[Case]:
+    """Of each layer whether one share [items, layers] is larger than the other on average."""
+    _, low, high = mean_interval(one - other)
+    return [above(*ends) for ends in zip(low, high, strict=True)]
 
 
 def share_ordering(load: Load) -> Shown:
     """Section 3.3 and Fig. 2: system tokens get the most attention, image tokens less than either other.
 
     Measure: paired differences of shares (see the file) in the layers after the third but the last, which
-    Fig. 2 excepts. A case holds where the intervals show system > user, system > image and user > image. The
-    prompts of InstructBLIP have no system tokens, so it has no case; there only whether image < user is
-    counted.
+    Fig. 2 excepts. A case holds where the intervals show system > user, system > image and user > image, and
+    does
+    not where one of them shows the opposite. The prompts of InstructBLIP have no system tokens, so it has no
+    case;
+    there only whether image < user is counted.
     """
-    held: list[bool] = []
-    most: list[bool] = []
-    least: list[bool] = []
+    held: list[Case] = []
+    most: list[Case] = []
+    least: list[Case] = []
     greatest: list[bool] = []
     firsts, systems = [], []
     for cell in measured(load).values():
         system, image, user = np.moveaxis(cell.shares[:, AFTER:-1], -1, 0)
-        others = [system, user] if cell.has_system else [user]
-        lowest = np.all([mean_interval(other - image)[1] > 0 for other in others], axis=0)
-        least += lowest.tolist()
-        greatest += (mean_interval(image - np.maximum(system, user))[1] > 0).tolist()
+        lowest = [*_larger(user, image)]
         if cell.has_system:
-            first = mean_interval(system - user)[1] > 0
-            most += (first & (mean_interval(system - image)[1] > 0)).tolist()
-            held += (first & lowest).tolist()
+            lowest = [every(*one) for one in zip(lowest, _larger(system, image), strict=True)]
+            first = [every(*one) for one in zip(_larger(system, user), _larger(system, image), strict=True)]
+            most += first
+            held += [every(*one) for one in zip(first, lowest, strict=True)]
+        least += lowest
+        greatest += (mean_interval(image - np.maximum(system, user))[1] > 0).tolist()
         if cell.first.any():
             firsts.append(cell.first[:, AFTER:-1].mean())
             systems.append(system.mean())
     sink = float(np.sum(firsts) / np.sum(systems))
     figures = {
         "cases": len(held),
-        "cases as claimed": sum(held),
-        "system gets the most": sum(most),
+        "cases as claimed": held.count(True),
+        "cases against": held.count(False),
+        "system gets the most": most.count(True),
         "cases with or without system tokens": len(least),
-        "image gets the least": sum(least),
+        "image gets the least": least.count(True),
         "image gets the most": sum(greatest),
         "first token's part of the system share": sink,
     }
     evidence = (
-        f"Between the third and the last layer the order claimed is significant in {sum(held)} of "
+        f"Between the third and the last layer the order claimed is significant in {held.count(True)} of "
         f"{len(held)} cases (layer, model, benchmark; {IMAGES} images each; five miniatures with system "
-        f"tokens). System tokens get the most in {sum(most)}. Of all six miniatures' {len(least)} cases, "
-        f"image tokens get less than the others in {sum(least)} and more in {sum(greatest)}. Of the system "
+        f"tokens), and another in {held.count(False)}. System tokens get the most in {most.count(True)}. Of "
+        f"all six miniatures' {len(least)} cases, "
+        f"image tokens get less than the others in {least.count(True)} and more in {sum(greatest)}. Of the "
+        "system "
         f"share {percent(sink)} is the first token's (four miniatures whose prompts have a system message)."
     )
     return Shown(outcome_of(held), evidence, figures)
@@ -164,42 +176,53 @@ def scaled(n_layers: int) -> np.ndarray:
     return np.linspace(1, DEPTH, n_layers)
 
 
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """The interval of a mean of [items]."""
+    _, low, high = mean_interval(values)
+    return float(low), float(high)
+
+
 def share_shape(load: Load) -> Shown:
     """Caption of Fig. 2: the image share falls in layers 1-5, is flat in 6-31 and rises at 32, with the user's.
 
     Measure: image share (see the file), layers 1...N spread evenly over 1...32. Four parts per model and
     benchmark: it falls (first flat layer - layer 1, interval below 0), is stable (slope of the least-squares
     line through the flat layers x their span, interval within +-2 points), and image and user shares rise
-    (layer N - layer N - 1, intervals above 0).
+    (layer N - layer N - 1, intervals above 0). A part does not hold where its interval lies on the other
+    side.
     """
-    parts: dict[str, list[bool]] = {"falls": [], "stable": [], "rises": [], "user rises": []}
+    parts: dict[str, list[Case]] = {"falls": [], "stable": [], "rises": [], "user rises": []}
     falls = []
     for cell in measured(load).values():
         image, user = cell.shares[..., IMAGE_SHARE], cell.shares[..., USER_SHARE]
         place = scaled(image.shape[1])
         flat = (place >= FLAT[0]) & (place <= FLAT[1])
-        fall, low, high = mean_interval(image[:, flat][:, 0] - image[:, 0])
-        parts["falls"].append(bool(high < 0))
-        falls.append(float(fall))
+        fall = image[:, 0] - image[:, flat][:, 0]
+        parts["falls"].append(above(*_ends(fall)))
+        falls.append(-float(fall.mean()))
         centred = place[flat] - place[flat].mean()
         slopes = image[:, flat] @ centred / (centred**2).sum()
-        _, low, high = mean_interval(slopes * np.ptp(place[flat]))
-        parts["stable"].append(bool(low > -STABLE and high < STABLE))
+        low, high = _ends(slopes * np.ptp(place[flat]))
+        parts["stable"].append(every(above(low, high, -STABLE), above(-high, -low, -STABLE)))
         for name, share in (("rises", image), ("user rises", user)):
-            parts[name].append(bool(mean_interval(share[:, -1] - share[:, -2])[1] > 0))
-    whole = np.all(list(parts.values()), axis=0)
+            parts[name].append(above(*_ends(share[:, -1] - share[:, -2])))
+    whole = [every(*cell) for cell in zip(*parts.values(), strict=True)]
     figures = {
         "cells": len(whole),
-        "cells as claimed": int(whole.sum()),
-        **{f"cells, {name}": sum(held) for name, held in parts.items()},
+        "cells as claimed": whole.count(True),
+        "cells against": whole.count(False),
+        **{f"cells, {name}": held.count(True) for name, held in parts.items()},
         "lowest change from layer 1": min(falls),
         "highest change from layer 1": max(falls),
     }
     evidence = (
         f"Of {len(whole)} cells (six miniatures, four benchmarks; {IMAGES} images each) the image share "
-        f"falls after layer 1 in {sum(parts['falls'])}, is stable within 2 points over the layers that stand "
-        f"for 6-31 in {sum(parts['stable'])}, and rises at the last layer in {sum(parts['rises'])} (the "
-        f"user's in {sum(parts['user rises'])}); all four in {int(whole.sum())}. From layer 1 to the first "
+        f"falls after layer 1 in {parts['falls'].count(True)}, is stable within 2 points over the layers "
+        "that stand "
+        f"for 6-31 in {parts['stable'].count(True)}, and rises at the last layer in "
+        f"{parts['rises'].count(True)} (the "
+        f"user's in {parts['user rises'].count(True)}); all four in {whole.count(True)}, and one of them the "
+        f"other way in {whole.count(False)}. From layer 1 to the first "
         f"flat layer it changes by {100 * min(falls):+.1f} to {100 * max(falls):+.1f} points."
     )
-    return Shown(outcome_of(whole.tolist()), evidence, figures)
+    return Shown(outcome_of(whole), evidence, figures)

@@ -77,12 +77,12 @@ def rows_of(page: str) -> dict[str, str]:
 
 def test_terminal_says_what_became_of_each_claim():
     ledger = entries(CLAIMS, HANDED)
-    header, *lines, blank, counts = ledger_lines(ledger)
+    header, *lines, blank, counts, recomputed = ledger_lines(ledger)
     assert header.split() == ["claim", "where", "verdict", "recomputed", "on", "miniatures", "recomputed"]
     assert [re.split(r"\s{2,}", line) for line in lines] == [
         ["kept", "Section 1", "holds", "yes"],
         ["turned", "Section 1", "undefined", "recorded undefined, evidence supports contradicted"],
-        ["stopped", "Section 1", "contradicted", "failed: no evidence"],
+        ["stopped", "Section 1", "contradicted", "failed"],
         ["left-out", "Section 1", "not measured here", "not in this run"],
         ["shown", "Section 1", "holds", "yes", "mixed", "yes"],
         ["not-shown", "Section 1", "holds", "yes", "as claimed",
@@ -90,7 +90,13 @@ def test_terminal_says_what_became_of_each_claim():
     ]  # fmt: skip
     assert {line.index("Section 1") for line in lines} == {header.index("where")}
     assert counts == "6 claims: 3 holds, 1 contradicted, 1 undefined, 1 not measured here" == counted(ledger)
+    assert recomputed == "Only 7 of 8 verdicts and outcomes were computed anew; the others are as recorded."
     assert broken_line(ledger) == "Not supported by evidence any more: turned, stopped, not-shown"
+
+
+def test_a_whole_session_says_so():
+    ledger = entries(CLAIMS[:1], HANDED[:1])
+    assert ledger_lines(ledger)[-1] == "All 1 verdicts and outcomes were computed anew."
 
 
 def test_nothing_is_called_broken_where_all_is_supported():
@@ -113,7 +119,7 @@ def test_page_shows_claims_with_verdict_evidence_and_what_became_of_them(written
     for name, verdict, evidence, shown in (
         ("kept", "holds", "blue, 470 nm", "–"),
         ("turned", "undefined recorded undefined, evidence supports contradicted", "now green", "–"),
-        ("stopped", "contradicted failed: no evidence", "–", "–"),
+        ("stopped", "contradicted failed", "–", "–"),
         ("left-out", "not measured here not in this run", "–", "–"),
         ("shown", "holds", "blue still", "mixed 3 of 6 skies"),
         ("not-shown", "holds", "blue yet",
@@ -126,6 +132,8 @@ def test_page_shows_claims_with_verdict_evidence_and_what_became_of_them(written
 
 def test_page_names_first_what_is_no_longer_supported(audit, written, tmp_path, sample):
     text = sample.read(written).text
+    # Beside the counts, and where the page says how to cite it.
+    assert text.count("Only 7 of 8 verdicts and outcomes were computed anew") == 2
     assert text.index("6 claims: 3 holds") < text.index("any more: turned, stopped, not-shown")
     assert text.index("any more: turned, stopped, not-shown") < text.index("Ledger Claim")
     kept = replace(audit, entries=entries(CLAIMS[:1], HANDED[:1]))
@@ -276,7 +284,7 @@ def test_verdicts_reach_terminal_page_and_xml_from_workers(pytester):
             "kept *holds *yes *mixed *yes",
             "turned *undefined *recorded undefined, evidence supports contradicted "
             "*as claimed *recorded as claimed, evidence supports mixed",
-            "stopped *holds *failed: no evidence",
+            "stopped *holds *failed",
             "3 claims: 2 holds, 0 contradicted, 1 undefined, 0 not measured here",
             "Not supported by evidence any more: turned, stopped",
             f"report: seen{os.sep}audit.html",
