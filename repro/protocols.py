@@ -179,6 +179,11 @@ OFFICIAL = {
 }
 
 
+#: Models and benchmarks whose pictures the authors crop: of internvl_chat_llava (OpenGVLab/InternVL at 2410d1d)
+#: model_vqa_science.py gives them to the processor as they are, where model_vqa_loader.py pads them first.
+CROPPED = {("intern-vl", "scienceqa")}
+
+
 class ProtocolError(ValueError):
     """A benchmark that a protocol does not define for a model."""
 
@@ -193,7 +198,7 @@ class Task:
         score: parts that an answer adds, once ``read`` has taken from it what counts.
         pooled: metrics are formed over all items at once, not within strata and then averaged.
         template: the whole prompt, with ``{question}`` and the card's placeholder; None: the card's own.
-        crop: of a picture that is no square the middle is seen, where the model's authors show all of it.
+        crop: of a picture that is no square the middle is seen, as CLIP's processor cuts it out, not all.
         repetition_penalty: divides the logits of tokens that the answer has already (negative ones it multiplies).
     """
 
@@ -225,6 +230,7 @@ def _official() -> Tasks:
                 max_new_tokens=style.max_new_tokens[name],
                 score=style.score.get(name, benchmark.score),
                 read=partial(style.read, name),
+                crop=(model, name) in CROPPED,
             )
     return tasks
 

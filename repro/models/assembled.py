@@ -19,6 +19,7 @@ from repro.models.loading import (
     OBJECT,
     CheckpointError,
     check_shapes,
+    published_tensors,
     read_json,
     require,
 )
@@ -150,6 +151,15 @@ def clip_settings(file: Path, whence: str) -> dict[str, Any]:
         found = found["vision_config"]
     require(found, file, VISION_SETTINGS)
     return found
+
+
+def clip_tensors(path: Path, whence: str) -> dict[str, Tensor]:
+    """CLIP's vision tower from its published files, which hold its text half too; ``whence`` they are to come."""
+    try:
+        found = published_tensors(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {whence}") from None
+    return {name: tensor for name, tensor in found.items() if name.startswith("vision_model.")}
 
 
 def check_vocabulary(tokenizer: Any, published: dict[str, Any], path: Path) -> None:

@@ -68,6 +68,7 @@ TOWER_SETTINGS = {
     "layer_norm_eps": NUMBER,
 }
 IN_CHAT = "model.vision_tower.vision_tower."
+POSITIONS = f"{IN_CHAT}embeddings.position_embedding"
 NAMES = {
     **{IN_CHAT + name: tuple(f"vision_tower.{part}" for part in parts) for name, parts in TOWER.items()},
     "model.mm_projector.*": ("mm_projector.*",),
@@ -151,10 +152,16 @@ class InternVL(Assembled):
         tower = tower_config(file, "put the config.json of OpenGVLab/InternViT-6B-224px there")
         require(tower, file, TOWER_SETTINGS)
         require(published, path / "config.json", LLAMA_SETTINGS | {"mm_hidden_size": COUNT})
+        tensors = published_tensors(path)
+        # 336 pixels with a tower made for 224.
+        side = tower["image_size"] * 3 // 2
+        n_image = (side // tower["patch_size"]) ** 2
+        # Until ea4da29 the authors resized its positions once, before training, and so the release has them; since
+        # then the tower keeps those of 224 pixels and resizes them as it runs (OpenGVLab/InternVL#86).
+        if POSITIONS in tensors and tensors[POSITIONS].shape[1:2] == (n_image + 1,):
+            tower |= {"image_size": side}
         config = native_config(published, tower)
-        model: Any = load_renamed(
-            InternVLForCausalLM, config, published_tensors(path), path, NAMES, dtype, device
-        )
+        model: Any = load_renamed(InternVLForCausalLM, config, tensors, path, NAMES, dtype, device)
         # The image has no token in this vocabulary: one more, which no text gives and no answer can.
         weight = model.get_input_embeddings().weight
         weight = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
@@ -163,10 +170,12 @@ class InternVL(Assembled):
         tokenizer = load_tokenizer(path, legacy=True)
         check_vocabulary(tokenizer, published, path)
         lvlm = cls(card, model, tokenizer, path)
-        # 336 pixels with a tower made for 224.
-        lvlm.side = tower["image_size"] * 3 // 2
-        lvlm.n_image = (lvlm.side // tower["patch_size"]) ** 2
+        lvlm.side, lvlm.n_image = side, n_image
         return lvlm
+
+    @property
+    def crop_side(self) -> int:
+        return self.side
 
     def prepare(self, image: Image.Image) -> Image.Image:
         red, green, blue = (int(255 * m) for m in self.mean)

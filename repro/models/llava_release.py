@@ -1,8 +1,9 @@
 """LLaVA-1.5 as its authors release it, ``liuhaotian/llava-v1.5-7b``, made the model that transformers has.
 
 A mapping of names (haotian-liu/LLaVA, llava/model/llava_arch.py and multimodal_encoder/clip_encoder.py, c121f04).
-The release says of its vision tower only which it is: ``config.json`` and ``preprocessor_config.json`` of
-``openai/clip-vit-large-patch14-336`` are to lie in ``vision_tower/``.
+The release says of its vision tower only which it is (haotian-liu/LLaVA#672): ``config.json``,
+``preprocessor_config.json`` and weights of ``openai/clip-vit-large-patch14-336`` are to lie in ``vision_tower/``.
+Where a checkpoint holds weights of a tower itself, as DeepSpeed writes them, those count.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AddedToken, CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from repro.models.assembled import LLAMA_SETTINGS, clip_settings, llama_config
+from repro.models.assembled import LLAMA_SETTINGS, clip_settings, clip_tensors, llama_config
 from repro.models.loading import (
     CheckpointError,
     load_renamed,
@@ -24,16 +25,21 @@ from repro.models.loading import (
     require,
 )
 
-#: Names of the release -> names of transformers' checkpoints, which its loading knows in every version.
+INSIDE = "model.vision_tower.vision_tower."
+#: Names of release and CLIP -> names of transformers' checkpoints, which its loading knows in every version.
 NAMES = {
-    "model.vision_tower.vision_tower.*": ("vision_tower.*",),
+    "vision_model.*": ("vision_tower.vision_model.*",),
+    f"{INSIDE}*": ("vision_tower.*",),
     "model.mm_projector.0.*": ("multi_modal_projector.linear_1.*",),
     "model.mm_projector.2.*": ("multi_modal_projector.linear_2.*",),
     "model.*": ("language_model.model.*",),
     "lm_head.weight": ("language_model.lm_head.weight",),
 }
 IMAGE = "<image>"
-WHENCE = "put the one of openai/clip-vit-large-patch14-336 there, and its preprocessor_config.json beside it"
+WHENCE = (
+    "put config.json, preprocessor_config.json and model.safetensors of openai/clip-vit-large-patch14-336 there; "
+    "where it has pytorch_model.bin alone, python -m repro.models.convert CLIP DIR/vision_tower makes the three"
+)
 
 
 def native_config(published: dict[str, Any], file: Path, tower: dict[str, Any]) -> LlavaConfig:
@@ -69,9 +75,10 @@ def load_release(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
             "LLaVA-1.5 in the layout of transformers nor of its authors' release"
         )
     config = native_config(published, path / "config.json", clip_settings(file, WHENCE))
-    model: Any = load_renamed(
-        LlavaForConditionalGeneration, config, published_tensors(path), path, NAMES, dtype, device
-    )
+    tensors = published_tensors(path)
+    if not any(name.startswith(INSIDE) for name in tensors):
+        tensors |= clip_tensors(path / "vision_tower", WHENCE)
+    model: Any = load_renamed(LlavaForConditionalGeneration, config, tensors, path, NAMES, dtype, device)
     tokenizer = load_tokenizer(path, legacy=True)
     tokenizer.add_tokens(AddedToken(IMAGE, special=True, normalized=False))
     if tokenizer.convert_tokens_to_ids(IMAGE) != published["vocab_size"]:

@@ -30,6 +30,7 @@ from repro.models.assembled import (
     ReadsImages,
     check_vocabulary,
     clip_settings,
+    clip_tensors,
     llama_config,
 )
 from repro.models.card import ModelCard
@@ -113,9 +114,7 @@ class Shikra(Assembled):
         tensors = published_tensors(path)
         if ADDED[0] not in tensors:
             raise CheckpointError(f"{path} holds no {ADDED[0]}: it is not a merged Shikra, see {__name__}")
-        # CLIP's text half is published in the same file.
-        seen = published_tensors(path / "vision_tower")
-        tensors |= {name: tensor for name, tensor in seen.items() if name.startswith("vision_model.")}
+        tensors |= clip_tensors(path / "vision_tower", MERGE)
         config = llama_config(published, vision=vision, image_token=tokenizer.convert_tokens_to_ids(PATCH))
         model = load_renamed(ShikraForCausalLM, config, tensors, path, NAMES, dtype, device)
         lvlm = cls(card, model, tokenizer, path)

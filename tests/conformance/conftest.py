@@ -145,7 +145,13 @@ def shikra_parts(tmp_path, store, store_tokenizer):
     store_tokenizer(delta, added=("<im_patch>", "<im_start>", "<im_end>"), size=config["vocab_size"])
     base = store(tmp_path / "base", {}, random_tensors(described["base_shapes"], 9, 0.5))
     tensors = random_tensors(described["vision_shapes"], 8)
-    tower = store(tmp_path / "tower", {"vision_config": vision}, tensors | {"logit_scale": torch.ones(1)})
+    positions = len(tensors["vision_model.embeddings.position_embedding.weight"])
+    # As published: the half that reads texts, and the positions' numbers.
+    tensors |= {
+        "logit_scale": torch.ones(1),
+        "vision_model.embeddings.position_ids": torch.arange(positions)[None],
+    }
+    tower = store(tmp_path / "tower", {"vision_config": vision}, tensors)
     return delta, base, tower
 
 

@@ -24,7 +24,7 @@ def released_name(name):
     for ours, theirs in (
         ("language_model.model.", "model."),
         ("language_model.", ""),
-        ("vision_tower.", "model.vision_tower.vision_tower."),
+        ("vision_tower.", ""),
         ("multi_modal_projector.linear_1.", "model.mm_projector.0."),
         ("multi_modal_projector.linear_2.", "model.mm_projector.2."),
     ):
@@ -35,7 +35,10 @@ def released_name(name):
 
 @pytest.fixture
 def released(tmp_path):
-    """The miniature as its authors would release it: no token and no row for the image, nor for padding."""
+    """The miniature as its authors would release it: no token and no row for the image, nor for padding.
+
+    Its tower lies beside it as CLIP is published, with the positions' numbers and the half that reads texts.
+    """
     path = tmp_path / "release"
     (path / "vision_tower").mkdir(parents=True)
     ours = json.loads((MINIATURE / "config.json").read_text())
@@ -67,16 +70,35 @@ def released(tmp_path):
     }
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         tensors[name] = tensors[name][:words].clone()
+    clip = {name: tensors.pop(name) for name in list(tensors) if name.startswith("vision_model.")}
+    positions = len(clip["vision_model.embeddings.position_embedding.weight"])
+    clip |= {
+        "vision_model.embeddings.position_ids": torch.arange(positions)[None],
+        "text_model.final_layer_norm.weight": torch.ones(8),
+        "logit_scale": torch.tensor(4.6),
+    }
+    save_file(clip, path / "vision_tower" / "model.safetensors", metadata={"format": "pt"})
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     return path
+
+
+@pytest.fixture
+def with_its_tower(released):
+    """The same as DeepSpeed writes it, the tower among its own tensors and no weights beside it."""
+    clip = load_file(released / "vision_tower" / "model.safetensors")
+    (released / "vision_tower" / "model.safetensors").unlink()
+    inside = {f"model.vision_tower.vision_tower.{name}": t for name, t in clip.items() if "vision" in name}
+    save_file(load_file(released / "model.safetensors") | inside, released / "model.safetensors")
+    return released
 
 
 def edit(file, **changed):
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
 
 
-def test_the_release_is_the_same_model(released):
-    ours, theirs = load_model("llava-1.5"), load_model("llava-1.5", released)
+@pytest.mark.parametrize("layout", ["released", "with_its_tower"])
+def test_the_release_is_the_same_model(request, layout):
+    ours, theirs = load_model("llava-1.5"), load_model("llava-1.5", request.getfixturevalue(layout))
     prompts = [lvlm.prompt(PICTURE, QUESTION) for lvlm in (ours, theirs)]
     assert prompts[0].text == prompts[1].text
     assert prompts[0].segments.image.tolist() == prompts[1].segments.image.tolist()
@@ -91,15 +113,18 @@ def test_the_release_is_the_same_model(released):
 
 
 def test_the_release_is_converted_from_pickles_first(released, tmp_path):
-    pickled = shutil.copytree(released, tmp_path / "pickled")
-    tensors = load_file(pickled / "model.safetensors")
-    (pickled / "model.safetensors").unlink()
-    torch.save(tensors, pickled / "pytorch_model.bin")
+    pickled, clip, out = (tmp_path / name for name in ("pickled", "clip", "out"))
+    released.rename(pickled)
+    (pickled / "vision_tower").rename(clip)
+    for path in (pickled, clip):
+        torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+        (path / "model.safetensors").unlink()
     torch.save({"model.mm_projector.0.weight": torch.zeros(1)}, pickled / "mm_projector.bin")  # left over
     with pytest.raises(CheckpointError, match="repro.models.convert"):
         load_model("llava-1.5", pickled)
-    convert(pickled, tmp_path / "converted")
-    assert load_model("llava-1.5", tmp_path / "converted").n_layers == 10
+    convert(pickled, out)
+    convert(clip, out / "vision_tower")
+    assert load_model("llava-1.5", out).n_layers == 10
 
 
 @pytest.mark.parametrize(
@@ -122,9 +147,30 @@ def test_what_is_missing_is_named(released):
     (released / "vision_tower" / "preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match="vision_tower/preprocessor_config.json is missing"):
         load_model("llava-1.5", released)
+    weights = released / "vision_tower" / "model.safetensors"
+    weights.rename(released / "vision_tower" / "pytorch_model.bin")
+    said = (
+        "model.safetensors of openai/clip-vit-large-patch14-336 .* python -m repro.models.convert CLIP DIR/"
+    )
+    with pytest.raises(
+        CheckpointError, match=r"vision_tower holds its weights as pickle \(pytorch_.*" + said
+    ):
+        load_model("llava-1.5", released)
+    (released / "vision_tower" / "pytorch_model.bin").unlink()
+    with pytest.raises(CheckpointError, match=f"vision_tower should hold .* model.safetensors.*{said}"):
+        load_model("llava-1.5", released)
     (released / "vision_tower" / "config.json").unlink()
     with pytest.raises(CheckpointError, match="vision_tower/config.json is missing"):
         load_model("llava-1.5", released)
+
+
+@pytest.mark.parametrize(("layout", "part"), [("released", "vision_tower"), ("with_its_tower", "")])
+def test_a_tensor_that_the_tower_lacks_is_named(request, layout, part):
+    path = request.getfixturevalue(layout)
+    file = path / part / "model.safetensors"
+    save_file({k: t for k, t in load_file(file).items() if not k.endswith("pre_layrnorm.weight")}, file)
+    with pytest.raises(CheckpointError, match="missing: .*pre_layrnorm.weight"):
+        load_model("llava-1.5", path)
 
 
 def test_a_tokenizer_of_another_release_is_refused(released):

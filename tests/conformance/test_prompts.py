@@ -75,6 +75,32 @@ def test_other_protocols_crop_as_clips_processor_does(llava, tmp_path, size, pro
     assert torch.equal(padded, found.image_inputs["pixel_values"]) == (size == (48, 48))
 
 
+@pytest.mark.parametrize(
+    ("size", "resized", "box"),
+    [
+        ((600, 300), (168, 84), (42, 0, 126, 84)),
+        ((30, 101), (84, 282), (0, 99, 84, 183)),
+        ((61, 60), (85, 84), (0, 0, 84, 84)),
+    ],
+)
+def test_of_science_questions_intern_vl_sees_the_middle(intern, tmp_path, size, resized, box):
+    """The shorter side to 84 pixels, nothing padded, as in its model_vqa_science.py. Elsewhere it sees all."""
+    lvlm = load_model("intern-vl", intern[0])
+    pixels = np.random.default_rng(3).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "picture.png")
+    item = Item("1", tmp_path / "picture.png", "Which?", "A", choices=("red", "blue"))
+    middle = np.asarray(image.resize(resized, Image.Resampling.BICUBIC).crop(box)) / 255
+    expected = ((middle - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose(2, 0, 1)
+
+    science, pope = (make_prompt(lvlm, BENCHMARKS[name], item) for name in ("scienceqa", "pope"))
+
+    np.testing.assert_allclose(science.image_inputs["pixel_values"][0], expected, rtol=0, atol=1e-5)
+    whole = lvlm.prompt(image, "Is it?").image_inputs["pixel_values"]
+    assert torch.equal(pope.image_inputs["pixel_values"], whole)
+    assert not torch.allclose(whole, science.image_inputs["pixel_values"], atol=0.1)
+
+
 @pytest.mark.parametrize("protocol", ["official", "lmms-eval"])
 def test_a_question_without_an_image_gets_no_image_tokens(llava, protocol):
     item = Item("7", None, "Which?", "A", choices=("x", "y"))

@@ -169,7 +169,7 @@ def test_the_official_protocol_defines_everything_and_follows_the_styles():
         assert task.ask(asked) == style.ask(name, asked)
         for said in ("(b)", "The answer is no ."):
             assert task.read(said) == style.read(name, said)
-        assert (task.template, task.crop, task.pooled, task.repetition_penalty) == (None, False, False, 1)
+        assert (task.template, task.pooled, task.repetition_penalty) == (None, False, 1)
 
 
 @pytest.mark.parametrize(
@@ -321,10 +321,11 @@ def test_prompts_of_the_papers_scripts_have_no_blank_before_user_and_no_newline(
 
 
 def test_pictures_are_cropped_where_the_scripts_use_clips_processor():
-    cropping = {("opera", "llava-1.5"), ("opera", "shikra"), ("lmms-eval", "llava-1.5")}
+    cropping = {(protocol, "llava-1.5", name) for protocol in ("opera", "lmms-eval") for name in BENCHMARKS}
+    cropping |= {("opera", "shikra", name) for name in BENCHMARKS} | {("official", "intern-vl", "scienceqa")}
     for protocol, tasks in PROTOCOLS.items():
-        for (model, _), task in tasks().items():
-            assert task.crop == ((protocol, model) in cropping)
+        for (model, name), task in tasks().items():
+            assert task.crop == ((protocol, model, name) in cropping)
 
 
 def test_only_operas_instructblip_is_penalised_for_repetitions():

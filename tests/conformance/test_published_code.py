@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from repro.models import load_model
+from repro.models.loading import published_tensors
 from repro.models.qwen_vl import read_tokenizer
 
 pytestmark = pytest.mark.conformance
@@ -57,9 +58,24 @@ def test_qwen_vl_features_logits_and_answers(qwen):
 
 
 @torch.inference_mode()
-def test_intern_vl_features_and_logits(intern):
+@pytest.mark.parametrize("resized", [False, True])
+def test_intern_vl_features_and_logits(intern, store, resized):
+    """``resized``: the positions stored for 84 pixels, not for 56: the release has those of 336, not of 224."""
     directory, recorded = intern
+    if resized:
+        tensors = published_tensors(directory)
+        positions = tensors["model.vision_tower.vision_tower.embeddings.position_embedding"]
+        assert positions.shape[1] == 1 + 4 * 4
+        grid = positions[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+        grid = torch.nn.functional.interpolate(grid, size=6, mode="bicubic", align_corners=False)
+        tensors["model.vision_tower.vision_tower.embeddings.position_embedding"] = torch.cat(
+            [positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1
+        ).contiguous()
+        store(directory, json.loads((directory / "config.json").read_text()), tensors)
     lvlm = load_model("intern-vl", directory)
+    assert lvlm.model.vision_tower.embeddings.position_embeddings.shape[1] == 1 + (
+        6 * 6 if resized else 4 * 4
+    )
     pixels = torch.from_numpy(recorded["pixels"])
     same(lvlm.model.image_features(pixels), recorded["features"])
     # The authors' code marks the place of the image by -200.

@@ -198,6 +198,16 @@ def test_a_later_intern_vl_which_reads_448_pixels_is_refused(intern):
         load_model("intern-vl", intern[0])
 
 
+@pytest.mark.parametrize("shape", [(1, 26, 48), (17,)])
+def test_positions_of_neither_side_are_refused(intern, store, shape):
+    directory, _ = intern
+    config = json.loads((directory / "config.json").read_text())
+    name = "model.vision_tower.vision_tower.embeddings.position_embedding"
+    store(directory, config, published_tensors(directory) | {name: torch.ones(shape)})
+    with pytest.raises(CheckpointError, match=re.escape(f"misshapen: {name} (the model's is [1, 17, 48])")):
+        load_model("intern-vl", directory)
+
+
 @pytest.mark.parametrize(
     ("name", "file", "key", "value", "expected"),
     [
