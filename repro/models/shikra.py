@@ -106,7 +106,7 @@ class Shikra(Assembled):
         vision = clip_settings(path / "vision_tower" / "config.json", MERGE)
         published = read_json(path / "config.json")
         require(published, path / "config.json", LLAMA_SETTINGS)
-        tokenizer = load_tokenizer(path, legacy=True)
+        tokenizer = load_tokenizer(path)
         check_vocabulary(tokenizer, published, path)
         if PATCH not in tokenizer.get_vocab():
             raise CheckpointError(f"the tokenizer in {path} has no {PATCH}: it is not Shikra's")

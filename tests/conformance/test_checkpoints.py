@@ -132,6 +132,14 @@ def test_a_configuration_that_cannot_be_read_is_named(checkpoint, name, content,
     assert f"{checkpoint / name} {message}" in refused(checkpoint)
 
 
+def test_a_configuration_that_is_a_directory_is_named(checkpoint):
+    (checkpoint / "config.json").unlink()
+    (checkpoint / "config.json").mkdir()
+    assert f"{checkpoint / 'config.json'} cannot be read: Is a directory; a file was expected" in refused(
+        checkpoint
+    )
+
+
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
 def test_a_processor_that_cannot_be_read_is_refused(checkpoint, name):
     (checkpoint / name).write_text("{")
