@@ -108,8 +108,8 @@ class Shikra(Assembled):
         require(published, path / "config.json", LLAMA_SETTINGS)
         tokenizer = load_tokenizer(path)
         check_vocabulary(tokenizer, published, path)
-        if PATCH not in tokenizer.get_vocab():
-            raise CheckpointError(f"the tokenizer in {path} has no {PATCH}: it is not Shikra's")
+        if absent := [token for token in (PATCH, START, END) if token not in tokenizer.get_vocab()]:
+            raise CheckpointError(f"the tokenizer in {path} has no {', '.join(absent)}: it is not Shikra's")
         tensors = published_tensors(path)
         if ADDED[0] not in tensors:
             raise CheckpointError(f"{path} holds no {ADDED[0]}: it is not a merged Shikra, see {__name__}")

@@ -79,7 +79,8 @@ def test_chat_and_raw_prompts_are_told_apart_by_the_checkpoint(qwen):
     (directory / "config.json").write_text(json.dumps(config | {"seq_length": 2048}))
     raw = load_model("qwen-vl", directory)
     assert raw.prompt(picture, "What? Answer:").text == "<img></img>What? Answer:"
-    assert len(raw.stop_ids) == 1
+    stop = raw.tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>", "<|im_start|>"])
+    assert set(raw.stop_ids) == {stop[0]}
     (directory / "generation_config.json").write_text(json.dumps({"chat_format": "chatml"}))
     chat = load_model("qwen-vl", directory)
     prompt = chat.prompt(picture, "What?")
@@ -87,7 +88,7 @@ def test_chat_and_raw_prompts_are_told_apart_by_the_checkpoint(qwen):
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nPicture 1: <img></img>\n"
         "What?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert len(prompt.segments.image) == 256 and len(chat.stop_ids) == 3
+    assert len(prompt.segments.image) == 256 and set(chat.stop_ids) == set(stop)
     # A protocol with a template of its own has it for both.
     template = find_task("lmms-eval", "qwen-vl", "pope").template
     assert chat.prompt(picture, "What?", template).text == "Picture 1: <img></img>\nWhat?"
@@ -180,6 +181,14 @@ def test_settings_of_the_wrong_kind_are_named(directory, name, file, key, value,
     with pytest.raises(CheckpointError) as found:
         load_model(name, directory)
     assert f"{directory / file}: {key} is {value!r}; expected {expected}" in str(found.value)
+
+
+def test_a_wrong_number_of_queries_is_named(qwen):
+    file = qwen[0] / "config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"visual": settings["visual"] | {"n_queries": "36"}}))
+    with pytest.raises(CheckpointError, match=f"{file}: n_queries is '36'; expected a whole number above 0"):
+        load_model("qwen-vl", qwen[0])
 
 
 @pytest.mark.parametrize("name", ["qwen-vl", "intern-vl", "shikra"])
