@@ -99,7 +99,11 @@ class Shikra(Assembled):
             return
         with TemporaryDirectory() as folder:
             merge(path / "delta", path / "base", path / "tower", Path(folder))
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            except CheckpointError as error:  # it names the files as they were given
+                said = str(error).replace(str(Path(folder, "vision_tower")), str(path / "tower"))
+                raise CheckpointError(said.replace(folder, str(path / "delta"))) from error
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
