@@ -167,7 +167,7 @@ class InternVL(Assembled):
         weight = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
         model.set_input_embeddings(nn.Embedding.from_pretrained(weight))
         model.image_token_id = len(weight) - 1
-        tokenizer = load_tokenizer(path, legacy=True)
+        tokenizer = load_tokenizer(path)
         check_vocabulary(tokenizer, published, path)
         lvlm = cls(card, model, tokenizer, path)
         lvlm.side, lvlm.n_image = side, n_image

@@ -39,7 +39,7 @@ class Llava(Native):
         preparation, settings = path, {}
         if "vision_config" in read_json(path / "config.json"):
             model: Any = load_checkpoint(LlavaForConditionalGeneration, path, dtype, device)
-            tokenizer = load_tokenizer(path, legacy=True)
+            tokenizer = load_tokenizer(path)
             settings = read_json(path / "processor_config.json")
             check_shapes(settings, path / "processor_config.json")
         else:

@@ -79,7 +79,7 @@ def load_release(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
     if not any(name.startswith(INSIDE) for name in tensors):
         tensors |= clip_tensors(path / "vision_tower", WHENCE)
     model: Any = load_renamed(LlavaForConditionalGeneration, config, tensors, path, NAMES, dtype, device)
-    tokenizer = load_tokenizer(path, legacy=True)
+    tokenizer = load_tokenizer(path)
     tokenizer.add_tokens(AddedToken(IMAGE, special=True, normalized=False))
     if tokenizer.convert_tokens_to_ids(IMAGE) != published["vocab_size"]:
         raise CheckpointError(

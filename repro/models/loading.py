@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from sentencepiece import SentencePieceProcessor
+from tokenizers import normalizers
 from transformers import AutoTokenizer, LlamaTokenizerFast, PretrainedConfig, PreTrainedModel
 
 #: How names of tensors end that models compute by themselves.
@@ -30,6 +32,8 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; a file was expected") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} should hold a JSON object, not a {type(content).__name__}")
     return content
@@ -157,19 +161,25 @@ def load_part(part: Any, path: Path, file: str, **settings: Any) -> Any:
         raise CheckpointError(f"cannot read {path / file}: {error}") from error
 
 
-def load_tokenizer(path: Path, **settings: Any) -> Any:
+def load_tokenizer(path: Path) -> Any:
     """The tokenizer of a checkpoint directory: LLaMA's from sentencepiece's tokenizer.model, else tokenizer.json.
 
     AutoTokenizer of transformers 5 goes by the model_type in config.json, and leaves out the blank that LLaMA puts
-    before a text when that is not "llama". With ``legacy=True``, what stands behind a token such as <image> begins
-    with that blank too, as where LLaVA's authors tokenize it apart; otherwise library versions differ there.
-
-    Args:
-        settings: for LLaMA's tokenizer, in place of what tokenizer_config.json says.
+    before a text when that is not "llama". What stands behind a token such as <image> begins with that blank too,
+    as where LLaVA's authors tokenize it apart: it is put there here, because versions of the library go by
+    different files for it, and put none before a text that begins with a blank of its own.
     """
-    if (path / "tokenizer.model").is_file():
-        return load_part(LlamaTokenizerFast, path, "tokenizer.model", **settings)
-    return load_part(AutoTokenizer, path, "tokenizer.json")
+    file = path / "tokenizer.model"
+    if not file.is_file():
+        return load_part(AutoTokenizer, path, "tokenizer.json")
+    try:
+        SentencePieceProcessor(model_file=str(file))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}; get it again") from error
+    tokenizer = load_part(LlamaTokenizerFast, path, file.name)
+    blanks = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(blanks)
+    return tokenizer
 
 
 def load_checkpoint(

@@ -47,7 +47,7 @@ class Native(Lvlm):
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Native:
         model = load_checkpoint(AutoModelForImageTextToText, path, dtype, device)
         preparation = load_part(AutoImageProcessor, path, "preprocessor_config.json", **WITH_PIL)
-        return cls(card, model, Parts(preparation, load_tokenizer(path, legacy=True)), path)
+        return cls(card, model, Parts(preparation, load_tokenizer(path)), path)
 
     @property
     def decoder(self) -> Any:

@@ -74,7 +74,8 @@ SETTINGS = {
     "visual": OBJECT,
 }
 VISUAL_SETTINGS = dict.fromkeys(
-    ("image_size", "patch_size", "width", "layers", "heads", "output_dim", "image_start_id"), COUNT
+    ("image_size", "patch_size", "width", "layers", "heads", "output_dim", "image_start_id", "n_queries"),
+    COUNT,
 ) | {"mlp_ratio": NUMBER}
 SYSTEM_MESSAGE = "You are a helpful assistant."
 
@@ -337,7 +338,8 @@ class QwenVL(Assembled):
         if "visual" not in published:
             raise CheckpointError(f"{file} has no 'visual': it is of Qwen, not of Qwen-VL")
         require(published, file, SETTINGS)
-        require(published["visual"], file, VISUAL_SETTINGS)
+        visual = {"n_queries": N_QUERIES} | published["visual"]
+        require(visual, file, VISUAL_SETTINGS)
         model = load_renamed(
             QwenVLForCausalLM, native_config(published), published_tensors(path), path, NAMES, dtype, device
         )
@@ -349,7 +351,7 @@ class QwenVL(Assembled):
                 f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
                 "the two are not of one checkpoint, or the vocabulary is cut off"
             )
-        lvlm.n_image = published["visual"].get("n_queries", N_QUERIES)
+        lvlm.n_image = visual["n_queries"]
         lvlm.chat = generation.get("chat_format") == "chatml"
         stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
         model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))

@@ -100,17 +100,21 @@ class Shikra(Assembled):
             return
         with TemporaryDirectory() as folder:
             merge(path / "delta", path / "base", path / "tower", Path(folder))
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            except CheckpointError as error:  # it names the files as they were given
+                said = str(error).replace(str(Path(folder, "vision_tower")), str(path / "tower"))
+                raise CheckpointError(said.replace(folder, str(path / "delta"))) from error
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Shikra:
         vision = clip_settings(path / "vision_tower" / "config.json", MERGE)
         published = read_json(path / "config.json")
         require(published, path / "config.json", LLAMA_SETTINGS)
-        tokenizer = load_tokenizer(path, legacy=True)
+        tokenizer = load_tokenizer(path)
         check_vocabulary(tokenizer, published, path)
-        if PATCH not in tokenizer.get_vocab():
-            raise CheckpointError(f"the tokenizer in {path} has no {PATCH}: it is not Shikra's")
+        if absent := [token for token in (PATCH, START, END) if token not in tokenizer.get_vocab()]:
+            raise CheckpointError(f"the tokenizer in {path} has no {', '.join(absent)}: it is not Shikra's")
         tensors = published_tensors(path)
         if ADDED[0] not in tensors:
             raise CheckpointError(f"{path} holds no {ADDED[0]}: it is not a merged Shikra, see {__name__}")

@@ -101,13 +101,14 @@ def test_no_weights_are_said_to_be_missing(checkpoint):
     assert f"{checkpoint} holds no weights: expected model.safetensors" in refused(checkpoint)
 
 
-def test_a_pickle_is_refused_with_the_way_out(checkpoint, tensors):
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
+def test_a_pickle_is_refused_with_the_way_out(checkpoint, tensors, name):
     (checkpoint / "model.safetensors").unlink()
-    torch.save(tensors, checkpoint / "pytorch_model.bin")
+    torch.save(tensors, checkpoint / name)
 
     message = refused(checkpoint)
 
-    assert "pytorch_model.bin" in message and "is refused" in message
+    assert name in message and "is refused" in message
     assert f"python -m repro.models.convert {checkpoint} {checkpoint}-safetensors" in message
 
 
@@ -130,6 +131,14 @@ def test_a_configuration_that_cannot_be_read_is_named(checkpoint, name, content,
         (checkpoint / name).write_text(content)
 
     assert f"{checkpoint / name} {message}" in refused(checkpoint)
+
+
+def test_a_configuration_that_is_a_directory_is_named(checkpoint):
+    (checkpoint / "config.json").unlink()
+    (checkpoint / "config.json").mkdir()
+    assert f"{checkpoint / 'config.json'} cannot be read: Is a directory; a file was expected" in refused(
+        checkpoint
+    )
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
@@ -224,7 +233,10 @@ def test_a_wrong_count_of_image_tokens_is_traced_to_its_file(checkpoint, changes
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["torch 1.6 and later", "torch before 1.6"])
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_converted_pickle_gives_the_same_model(checkpoint, tensors, tmp_path, shards, zipped):
+def test_a_converted_pickle_gives_the_same_model(checkpoint, tensors, tmp_path, shards, zipped, monkeypatch):
+    """A zip file is mapped into memory: a shard of 10 GB must not be read as a whole."""
+    mapped, read = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **kw: mapped.append(kw["mmap"]) or read(*a, **kw))
     (checkpoint / "model.safetensors").unlink()
     names = sorted(tensors)
     if shards == 1:
@@ -245,6 +257,7 @@ def test_a_converted_pickle_gives_the_same_model(checkpoint, tensors, tmp_path, 
 
     converted, shipped = load_model(NAME, tmp_path / "out").model, load_model(NAME).model
     assert all(torch.equal(a, b) for a, b in zip(converted.parameters(), shipped.parameters(), strict=True))
+    assert mapped == [zipped] * shards
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["torch 1.6 and later", "torch before 1.6"])
@@ -269,6 +282,37 @@ class _Harm:
 
     def __reduce__(self):
         return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "kind"),
+    [
+        ("llava-1.6", "config.json", "AutoModelForImageTextToText"),
+        ("llava-1.6", "preprocessor_config.json", "AutoImageProcessor"),
+        ("llava-1.6", "tokenizer_config.json", "AutoTokenizer"),
+        ("instructblip", "tokenizer_config.json", "AutoTokenizer"),
+        ("instructblip", "qformer_tokenizer/tokenizer_config.json", "AutoTokenizer"),
+    ],
+)
+def test_code_in_a_checkpoint_is_not_run(tmp_path, name, file, kind):
+    path = shutil.copytree(find_card(name).miniature, tmp_path / "checkpoint")
+    ran = tmp_path / "ran"
+    (path / file).with_name("harm.py").write_text(f"open({str(ran)!r}, 'w')\nclass Harm: pass\n")
+    place = {kind: ["harm.Harm", None] if kind == "AutoTokenizer" else "harm.Harm"}
+    edit_json(path / file, auto_map=place)
+
+    load_model(name, path)
+
+    assert not ran.exists()
+
+
+def test_of_weights_in_both_formats_the_pickle_is_not_read(checkpoint, tmp_path):
+    ran = tmp_path / "ran"
+    torch.save({"weight": _Harm(ran)}, checkpoint / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+    load_model(NAME, checkpoint)
+
+    assert not ran.exists()
 
 
 def test_a_checkpoint_is_not_converted_in_place(checkpoint):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 from PIL import Image
-from transformers import AddedToken
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -38,8 +35,6 @@ from repro.truncation import truncated
 
 pytestmark = pytest.mark.conformance
 
-RECORDED = Path(__file__).with_name("published_code")
-
 
 @pytest.fixture
 def directory(request, name):
@@ -47,26 +42,10 @@ def directory(request, name):
     return request.getfixturevalue(name.removesuffix("-vl"))[0]
 
 
-@pytest.mark.parametrize("legacy", [None, False, True])
-def test_text_behind_the_image_begins_as_where_llavas_authors_tokenize_it_apart(tmp_path, legacy):
-    """``tokenizer_image_token`` of llava/mm_utils.py: the parts around <image> by themselves, one BOS in front."""
-    shutil.copyfile(RECORDED / "llama-tokenizer.model", tmp_path / "tokenizer.model")
-    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
-    settings |= {} if legacy is None else {"legacy": legacy}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    tokenizer = load_tokenizer(tmp_path, legacy=True)
-    tokenizer.add_tokens(AddedToken("<image>", special=True, normalized=False))
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
-    before, after = "A chat. USER: ", "\nWhat color is it? ASSISTANT:"
-    image = tokenizer.convert_tokens_to_ids("<image>")
-    expected = [pieces.bos_id(), *pieces.encode(before), image, *pieces.encode(after)]
-    assert tokenizer(f"{before}<image>{after}").input_ids == expected
-
-
 @pytest.mark.parametrize("name", ["intern-vl", "shikra"])
 def test_a_tokenizer_of_another_size_is_refused(directory, name, monkeypatch):
-    def with_one_more(path, **settings):
-        tokenizer = load_tokenizer(path, **settings)
+    def with_one_more(path):
+        tokenizer = load_tokenizer(path)
         tokenizer.add_tokens(["one more"])
         return tokenizer
 
@@ -82,24 +61,6 @@ def test_a_release_without_its_tower_says_where_it_is(directory, name, way):
     (directory / "vision_tower" / "config.json").unlink()
     with pytest.raises(CheckpointError, match=f"vision_tower/config.json is missing: .*{way}"):
         load_model(name, directory)
-
-
-@pytest.mark.parametrize("model_type", ["llama", "llava", "shikra"])
-def test_llama_tokens_are_those_of_sentencepiece(tmp_path, model_type):
-    """Whatever config.json says: transformers 5 chooses the class of an AutoTokenizer by it."""
-    shutil.copyfile(RECORDED / "llama-tokenizer.model", tmp_path / "tokenizer.model")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    tokenizer = load_tokenizer(tmp_path)
-    assert {"<unk>", "<s>", "</s>"} <= tokenizer.get_added_vocab().keys()
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
-    for text in (
-        "A chat between a user and an assistant. USER: ",
-        "\nWhat color is the kite?\nA. red\nB. blue\nAnswer with the option's letter. ASSISTANT:",
-        "Where? 12 naïve 猫\t!",
-    ):
-        assert tokenizer(text).input_ids == [pieces.bos_id(), *pieces.encode(text)], text
 
 
 @pytest.mark.parametrize(
@@ -118,7 +79,8 @@ def test_chat_and_raw_prompts_are_told_apart_by_the_checkpoint(qwen):
     (directory / "config.json").write_text(json.dumps(config | {"seq_length": 2048}))
     raw = load_model("qwen-vl", directory)
     assert raw.prompt(picture, "What? Answer:").text == "<img></img>What? Answer:"
-    assert len(raw.stop_ids) == 1
+    stop = raw.tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>", "<|im_start|>"])
+    assert set(raw.stop_ids) == {stop[0]}
     (directory / "generation_config.json").write_text(json.dumps({"chat_format": "chatml"}))
     chat = load_model("qwen-vl", directory)
     prompt = chat.prompt(picture, "What?")
@@ -126,7 +88,7 @@ def test_chat_and_raw_prompts_are_told_apart_by_the_checkpoint(qwen):
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nPicture 1: <img></img>\n"
         "What?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert len(prompt.segments.image) == 256 and len(chat.stop_ids) == 3
+    assert len(prompt.segments.image) == 256 and set(chat.stop_ids) == set(stop)
     # A protocol with a template of its own has it for both.
     template = find_task("lmms-eval", "qwen-vl", "pope").template
     assert chat.prompt(picture, "What?", template).text == "Picture 1: <img></img>\nWhat?"
@@ -229,6 +191,14 @@ def test_settings_of_the_wrong_kind_are_named(directory, name, file, key, value,
     with pytest.raises(CheckpointError) as found:
         load_model(name, directory)
     assert f"{directory / file}: {key} is {value!r}; expected {expected}" in str(found.value)
+
+
+def test_a_wrong_number_of_queries_is_named(qwen):
+    file = qwen[0] / "config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"visual": settings["visual"] | {"n_queries": "36"}}))
+    with pytest.raises(CheckpointError, match=f"{file}: n_queries is '36'; expected a whole number above 0"):
+        load_model("qwen-vl", qwen[0])
 
 
 @pytest.mark.parametrize("name", ["qwen-vl", "intern-vl", "shikra"])

@@ -5,6 +5,8 @@ import shutil
 import pytest
 import torch
 
+from repro.models import load_model
+from repro.models.card import FIXTURES
 from repro.models.loading import CheckpointError, published_tensors
 from repro.models.shikra import merge
 
@@ -78,3 +80,33 @@ def test_a_merge_does_not_go_on_from_another_base(shikra_parts, store, tmp_path)
     store(base, {}, tensors)
     with pytest.raises(CheckpointError, match="made from other files"):
         merge(delta, base, tower, tmp_path / "out")
+
+
+@pytest.mark.parametrize("token", ["<im_patch>", "<im_start>", "<im_end>"])
+def test_a_tokenizer_without_one_of_the_images_tokens_is_refused(shikra, token):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        file = shikra[0] / name
+        file.write_text(file.read_text().replace(token, "<other>"))
+    with pytest.raises(
+        CheckpointError, match=f"the tokenizer in {shikra[0]} has no {token}: it is not Shikra's"
+    ):
+        load_model("shikra", shikra[0])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("delta/tokenizer.model", None, "{path}/delta/tokenizer.json is missing"),
+        ("delta/tokenizer.model", b"junk", "{path}/delta/tokenizer.model is damaged"),
+        ("delta/added_tokens.json", b"{}", "{path}/delta: the tokenizer has 640 tokens"),
+        ("tower/config.json", b"{}", "{path}/tower/config.json lacks hidden_size"),
+    ],
+)
+def test_faults_of_a_directory_in_parts_name_its_files(tmp_path, file, content, said):
+    path = shutil.copytree(FIXTURES / "shikra", tmp_path / "shikra")
+    (path / file).unlink()
+    if content is not None:
+        (path / file).write_bytes(content)
+    with pytest.raises(CheckpointError) as found:
+        load_model("shikra", path)
+    assert said.format(path=path) in str(found.value)
