@@ -80,7 +80,7 @@ def retrospective() -> Finding:
         left.verdict,
         f"One sign would be a loss of score when layer {FIGURE_2_RISES} alone does not see the image (truncated "
         f"after {FIGURE_2_RISES - 1}). The text's own cliff layers, {listed(map(_said, CLIFF_LAYERS))}, say "
-        f"that there is none. {left.text} {takes.text}",
+        f"that there is none. {left.text} If LLaVA-1.5 is meant: {takes.text}",
         {"layer": FIGURE_2_RISES, **takes.figures, **left.figures},
     )
 
