@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from sentencepiece import SentencePieceProcessor
-from tokenizers import normalizers
+from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer, LlamaTokenizerFast, PretrainedConfig, PreTrainedModel
 
 #: How names of tensors end that models compute by themselves.
@@ -176,9 +176,23 @@ def load_tokenizer(path: Path) -> Any:
         SentencePieceProcessor(model_file=str(file))
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{file} is damaged: {error}; get it again") from error
-    tokenizer = load_part(LlamaTokenizerFast, path, file.name)
-    blanks = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(blanks)
+    described = path / "tokenizer_config.json"
+    # Files of 2023 may leave it out: sentencepiece's LLaMA begins with it, transformers 5 does not.
+    begins = not described.is_file() or read_json(described).get("add_bos_token", True)
+    tokenizer = load_part(LlamaTokenizerFast, path, file.name, add_bos_token=begins)
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = None
+    # A normalizer would put the blank before "</s>" too where the files say that such tokens are normalized.
+    for token in backend.get_added_tokens_decoder().values():
+        plain = AddedToken(
+            token.content,
+            single_word=token.single_word,
+            lstrip=token.lstrip,
+            rstrip=token.rstrip,
+            normalized=False,
+        )
+        (backend.add_special_tokens if token.special else backend.add_tokens)([plain])
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     return tokenizer
 
 
@@ -360,4 +374,7 @@ def _mismatch(path: Path, architecture: Any, problems: Mapping[str, list[str]]) 
         for what, names in problems.items()
         if names
     ]
+    tower = path / "vision_tower"
+    if tower.is_dir() and any("vision_" in name for names in problems.values() for name in names):
+        listed.append(f"those of the vision tower are in {tower}")
     return f"the tensors in {path} do not match {architecture.__name__}; " + "; ".join(listed)

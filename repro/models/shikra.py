@@ -204,7 +204,7 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
         )
         (out / "partial").replace(out / file.name)
     for file in delta.iterdir():
-        if file.suffix in (".json", ".model"):
+        if file.suffix in (".json", ".model") and file.is_file():
             shutil.copyfile(file, out / file.name)
     (out / "vision_tower").mkdir(exist_ok=True)
     for file in seen:

@@ -47,6 +47,48 @@ def test_text_behind_the_image_begins_as_where_llavas_authors_tokenize_it_apart(
         assert tokenizer(f"{before}<image>{after}").input_ids == expected
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["tokenizer.model", "tokenizer.json beside it"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_special_tokens_are_special_whether_or_not_they_are_called_normalized(tmp_path, normalized, both):
+    """As files of 2023 do; an answer must not end in "</s>"."""
+    shutil.copyfile(MODEL, tmp_path / "tokenizer.model")
+    described = {
+        str(i): {"content": token, "normalized": normalized, "special": True}
+        for i, token in enumerate(("<unk>", "<s>", "</s>"))
+    }
+    publish_tokenizer(tmp_path, legacy=True, added_tokens_decoder=described)
+    if both:
+        file = tmp_path / "tokenizer.json"
+        whole = json.loads(file.read_text())
+        for token in whole["added_tokens"]:
+            token["normalized"] = normalized
+        file.write_text(json.dumps(whole))
+    else:
+        (tmp_path / "tokenizer.json").unlink()
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<unk>", "<s>", "</s>"]
+    ids = tokenizer("a cat").input_ids
+    # Versions differ in the blank, which ``Lvlm.decode`` strips.
+    assert tokenizer.decode([*ids, 2], skip_special_tokens=True).strip() == "a cat"
+    assert tokenizer("a</s>").input_ids[-1] == 2
+
+
+@pytest.mark.parametrize("stated", [{"add_bos_token": True}, {}])
+def test_prompts_begin_with_the_first_token_unless_the_files_say_otherwise(tmp_path, stated):
+    shutil.copyfile(MODEL, tmp_path / "tokenizer.model")
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(settings | stated))
+    assert load_tokenizer(tmp_path)("A chat.").input_ids[0] == 1
+    file.write_text(json.dumps(settings | {"add_bos_token": False}))
+    assert load_tokenizer(tmp_path)("A chat.").input_ids[0] != 1
+
+
 @pytest.mark.parametrize("name", ["llava-1.5", "llava-1.6", "instructblip", "shikra", "intern-vl"])
 def test_prompts_are_those_of_sentencepiece_whatever_the_published_files_say(name, tmp_path, picture):
     """With the whole file set of a tokenizer, and ``legacy: false`` in its settings."""
