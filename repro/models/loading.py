@@ -375,6 +375,8 @@ def _mismatch(path: Path, architecture: Any, problems: Mapping[str, list[str]]) 
         if names
     ]
     tower = path / "vision_tower"
-    if tower.is_dir() and any("vision_" in name for names in problems.values() for name in names):
+    if any(tower.glob("*.safetensors")) and any(
+        "vision_" in name for names in problems.values() for name in names
+    ):
         listed.append(f"those of the vision tower are in {tower}")
     return f"the tensors in {path} do not match {architecture.__name__}; " + "; ".join(listed)

@@ -169,8 +169,9 @@ def test_a_tensor_that_the_tower_lacks_is_named(request, layout, part):
     path = request.getfixturevalue(layout)
     file = path / part / "model.safetensors"
     save_file({k: t for k, t in load_file(file).items() if not k.endswith("pre_layrnorm.weight")}, file)
-    with pytest.raises(CheckpointError, match="missing: .*pre_layrnorm.weight"):
+    with pytest.raises(CheckpointError, match="missing: .*pre_layrnorm.weight") as found:
         load_model("llava-1.5", path)
+    assert (f"those of the vision tower are in {path / 'vision_tower'}" in str(found.value)) == bool(part)
 
 
 def test_a_tokenizer_of_another_release_is_refused(released):
