@@ -64,10 +64,6 @@ class Code(NamedTuple):
     stops: str = ""
 
 
-DECODER, EVALUATION = (
-    "is imported by nothing, and {}",
-    "passes arguments that LLaVA's generate does not take{}",
-)
 #: What the paper describes, part by part.
 CODE = {
     "heat maps (Eqs. 1-3)": Code("demo_smooth_grad_threshold.py"),
@@ -77,16 +73,19 @@ CODE = {
     "attention shares (Eqs. 6-8, Figure 2)": Code(None),
     "truncation in LLaMA's decoder (Eqs. 9-13)": Code(
         "modeling_llama_truncation.py",
-        DECODER.format("reads a setting that the transformers 4.29.2 beside it does not have"),
+        "is imported by nothing, and reads a setting that the transformers 4.29.2 beside it does not have",
     ),
     "truncation in Qwen's decoder": Code(
-        "modeling_qwen_truncation.py", DECODER.format("imports three modules that are not there")
+        "modeling_qwen_truncation.py", "is imported by nothing, and imports three modules that are not there"
     ),
     "truncation in the other models": Code(None),
     "the sweep over layers (Figure 5)": Code(None),
     "the choice of a cliff layer": Code(None),
-    "POPE": Code("pope_eval.py", EVALUATION.format(", and reads questions that were deleted")),
-    "CHAIR": Code("chair_eval.py", EVALUATION.format("")),
+    "POPE": Code(
+        "pope_eval.py",
+        "passes arguments that LLaVA's generate does not take, and reads questions that were deleted",
+    ),
+    "CHAIR": Code("chair_eval.py", "passes arguments that LLaVA's generate does not take"),
     "ScienceQA": Code(None),
     "TextVQA": Code(None),
 }

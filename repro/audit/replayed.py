@@ -31,11 +31,15 @@ class Chair(NamedTuple):
 
 
 def mentions(captions: Path, data: Path) -> Arrays:
-    """Of all mentions, in order: which caption, at which of its words, and whether the object is not there.
+    """Every mention of an object in the captions of a model, in order.
 
     Args:
         captions: JSON lines of OPERA.
         data: the directory of the ground truth.
+
+    Returns:
+        arrays [m] by the names of ``FIELDS``: of which caption (uint16, from 0), at which of its words and marks
+        (uint16, from 0), and whether the object is not in the image (bool).
 
     Raises:
         DataError: a file that cannot be used, or NLTK's data is missing.
@@ -52,9 +56,9 @@ def mentions(captions: Path, data: Path) -> Arrays:
 
 
 @cache
-def stored(model: str, file: Path = FILE) -> Arrays:
+def stored(model: str) -> Arrays:
     """The mentions in a model's captions, as ``mentions`` gives them."""
-    with np.load(file, allow_pickle=False) as arrays:
+    with np.load(FILE, allow_pickle=False) as arrays:
         return {name: arrays[f"{model} {name}"] for name in FIELDS}
 
 
@@ -70,7 +74,7 @@ def replayed(model: str, words: int | None = None) -> Chair:
 
 
 def longest(model: str, sentences: float) -> int:
-    """After how many words captions would have to be cut off for CHAIR_s to be no more than ``sentences``."""
+    """After how many words and marks captions would have to be cut for CHAIR_s to be at most ``sentences`` (%)."""
     words = 0
     while words <= stored(model)["word"].max() and replayed(model, words + 1).sentences <= sentences:
         words += 1

@@ -26,8 +26,7 @@ def pope(model: str) -> dict[str, tuple[float, float]]:
 
 
 def fits(accuracy: float, f1: float) -> list[int]:
-    """The sizes of POPE at which a table of answers, or three whose figures are averaged, prints both "
-    "figures."""
+    """The sizes of POPE at which a table of answers, or the mean of three tables' figures, prints both figures."""
     return [
         n
         for n, asked in a.POPE_POOLED.items()

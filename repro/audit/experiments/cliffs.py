@@ -48,8 +48,7 @@ def cliff_order(load: Load) -> Shown:
 
     Measure: in how many of 2000 resamples a miniature's cliff layers stand in that order, strictly; each
     benchmark resampled by itself. Holds of a model where 95 % do, does not where 5 % do. Resamples of images
-    say nothing of other
-    trainings: between seeds of LLaVA-1.5's miniature the order changes (README).
+    say nothing of other trainings: between seeds of LLaVA-1.5's miniature the order changes (README).
     """
     held, alone, frequent = [], [], []
     figures: dict[str, float] = {}

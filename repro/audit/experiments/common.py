@@ -81,7 +81,7 @@ Case = bool | None
 
 
 def above(low: float, high: float, bound: float = 0.0) -> Case:
-    """Whether what an interval is of lies above a bound."""
+    """Whether what an interval is of lies above a bound; open where the bound is inside."""
     return True if low > bound else False if high < bound else None
 
 
@@ -102,7 +102,7 @@ def outcome_of(cases: Collection[Case]) -> Outcome:
 
 
 def shown(cases: Sequence[Case], evidence: str, figures: Mapping[str, float]) -> Shown:
-    """What an experiment shows, with the number of cases on either side."""
+    """What an experiment shows, with the number of cases on either side; ValueError where there are none."""
     counts = {
         "cases": len(cases),
         "cases as claimed": cases.count(True),

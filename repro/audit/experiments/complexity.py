@@ -51,8 +51,8 @@ def complexity(load: Load) -> Shown:
 
     Measure: an item's own layer (see the file) against the number of objects in its scene (slope over
     images), for each benchmark; and ScienceQA's two-hop questions less its one-hop questions (Welch's t). All
-    items. A case, a model and either comparison, holds where the interval lies below 0, and does not where it lies
-    above.
+    items. A case, a model and either comparison, holds where the interval lies below 0, and does not where it
+    lies above.
     """
     slopes, hops, figures, shares = [], [], {}, []
     for model in MODELS:

@@ -162,8 +162,7 @@ def pointing_by_module(load: Load) -> Shown:
 
 
 def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
-    """A copy whose decoder's weights are shuffled, each matrix within itself; the model given is not "
-    "touched."""
+    """A copy whose decoder's weights are shuffled, each matrix within itself; the given model stays as it is."""
     made = copy.deepcopy(lvlm)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -175,8 +174,7 @@ def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
 
 
 def likeness(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
-    """Rank correlation (Spearman) of maps [N, rows, columns], mean over the layers with heat in both: "
-    "[items]."""
+    """Rank correlation (Spearman) of maps [N, rows, columns], mean over layers with heat in both: [items]."""
     found = []
     for one, other in zip(some, others, strict=True):
         pairs = [(a.ravel(), b.ravel()) for a, b in zip(one, other, strict=True) if np.ptp(a) > 0 < np.ptp(b)]

@@ -1,5 +1,4 @@
-"""What is answered without the image: prompts without image tokens, against the image truncated after layer "
-"0."""
+"""What is answered without the image: prompts without image tokens, against truncation after layer 0."""
 
 from __future__ import annotations
 
@@ -72,9 +71,8 @@ def no_image(load: Load) -> Shown:
     Measure: share of right answers to POPE's and ScienceQA's questions at L = 0, recorded of all items,
     against guessing. A case, a model on a benchmark, holds where Wilson's interval, 95 % for all cases
     together (Bonferroni), is above guessing, and does not where it is below. Miniatures know nothing of the
-    world but these scenes. And, item
-    by item (McNemar), whether L = 0 is the same as no image: ``ITEMS`` items without image tokens in the
-    prompt, where nothing keeps their positions.
+    world but these scenes. And, item by item (McNemar), whether L = 0 is the same as no image: ``ITEMS`` items
+    without image tokens in the prompt, where nothing keeps their positions.
     """
     level = 1 - 0.05 / (len(MODELS) * len(BENCHMARKS_ASKED))
     held, at_zero = [], []

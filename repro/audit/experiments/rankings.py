@@ -42,8 +42,7 @@ def vtw(load: Load) -> Shown:
     Measure: its layer (see ``repro.withdrawal``), calibrated on each benchmark by itself, against the cliff
     layer's 95 % interval, and what truncating there costs, from the recorded scores of all items (images
     resampled). As published, calibrated on ScienceQA for all benchmarks, it is reported too. The first token
-    may be the same in all
-    answers: captions start with "The", numbers with a blank, Shikra's with "The answer is".
+    may be the same in all answers: captions start with "The", numbers with a blank, Shikra's with "The answer is".
     """
     inside, early, late, zero = 0, 0, 0, 0
     costs: list[float] = []

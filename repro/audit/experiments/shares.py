@@ -129,10 +129,11 @@ def share_ordering(load: Load) -> Shown:
     firsts, systems = [], []
     for cell in measured(load).values():
         system, image, user = np.moveaxis(cell.shares[:, AFTER:-1], -1, 0)
-        lowest = [*_larger(user, image)]
+        lowest = _larger(user, image)
         if cell.has_system:
-            lowest = [every(*one) for one in zip(lowest, _larger(system, image), strict=True)]
-            first = [every(*one) for one in zip(_larger(system, user), _larger(system, image), strict=True)]
+            over_image = _larger(system, image)
+            lowest = [every(*one) for one in zip(lowest, over_image, strict=True)]
+            first = [every(*one) for one in zip(_larger(system, user), over_image, strict=True)]
             most += first
             held += [every(*one) for one in zip(first, lowest, strict=True)]
         least += lowest
@@ -164,7 +165,7 @@ def scaled(n_layers: int) -> np.ndarray:
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
-    """The interval of a mean of [items]."""
+    """Low and high end of the 95 % interval of the mean of [items]."""
     _, low, high = mean_interval(values)
     return float(low), float(high)
 
