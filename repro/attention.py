@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.models.attending import softmax_rows
 from repro.models.lvlm import Lvlm, Prompt
 from repro.segments import NAMES
 
@@ -40,36 +41,6 @@ class Shares:
             return prompt / prompt.sum(axis=-1, keepdims=True)
 
 
-def softmax_rows(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, rows: Tensor) -> Tensor:
-    """Attention probabilities of some query rows of a causal layer, averaged over heads (Eq. 9).
-
-    Args:
-        query: [B, H, Q, D]; key: [B, Hkv, K, D], H a multiple of Hkv (grouped-query attention).
-        mask: None (causal), or [B or 1, 1 or H, Q, K], boolean (True = seen) or additive.
-        scaling: factor on the scores.
-        rows: int64 [R], query rows.
-
-    Returns:
-        float32 [B, R, K].
-    """
-    batch, heads, length, width = query.shape
-    keys = key.shape[2]
-    chosen = query[:, :, rows].float().reshape(batch, key.shape[1], -1, width)
-    scores = (chosen @ key.float().mT * scaling).view(batch, heads, len(rows), keys)
-    if mask is None:
-        # Queries are the last positions of the keys, also while decoding with a cache.
-        last_seen = rows + keys - length
-        unseen = torch.arange(keys, device=rows.device) > last_seen[:, None]
-        scores = scores.masked_fill(unseen, float("-inf"))
-    else:
-        part = mask[:, :, rows, :keys]
-        if part.dtype == torch.bool:
-            scores = scores.masked_fill(~part, float("-inf"))
-        else:
-            scores = scores + part.float()
-    return scores.softmax(dim=-1).mean(dim=1)
-
-
 def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> Shares:
     """Shares of the last prompt row and of every answer row, at every layer, mean over query heads.
 
@@ -90,6 +61,7 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
         seen, at = segment, rows
         gone = len(labels) - key.shape[2]
         if gone:  # truncation dropped tokens, all of them before the rows
+            assert lvlm.truncation is not None and lvlm.truncation.stay is not None
             seen, at = segment[lvlm.truncation.stay[0]], rows - gone
         shares.append(softmax_rows(query, key, mask, scaling, at)[0] @ seen)
 

@@ -49,6 +49,7 @@ def _at_image(lvlm: Lvlm, layer: int, values: Tensor, length: int, image: Tensor
     cut = lvlm.truncation
     if cut is None or layer < cut.after:
         return values[:, image].float()
+    assert cut.stay is not None, "a pass with the image went before"
     stay = cut.stay[..., None].expand(-1, -1, values.shape[-1])
     kept = values if values.shape[1] == stay.shape[1] else values.gather(1, stay)
     return values.new_zeros(len(values), length, values.shape[-1]).scatter(1, stay, kept)[:, image].float()

@@ -1,16 +1,15 @@
 """The cliff layer: from which layer on the image no longer matters (arXiv 2406.06579, Sec. 4.2).
 
-All functions read the *parts* of one metric [items, N + 1, 2], the numerator and denominator each item adds
-when the image is visible to L = 0...N layers (L = N is the baseline), and the *strata* [items]. The score is
-the mean over strata of the ratio of sums, ``repro.benchmarks.benchmark.mean_of_ratios``.
+All functions read ``Scores``: parts of one metric at L = 0...N, where the image is visible to L layers and L = N is
+the baseline.
 
 **Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), one
 drawn sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the
 difference, as in a paired test. Intervals are percentile intervals: they need no formula per metric, stay
 within its range, and allow for skew.
 
-**Clusters.** Questions about one image succeed or fail together. Where *clusters* [items] name the images, whole
-images are drawn, with all their questions in whatever strata, and whole images go to either half.
+**Images.** Questions about one image succeed or fail together. Where the scores name the images, whole images are
+drawn, with all their questions in whatever strata, and whole images go to either half.
 
 **Undefined scores.** A ratio without a denominator (CHAIR_i when no caption mentions an object) is NaN. It
 shows nothing, so it counts as inferior; in a resample it could be anything, so it pushes both ends of an
@@ -19,22 +18,20 @@ interval outwards, to -inf and inf once more such resamples come than a tail hol
 **A limit.** Where no item's parts differ between L and N, every resample has the difference 0 and the
 interval shrinks to the point 0, however few the items. For accuracy it then only shows that fewer than about
 3.7 / items of the answers change (97.5 %, one-sided): below ``unchanged_is_evidence`` (122 items for a margin of
-0.03) "nothing changed" is no evidence of non-inferiority yet. The report says where that is so.
+3 points) "nothing changed" is no evidence of non-inferiority yet. The report says where that is so.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
 
 import numpy as np
 from scipy.stats import rankdata
 
-from repro.benchmarks.benchmark import mean_of_ratios
+from repro.scores import Scores, TooFew, mean_of_ratios, require
 
-#: Largest loss that still counts as no loss, in units of the score (3 points).
+#: Largest loss that still counts as no loss, in units of the score (3 points), unless ``--margin`` says otherwise.
 MARGIN = 0.03
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
@@ -42,10 +39,6 @@ _ROUNDING = 1e-9
 
 class UndefinedScore(ValueError):
     """A baseline without a score."""
-
-
-class TooFew(ValueError):
-    """Too few items or images to resample or to halve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +50,7 @@ class Comparison:
         score_low, score_high: its bootstrap interval.
         difference: score(L) - score(N), its sign turned where lower is better, so positive = better.
         low, high: its paired bootstrap interval; 0 at L = N.
+        higher_is_better: direction of the metric.
         level: two-sided level of both intervals.
     """
 
@@ -66,7 +60,26 @@ class Comparison:
     difference: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    higher_is_better: bool
     level: float
+
+    def score_interval(self, layer: int) -> tuple[float, float]:
+        """Ends of the interval of score(L)."""
+        return float(self.score_low[layer]), float(self.score_high[layer])
+
+    def change(self, layer: int) -> tuple[float, tuple[float, float]]:
+        """score(L) - score(N) as a table prints it, in the metric's own direction, and the ends of its interval."""
+        low, high = float(self.low[layer]), float(self.high[layer])
+        interval = (low, high) if self.higher_is_better else (-high, -low)
+        return float(self.score[layer] - self.score[-1]), interval
+
+    def worst_allowed(self, margin: float) -> float:
+        """The score that lies by the margin on the worse side of the baseline."""
+        return float(self.score[-1] - margin if self.higher_is_better else self.score[-1] + margin)
+
+    def non_inferior(self, margin: float) -> np.ndarray:
+        """Where the lower end of the paired interval is above -margin: bool [N + 1]."""
+        return _above(self.low, margin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,43 +134,26 @@ def unchanged_is_evidence(margin: float, level: float = 0.95) -> int:
     return ceil(log((1 - level) / 2) / log(1 - margin))
 
 
-def compare(
-    parts: np.ndarray,
-    strata: Sequence[str] | np.ndarray,
-    higher_is_better: bool = True,
-    level: float = 0.95,
-    replicates: int = 2000,
-    seed: int = 0,
-    clusters: Sequence[str] | None = None,
-) -> Comparison:
+def compare(scores: Scores, level: float = 0.95, replicates: int = 2000, seed: int = 0) -> Comparison:
     """The score at every truncation layer and its paired difference to the baseline.
 
     Args:
-        parts: [items, N + 1, 2], finite, denominators >= 0.
-        strata: [items], any labels; at least two items in each.
-        higher_is_better: False for an error rate such as CHAIR_i.
+        scores: at least two items in each stratum, and two images found in the same strata.
         level: two-sided level of the intervals.
         replicates: resamples; at least one must fall into each tail.
         seed: of the resampling; the order of the items does not matter.
-        clusters: [items], what each item is drawn together with; None: every item by itself.
 
     Raises ValueError for arguments other than described, UndefinedScore for a baseline without a score.
     """
-    scores, draws = _resample(parts, strata, clusters, level, replicates, seed)
+    values, draws = _resample(scores, level, replicates, seed)
     score_low, score_high = _ends(draws, level)
-    low, high = _ends(_difference(draws, higher_is_better), level)
-    return Comparison(scores, score_low, score_high, _difference(scores, higher_is_better), low, high, level)
+    low, high = _ends(scores.gain(draws), level)
+    difference = scores.gain(values)
+    return Comparison(values, score_low, score_high, difference, low, high, scores.higher_is_better, level)
 
 
 def cliff_layer(
-    parts: np.ndarray,
-    strata: Sequence[str] | np.ndarray,
-    higher_is_better: bool = True,
-    margin: float = MARGIN,
-    level: float = 0.95,
-    replicates: int = 2000,
-    seed: int = 0,
-    clusters: Sequence[str] | None = None,
+    scores: Scores, margin: float = MARGIN, level: float = 0.95, replicates: int = 2000, seed: int = 0
 ) -> Cliff:
     """The smallest L from which on no truncation does worse than the baseline by ``margin`` or more.
 
@@ -175,31 +171,24 @@ def cliff_layer(
     not: of many noisy layers one falls short in nearly every resample, and lifts its layer above the truth.
 
     Args:
-        parts, strata, higher_is_better, level, replicates, seed, clusters: as in ``compare``.
+        scores, level, replicates, seed: as in ``compare``.
         margin: largest loss, in units of the score, that still counts as no loss; > 0.
 
     Raises ValueError as ``compare`` does, or for a margin that is not positive.
     """
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
-    scores, draws = _resample(parts, strata, clusters, level, replicates, seed)
-    drawn = _difference(draws, higher_is_better)
-    low, high = _ends(drawn, level)
+    values, draws = _resample(scores, level, replicates, seed)
+    gains = scores.gain(draws)
+    low, high = _ends(gains, level)
     non_inferior = _above(low, margin)
     layer = int(first_lasting(non_inferior))
-    earliest = int(first_lasting(_above(_joint_upper(drawn, level), margin)))
-    difference = _difference(scores, higher_is_better)
-    return Cliff(layer, (earliest, layer), non_inferior, difference, low, high, margin, level)
+    earliest = int(first_lasting(_above(_joint_upper(gains, level), margin)))
+    return Cliff(layer, (earliest, layer), non_inferior, scores.gain(values), low, high, margin, level)
 
 
 def cliff_draws(
-    parts: np.ndarray,
-    strata: Sequence[str] | np.ndarray,
-    higher_is_better: bool = True,
-    margin: float = 0.03,
-    replicates: int = 2000,
-    seed: int = 0,
-    clusters: Sequence[str] | None = None,
+    scores: Scores, margin: float = MARGIN, replicates: int = 2000, seed: int = 0
 ) -> np.ndarray:
     """The layer that each single resample puts the cliff at: int [replicates], to compare benchmarks or models.
 
@@ -207,101 +196,33 @@ def cliff_draws(
     layer: see ``cliff_layer`` for why these lie too high where many layers are noisy. Arguments and errors are
     those of ``cliff_layer``.
     """
-    draws = _resample(parts, strata, clusters, 0.95, replicates, seed)[1]
-    return first_lasting(_above(_difference(draws, higher_is_better), margin))
+    return first_lasting(_above(scores.gain(_resample(scores, 0.95, replicates, seed)[1]), margin))
 
 
 def held_out(
-    parts: np.ndarray,
-    strata: Sequence[str] | np.ndarray,
-    clusters: Sequence[str],
-    higher_is_better: bool = True,
-    margin: float = MARGIN,
-    level: float = 0.95,
-    replicates: int = 2000,
-    seed: int = 0,
+    scores: Scores, margin: float = MARGIN, level: float = 0.95, replicates: int = 2000, seed: int = 0
 ) -> HeldOut:
-    """Choose the cliff layer on one half of the items and report its score on the other.
+    """Choose the cliff layer on one half of the images and report its score on the other.
 
     A layer chosen because it looked good looks too good on the items that chose it, not on the others.
-    ``clusters`` [items] decide the halves; arguments and errors are those of ``cliff_layer`` and ``halves``.
+    Arguments and errors are those of ``cliff_layer`` and ``Scores.halves``.
     """
-    parts, strata = _checked(parts, strata)
-    choosing, names = halves(strata, clusters), np.asarray(clusters)
-    one, other = choosing, ~choosing
-    cliff = cliff_layer(
-        parts[one], strata[one], higher_is_better, margin, level, replicates, seed, names[one].tolist()
-    )
-    report = compare(
-        parts[other], strata[other], higher_is_better, level, replicates, seed, names[other].tolist()
-    )
+    choosing, reporting = scores.halves()
+    cliff = cliff_layer(choosing, margin, level, replicates, seed)
+    report = compare(reporting, level, replicates, seed)
     at = cliff.layer
     values = (report.score[-1], report.score[at], report.difference[at], report.low[at], report.high[at])
-    return HeldOut(cliff, int(choosing.sum()), int((~choosing).sum()), *map(float, values))
+    return HeldOut(cliff, len(choosing), len(reporting), *map(float, values))
 
 
-def halves(strata: Sequence[str] | np.ndarray, clusters: Sequence[str]) -> np.ndarray:
-    """Which items choose (bool [items]): the first half of the clusters, rounded down, by SHA-256 of the name.
-
-    The others report. Clusters found in the same strata are halved together, so that each half has its share of
-    every stratum. The order of the items does not matter, and a few added items move few others. Raises
-    ValueError for lengths that differ, or fewer than four clusters of one kind.
-    """
-    strata = np.asarray(strata)
-    if len(clusters) != len(strata):
-        raise ValueError(f"{len(clusters)} cluster names for {len(strata)} items")
-    found: dict[str, set[str]] = {}
-    for name, stratum in zip(clusters, strata, strict=True):
-        found.setdefault(str(name), set()).add(str(stratum))
-    kinds: dict[tuple[str, ...], list[str]] = {}
-    for name, where in found.items():
-        kinds.setdefault(tuple(sorted(where)), []).append(name)
-    choosing: set[str] = set()
-    for kind, names in kinds.items():
-        _require(" and ".join(map(repr, kind)), len(names), 4, "clusters (images)", "two halves need")
-        names.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-        choosing.update(names[: len(names) // 2])
-    return np.array([str(name) in choosing for name in clusters])
-
-
-def _checked(parts: np.ndarray, strata: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, or a ValueError that says what is wrong with them."""
-    parts, strata = np.asarray(parts, dtype=np.float64), np.asarray(strata)
-    if parts.ndim != 3 or parts.shape[2] != 2:
-        raise ValueError(f"parts must have the shape [items, N + 1, 2], not {list(parts.shape)}")
-    if strata.shape != parts.shape[:1]:
-        raise ValueError(f"strata must have the shape [{len(parts)}], not {list(strata.shape)}")
-    if min(parts.shape) < 2:
-        raise ValueError(f"needs at least 2 items and 2 layers (L = 0 and N), not {parts.shape[:2]}")
-    if not np.isfinite(parts).all():
-        raise ValueError("parts must be finite; an item without an answer has to be scored or left out")
-    if (parts[..., 1] < 0).any():
-        raise ValueError("denominators must not be negative")
-    for stratum, count in zip(*np.unique(strata, return_counts=True), strict=True):
-        _require(repr(str(stratum)), count, 2, "items", "resampling needs")
-    return parts, strata
-
-
-def _require(stratum: str, count: int, least: int, units: str, purpose: str) -> None:
-    if count < least:
-        raise TooFew(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
-
-
-def _resample(
-    parts: np.ndarray,
-    strata: Sequence[str] | np.ndarray,
-    clusters: Sequence[str] | None,
-    level: float,
-    replicates: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the sample [N + 1] and of its resamples [replicates, N + 1], NaN where undefined."""
-    parts, strata = _checked(parts, strata)
+def _resample(scores: Scores, level: float, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Metric values of the sample [N + 1] and of its resamples [replicates, N + 1], NaN where undefined."""
+    _check_sample(scores)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     if _tail(level, replicates) < 1:
         raise ValueError(f"{replicates} replicates are too few for a level of {level}")
-    units, drawn_within = _units(parts, strata, clusters)
+    units, drawn_within = _units(scores)
     # Units with equal parts are one kind: few kinds make the products small, and their sorted order makes
     # the draws independent of the order of the items.
     rows = np.column_stack([drawn_within, units.reshape(len(units), -1)])
@@ -313,43 +234,42 @@ def _resample(
     for code in np.unique(group):
         size = counts[group == code]
         weights[1:, group == code] = generator.multinomial(size.sum(), size / size.sum(), size=replicates)
-    scores = mean_of_ratios(np.tensordot(weights, kind_parts, axes=1), axis=1)
-    scores[~np.isfinite(scores)] = np.nan
-    if np.isnan(scores[0, -1]):
+    values = mean_of_ratios(np.tensordot(weights, kind_parts, axes=1), axis=1)
+    values[~np.isfinite(values)] = np.nan
+    if np.isnan(values[0, -1]):
         raise UndefinedScore(
             "the score of the baseline is undefined: the denominators of a stratum sum to 0, as where no answer "
             "says yes or no, or names an object"
         )
-    return scores[0], scores[1:]
+    return values[0], values[1:]
 
 
-def _units(
-    parts: np.ndarray, strata: np.ndarray, clusters: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _check_sample(scores: Scores) -> None:
+    """ValueError unless there is something to compare and to resample."""
+    if min(scores.parts.shape) < 2:
+        raise ValueError(
+            f"needs at least 2 items and 2 layers (L = 0 and N), not {scores.parts.shape[:2]}"
+        )
+    for stratum, count in zip(*np.unique(scores.strata, return_counts=True), strict=True):
+        require(repr(str(stratum)), count, 2, "items", "resampling needs")
+
+
+def _units(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
     """What is drawn as a whole: parts by stratum [units, strata, N + 1, 2], and the group each is drawn within.
 
-    A unit is a cluster, or an item where there are none; units found in the same strata form a group.
+    A unit is an image, or an item where images are not named; units found in the same strata form a group.
     """
-    codes = np.unique(strata, return_inverse=True)[1]
-    if clusters is not None and len(clusters) != len(parts):
-        raise ValueError(f"{len(clusters)} cluster names for {len(parts)} items")
-    names = np.arange(len(parts)) if clusters is None else np.asarray(clusters)
+    codes = np.unique(scores.strata, return_inverse=True)[1]
+    names = np.arange(len(scores)) if scores.images is None else scores.images
     unit = np.unique(names, return_inverse=True)[1]
-    units = np.zeros((unit.max() + 1, codes.max() + 1, *parts.shape[1:]))
-    np.add.at(units, (unit, codes), parts)
+    units = np.zeros((unit.max() + 1, codes.max() + 1, *scores.parts.shape[1:]))
+    np.add.at(units, (unit, codes), scores.parts)
     found = np.zeros(units.shape[:2], dtype=bool)
     found[unit, codes] = True
     within = np.unique(found, axis=0, return_inverse=True)[1].reshape(-1)
     if np.bincount(within).min() < 2:
-        raise TooFew("resampling needs at least 2 clusters in the same strata; a single one never varies")
+        raise TooFew("resampling needs at least 2 images in the same strata; a single one never varies")
     return units, within
-
-
-def _difference(scores: np.ndarray, higher_is_better: bool) -> np.ndarray:
-    """score(L) - score(N) of [..., N + 1], positive = better; 0 at the baseline, defined or not."""
-    difference = scores - scores[..., -1:] if higher_is_better else scores[..., -1:] - scores
-    difference[..., -1] = 0
-    return difference
 
 
 def _tail(level: float, replicates: int) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.attention import softmax_rows
+from repro.models.attending import softmax_rows
 from repro.models.lvlm import Answer, Lvlm, Prompt
 from repro.truncation import RankingRow, check_cut, check_ranking_row, top_image_tokens
 

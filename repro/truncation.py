@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from repro.attention import softmax_rows
+from repro.models.attending import Removal, softmax_rows
 from repro.models.lvlm import Lvlm
 
 Mode = Literal["drop", "mask"]
@@ -51,18 +51,17 @@ def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
     return scores.topk(keep, dim=-1).indices.sort(dim=-1).values
 
 
-class Cut:
-    """One truncation: its settings, and what it knows of the sequence in flight.
+class Cut(Removal):
+    """One truncation: its settings, and what it knows of the sequence in flight; ``stay`` is Eq. 13.
 
     Attributes:
         image: int64 [B, n_image], positions of the image tokens in the pass that holds the image.
-        stay: int64 [B, S'], positions of that pass that layers > ``after`` see (Eq. 13).
     """
 
     def __init__(self, lvlm: Lvlm, after: int, keep: int, mode: Mode, ranking_row: RankingRow):
-        self.lvlm, self.after, self.keep, self.mode, self.ranking_row = lvlm, after, keep, mode, ranking_row
+        super().__init__(after)
+        self.lvlm, self.keep, self.mode, self.ranking_row = lvlm, keep, mode, ranking_row
         self.image: Tensor | None = None
-        self.stay: Tensor | None = None
         self.scores: Tensor | None = None
         self.visible: Tensor | None = None  # [B, 1, 1, keys] of the prompt, for the tokens that follow
         self.prefill = False

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
-#: Numerator and denominator an answer adds to a metric. A metric is the ratio of their sums within a
-#: stratum, averaged over strata: accuracy adds (1 or 0, 1), F1 adds (2 TP, 2 TP + FP + FN), CHAIR_i
-#: adds (hallucinated mentions, mentions).
-Part = tuple[float, float]
-
+from repro.scores import Part
 
 class DataError(ValueError):
     """A data file that cannot be used; the message names the file, the place, and what was expected."""
@@ -99,7 +93,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set, and how answers to it are scored.
+    """A benchmark, and how answers to it are scored.
 
     Attributes:
         name: what ``--benchmark`` takes; ``title`` is for people.
@@ -108,6 +102,7 @@ class Benchmark:
         score: parts by metric name that one answer text adds for an item, by the official evaluator; a protocol
             may bring its own (``repro.protocols``).
         details: names of further metrics that ``score`` gives parts of, shown for each stratum by itself.
+        mode: which of several ways to score the same answers this is, for CHAIR "approx" or "exact".
     """
 
     name: str
@@ -116,27 +111,22 @@ class Benchmark:
     load: Callable[[Path], list[Item]]
     score: Score
     details: tuple[str, ...] = ()
+    mode: str = ""
 
     @property
-    def figures(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """Names of all that ``score`` gives parts of."""
         return (*(metric.name for metric in self.metrics), *self.details)
 
+    def higher_is_better(self, metric: str) -> bool:
+        """Direction of a metric; of a detail, for which none is stated, True."""
+        return all(own.higher_is_better for own in self.metrics if own.name == metric)
 
-def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
-    """Metric values from summed parts.
 
-    Args:
-        total: [..., 2], sums of numerators and denominators; one axis is over strata.
-        axis: of the strata, over which ratios are averaged.
+def image_names(items: Sequence[Item]) -> list[str]:
+    """Image of each item, by folder and name: questions about one image succeed or fail together.
 
-    Returns:
-        ``total`` without its last axis and that of the strata; not finite where a denominator is 0.
+    The rest of its path is left out: names decide halves and resamples, wherever the data lie. A question
+    without an image stands for itself.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (total[..., 0] / total[..., 1]).mean(axis=axis)
-
-
-def aggregate(parts: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """Metric values [...] from parts [items, ..., 2] and the stratum of each item [items], any labels."""
-    return mean_of_ratios(np.stack([parts[strata == one].sum(axis=0) for one in np.unique(strata)]), axis=0)
+    return ["/".join(item.image.parts[-2:]) if item.image else f"question {item.id}" for item in items]

@@ -1,4 +1,4 @@
-"""Which published version of a data set was loaded, told by its content.
+"""Which published version of a benchmark's questions was loaded, told by its content.
 
 POPE, ScienceQA and CHAIR's sample differ between publications under one name, and so do the figures.
 """
@@ -26,15 +26,14 @@ PUBLISHED = {
 }
 
 
-def describe(benchmark: str, items: Sequence[Item]) -> str:
+def describe(name: str, items: Sequence[Item]) -> str:
     """How many items there are, of which published version, and where from if that is the hub.
 
     For example "8910 questions (POPE with 2910 random), 246 of them with 'imange'".
 
     Args:
-        benchmark: its name; ``chair-exact`` and the like have the data of the part before the hyphen.
+        name: of the benchmark.
     """
-    name = benchmark.partition("-")[0]
     content = _content(name, items)
     version = PUBLISHED.get((name, content), "no published version")
     if name == "chair":
@@ -48,7 +47,7 @@ def describe(benchmark: str, items: Sequence[Item]) -> str:
 
 
 def _content(name: str, items: Sequence[Item]) -> str:
-    """What tells the versions of a data set apart, whatever the order and the ids."""
+    """What tells the versions of a benchmark apart, whatever the order and the ids."""
     if name == "pope":
         # Misspelt in some rows of older files; the pairs of question and label are the same ones.
         told = (

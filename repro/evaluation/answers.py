@@ -20,14 +20,15 @@ from typing import Literal
 
 import numpy as np
 
-from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark, DataError, Item
-from repro.benchmarks.chair import CHAIR_EXACT, Mode
+from repro.benchmarks import BENCHMARKS, find_benchmark
+from repro.benchmarks.benchmark import DataError, Item
+from repro.benchmarks.chair import Mode
 from repro.benchmarks.files import field, read_json_lines
 from repro.benchmarks.questions import Questions, by_own_ids, captioning, llava_textvqa_id, question_answering
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Recorded, Results, ResultsError
 from repro.evaluation.run import question_digest
+from repro.evaluation.scored import Scored
 from repro.models import find_card
 from repro.models.card import ModelCard
 from repro.protocols import ProtocolError, Task, find_task
@@ -52,25 +53,17 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Replay:
-    """Recorded answers, scored.
+class Replay(Scored):
+    """Recorded answers, scored; ``parts`` has one layer, or L = 0...N.
 
     Attributes:
         answers: the file's name, and the run's.
         title: of the questions, with their number.
-        benchmark: what they answer; ``task``: what read and scored them, of the protocol of this name.
-        items: the questions answered.
-        parts: by metric name, float64 [items, layers, 2]; one layer, or L = 0...N.
         notes: what was left out.
     """
 
     answers: str
     title: str
-    benchmark: Benchmark
-    protocol: str
-    task: Task
-    items: list[Item]
-    parts: dict[str, np.ndarray]
     notes: list[str]
 
 
@@ -192,7 +185,8 @@ def replay(
     asks: Callable[[str, Item], bool] = _asks
     if source.run:
         model, protocol = source.run.model, source.run.protocol
-        benchmark, task = _own_task(source.run, path)
+        task = _own_task(source.run, path)
+        benchmark = task.benchmark
         rows = _own_rows(source.run, path)
         found = [by_own_ids(benchmark, benchmark.load(data), data)]
         asks = partial(_asks_own, find_card(model), task)
@@ -225,21 +219,21 @@ def replay(
     whole = [key for key in questions.items if len(fit.answers.get(key, ())) == layers]
     if not whole:
         raise DataError(f"{path}: no question has an answer at every one of {layers} layers; check the file")
-    task = find_task(protocol, model, questions.benchmark.name)
-    parts = {name: np.zeros((len(whole), layers, 2)) for name in questions.benchmark.figures}
+    task = find_task(protocol, model, questions.benchmark)
+    parts = {name: np.zeros((len(whole), layers, 2)) for name in task.benchmark.metric_names}
     for i, key in enumerate(whole):
         for layer, row in fit.answers[key].items():
             for name, part in task.score(questions.items[key], task.read(row.text)).items():
                 parts[name][i, layer] = part
     items = [questions.items[key] for key in whole]
-    return Replay(str(source), questions.title, questions.benchmark, protocol, task, items, parts, notes)
+    return Replay(task, items, parts, str(source), questions.title, notes)
 
 
-def _own_task(run: Recorded, path: Path) -> tuple[Benchmark, Task]:
+def _own_task(run: Recorded, path: Path) -> Task:
     """What a run was asked, and how."""
     try:
-        known = BENCHMARKS | {CHAIR_EXACT.name: CHAIR_EXACT}
-        return known[run.dataset], find_task(run.protocol, run.model, run.dataset)
+        benchmark = find_benchmark(run.dataset, str(run.settings.get("mode", "")))
+        return find_task(run.protocol, run.model, benchmark)
     except (KeyError, ProtocolError) as error:
         raise DataError(
             f"{path}, run {run.number}: this version does not know what was asked: {error}"

@@ -46,18 +46,18 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
     metric = evaluation.benchmark.metrics[0].name
     measured, ids = evaluation.parts[metric], [item.id for item in evaluation.items]
     if update:
-        path = record_path(evaluation.model, evaluation.benchmark)
+        path = record_path(evaluation.task.model, evaluation.benchmark)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez_compressed(file, ids=np.array(ids), parts=measured.astype(np.float32))
         return
-    recorded = recorded_parts(evaluation.model, evaluation.benchmark, ids)
+    recorded = recorded_parts(evaluation.task.model, evaluation.benchmark, ids)
     changed = np.abs(measured - recorded).max(axis=-1) > 1e-6
     allowed = CHANGED * changed.size
     layers = {layer: int(n) for layer, n in enumerate(changed.sum(axis=0)) if n}
     moved = (measured[..., 0].sum(axis=0) - recorded[..., 0].sum(axis=0)) / len(ids)
     assert changed.sum() <= allowed, (
-        f"{evaluation.model} on {evaluation.benchmark.name}: {int(changed.sum())} of {changed.size} answers score "
+        f"{evaluation.task.model} on {evaluation.benchmark.name}: {int(changed.sum())} of {changed.size} answers score "
         f"differently than recorded (allowed {allowed:.1f}, {100 * CHANGED:.1f} %). Changed by layer L: {layers}; "
         f"mean {metric} moved by {100 * moved[-1]:+.2f} points at the baseline and by up to "
         f"{100 * np.abs(moved).max():.2f} elsewhere. If the change is wanted, record anew with --snapshot-update"

@@ -12,72 +12,34 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from repro.benchmarks.benchmark import Benchmark, HubImage, Item
+from repro.benchmarks.benchmark import HubImage, Item
 from repro.benchmarks.versions import describe
 from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
+from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
-from repro.models.lvlm import Answer, Lvlm, Prompt, middle_square, read_image
-from repro.protocols import Task, find_task
+from repro.models.lvlm import Answer, Lvlm, Prompt
+from repro.protocols.task import Task
 from repro.sweep import layout, memory_of, sweep
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Scored):
     """Answers and scores of n items at L = 0...N.
 
     Attributes:
-        model: name of the model.
-        benchmark: what was asked.
-        protocol: how, a name in ``repro.protocols.PROTOCOLS``.
-        items: the n items.
         answers: n baseline answers (L = N).
-        parts: by name of a metric or detail, float64 [n, N + 1, 2]: numerators and denominators.
         probability: float64 [n, N + 1], what the model truncated after L gives to the first token of the
             baseline answer.
         failed: by item id, why an item has no answer; those are not among the n.
     """
 
-    model: str
-    benchmark: Benchmark
-    protocol: str
-    items: list[Item]
     answers: list[Answer]
-    parts: dict[str, np.ndarray]
     probability: np.ndarray
     failed: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def task(self) -> Task:
-        """What the protocol does with the benchmark and the model."""
-        return find_task(self.protocol, self.model, self.benchmark.name)
-
-    @property
-    def strata(self) -> list[str]:
-        """Within what metrics are formed before they are averaged, of each item."""
-        return self.task.strata(self.items)
-
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item, as it was asked."""
-        return make_prompt(lvlm, self.benchmark, self.items[index], self.protocol)
-
-    @property
-    def data(self) -> str:
-        """Which data the items are; see ``repro.benchmarks.versions``."""
-        return describe(self.benchmark.name, self.items)
-
-    @property
-    def images(self) -> list[str]:
-        """Image of each item; see ``image_names``."""
-        return image_names(self.items)
-
-
-def image_names(items: Sequence[Item]) -> list[str]:
-    """Image of each item, by folder and name: questions about one image succeed or fail together.
-
-    The rest of its path is left out: names decide halves and resamples, wherever the data lie. A question
-    without an image stands for itself.
-    """
-    return ["/".join(item.image.parts[-2:]) if item.image else f"question {item.id}" for item in items]
+        return self.task.prompt(lvlm, self.items[index])
 
 
 def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -94,25 +56,6 @@ def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
     return kept
 
 
-def make_prompt(lvlm: Lvlm, benchmark: Benchmark, item: Item, protocol: str = "official") -> Prompt:
-    """The prompt of an item as a protocol asks it; errors name the item, one without an image included."""
-    task = find_task(protocol, lvlm.card.name, benchmark.name)
-    try:
-        if item.image is None:
-            raise ValueError("has no image, hence no image tokens to truncate")
-        picture = read_image(item.image)
-        if task.crop:
-            picture = middle_square(picture, lvlm.crop_side)
-        prompt = lvlm.prompt(picture, task.ask(item), task.template)
-        if room_for(lvlm, prompt) < 1:
-            raise ValueError(
-                f"a prompt of {len(prompt.segments)} tokens leaves no room for an answer within {lvlm.context}"
-            )
-        return prompt
-    except (OSError, ValueError) as error:
-        raise type(error)(f"item {item.id}: {error}") from error
-
-
 def budget(device: torch.device) -> int:
     """Bytes a sweep may hold: most of what is free on a GPU, a fixed 4 GiB on a CPU."""
     if device.type == "cuda":
@@ -120,17 +63,11 @@ def budget(device: torch.device) -> int:
     return 4 * 2**30
 
 
-def room_for(lvlm: Lvlm, prompt: Prompt) -> int:
-    """Tokens an answer may have."""
-    return lvlm.context - len(prompt.segments)
-
-
 def batches(
     lvlm: Lvlm,
-    benchmark: Benchmark,
+    task: Task,
     items: Sequence[Item],
     size: int,
-    protocol: str,
     known: Collection[str] = (),
     failed: dict[str, str] | None = None,
 ) -> Iterator[list[tuple[int, Prompt]]]:
@@ -145,7 +82,6 @@ def batches(
         failed: gets, by item id, why an item has no prompt; None: that is an error.
     """
     memory = budget(lvlm.device)
-    task = find_task(protocol, lvlm.card.name, benchmark.name)
     order = sorted(range(len(items)), key=lambda i: (len(task.ask(items[i])), i))
     for start in range(0, len(order), size):
         chunk = order[start : start + size]
@@ -154,7 +90,7 @@ def batches(
         made = []
         for i in chunk:
             try:
-                made.append((i, make_prompt(lvlm, benchmark, items[i], protocol)))
+                made.append((i, task.prompt(lvlm, items[i])))
             except (OSError, ValueError) as error:
                 if failed is None:
                     raise
@@ -163,7 +99,7 @@ def batches(
         for _, same in itertools.groupby(made, key=lambda pair: layout(pair[1])):
             group = list(same)
             longest = max((prompt for _, prompt in group), key=lambda prompt: len(prompt.segments))
-            room = min(task.max_new_tokens, room_for(lvlm, longest))
+            room = min(task.max_new_tokens, lvlm.room(longest))
             fit = max(1, memory // max(1, memory_of(lvlm, longest, room)))
             for first in range(0, len(group), fit):
                 batch = group[first : first + fit]
@@ -177,15 +113,9 @@ def question_digest(card: ModelCard, task: Task, item: Item) -> str:
     return digest_of([template, task.ask(item), item.choices, item.reference])
 
 
-def begin(
-    results: Results,
-    lvlm: Lvlm,
-    benchmark: Benchmark,
-    items: Sequence[Item],
-    protocol: str = "official",
-    resume: bool = True,
-) -> Run:
+def begin(results: Results, lvlm: Lvlm, task: Task, items: Sequence[Item], resume: bool = True) -> Run:
     """The run of these items that was broken off, or a new one."""
+    benchmark = task.benchmark
     on_gpu = lvlm.device.type == "cuda"
     settings: dict[str, str | int] = {
         "items": digest_of([item.id for item in items]),
@@ -193,45 +123,44 @@ def begin(
         "data": describe(benchmark.name, items),
         "dtype": str(lvlm.model.dtype),
         "device": torch.cuda.get_device_name(lvlm.device) if on_gpu else "cpu",
-        "max_new_tokens": find_task(protocol, lvlm.card.name, benchmark.name).max_new_tokens,
+        "max_new_tokens": task.max_new_tokens,
     }
+    if benchmark.mode:
+        settings["mode"] = benchmark.mode
     revision = revision_of(lvlm.path)
     return results.begin(
-        Configuration(lvlm.card.name, revision, benchmark.name, protocol, settings, versions()), resume
+        Configuration(task.model, revision, benchmark.name, task.protocol, settings, versions()), resume
     )
 
 
 def evaluate(
     lvlm: Lvlm,
-    benchmark: Benchmark,
+    task: Task,
     items: Sequence[Item],
     run: Run | None = None,
     batch_size: int = 24,
     progress: bool = True,
-    protocol: str = "official",
 ) -> Evaluation:
     """Sweep every item and score every answer.
 
     An item whose picture cannot be read, or whose prompt cannot be made, fails by itself; the others go on.
 
     Args:
+        task: how to ask, decode, read and score.
         run: what it knows is not asked again; what is answered is written to it, batch by batch.
         batch_size: prompts swept at once, fewer where memory is short.
         progress: show items/s and the time left on stderr.
-        protocol: how to ask, decode, read and score.
 
     Raises:
-        ProtocolError: the protocol does not define the benchmark for the model.
         ValueError: every item fails, or answers are not finite; the message names items.
         ResultsError: rows cannot be written.
     """
-    task = find_task(protocol, lvlm.card.name, benchmark.name)
     asked = dict(zip([item.id for item in items], _asked(lvlm, task, items), strict=True))
     rows = run.known(asked, lvlm.n_layers + 1) if run else {}
     failed: dict[str, str] = {}
-    title = f"{lvlm.card.name} {benchmark.name}"
+    title = f"{task.model} {task.benchmark.name}"
     with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
-        for batch in batches(lvlm, benchmark, items, batch_size, protocol, rows.keys(), failed):
+        for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed):
             answered = _answer(lvlm, task, [items[i] for i, _ in batch], [p for _, p in batch], asked)
             if run:
                 run.write([row for one in answered.values() for row in one])
@@ -239,23 +168,21 @@ def evaluate(
             rows |= answered
     if not rows:
         raise ValueError(
-            f"{benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
+            f"{task.benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
         )
     kept = [item for item in items if item.id in rows]
     parts = {
         name: np.array(
             [[row.score.get(name, (0.0, 0.0)) for row in rows[item.id]] for item in kept], dtype=np.float64
         )
-        for name in benchmark.figures
+        for name in task.benchmark.metric_names
     }
     baseline = [rows[item.id][-1] for item in kept]
     return Evaluation(
-        lvlm.card.name,
-        benchmark,
-        protocol,
+        task,
         kept,
-        [Answer(row.ids, row.answer) for row in baseline],
         parts,
+        [Answer(row.ids, row.answer) for row in baseline],
         np.array([[row.probability for row in rows[item.id]] for item in kept]),
         failed,
     )
@@ -281,7 +208,7 @@ def _answer(
     asked: dict[str, tuple[str, str]],
 ) -> dict[str, list[Row]]:
     """Rows of a batch at L = 0...N, by item id."""
-    room = min(room_for(lvlm, prompt) for prompt in prompts)
+    room = min(lvlm.room(prompt) for prompt in prompts)
     try:
         swept = sweep(
             lvlm, prompts, min(task.max_new_tokens, room), repetition_penalty=task.repetition_penalty

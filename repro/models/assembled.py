@@ -23,7 +23,8 @@ from repro.models.loading import (
     read_json,
     require,
 )
-from repro.models.lvlm import Lvlm, Prompt, read_image
+from repro.models.lvlm import Lvlm, Prompt
+from repro.models.pictures import read_image
 from repro.segments import Segments
 
 

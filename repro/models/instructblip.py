@@ -19,7 +19,8 @@ from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, In
 
 from repro.models.card import ModelCard
 from repro.models.loading import load_checkpoint, load_part, load_tokenizer
-from repro.models.lvlm import Lvlm, Prompt, read_image
+from repro.models.lvlm import Lvlm, Prompt
+from repro.models.pictures import read_image
 from repro.segments import Segments
 
 # transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.

@@ -13,7 +13,8 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from repro.models.card import ModelCard
 from repro.models.llava_release import load_release
 from repro.models.loading import check_shapes, load_checkpoint, load_part, load_tokenizer, read_json
-from repro.models.lvlm import Prompt, read_image
+from repro.models.lvlm import Prompt
+from repro.models.pictures import read_image
 from repro.models.native import Native
 from repro.segments import Segments
 

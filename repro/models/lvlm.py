@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from io import BytesIO
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from repro.models import attending
+from repro.models.attending import Attention, Observer, Removal
 from repro.models.card import ModelCard
 from repro.models.loading import check_directory
 from repro.segments import Segments
-
-#: Called after the attention of every decoder layer with (layer index from 0, query [B, H, Q, D],
-#: key [B, Hkv, K, D], mask as the layer got it, scaling).
-Observer = Callable[[int, Tensor, Tensor, Tensor | None, float], None]
-#: Stands in for the decoder's attention: (layer index from 0, query, key, value, scaling) -> [B, H, Q, D].
-Attention = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -62,58 +53,6 @@ class Answer:
     text: str
 
 
-@dataclass
-class _Attending:
-    """Who watches, and who replaces, the attention of the decoder layers of one model."""
-
-    observers: list[Observer] = field(default_factory=list)
-    replacement: Attention | None = None
-
-
-def _dispatch(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    attending: _Attending = module.repro_attending
-    if attending.replacement is not None:
-        out = attending.replacement(module.layer_idx, query, key, value, scaling)
-        return out.transpose(1, 2).contiguous(), None
-    result = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    for observer in attending.observers:
-        observer(module.layer_idx, query, key, attention_mask, scaling)
-    return result
-
-
-_INTERFACE = "repro"
-AttentionInterface.register(_INTERFACE, _dispatch)
-AttentionMaskInterface.register(_INTERFACE, sdpa_mask)
-
-
-class Encoded(Protocol):
-    """What holds an encoded image without being a file, e.g. a row of a data set."""
-
-    def read_bytes(self) -> bytes: ...
-
-
-def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
-    """An RGB picture from a file or from an open image; one clear error for a missing or corrupt file."""
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    try:
-        with Image.open(source if isinstance(source, str | Path) else BytesIO(source.read_bytes())) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {source}") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"cannot read the image {source}: {error}") from error
-
-
-def middle_square(image: Image.Image, side: int) -> Image.Image:
-    """The middle of a picture, whose shorter side becomes ``side`` pixels: what CLIP's processor cuts out."""
-    short = min(image.size)
-    width, height = (side * length // short for length in image.size)
-    left, top = (width - side) // 2, (height - side) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + side, top + side))
-
-
 class Lvlm:
     """A model, its processor and the parts the instruments need.
 
@@ -125,8 +64,8 @@ class Lvlm:
         self.card, self.processor, self.path = card, processor, path
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        #: The truncation in force, a ``repro.truncation.Cut``, or None.
-        self.truncation: Any = None
+        #: The truncation in force.
+        self.truncation: Removal | None = None
 
     # What a family says of itself.
 
@@ -290,6 +229,10 @@ class Lvlm:
         """Tokens that prompt and answer may have together."""
         return self.decoder.config.max_position_embeddings
 
+    def room(self, prompt: Prompt) -> int:
+        """Tokens that an answer to a prompt may have."""
+        return self.context - len(prompt.segments)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -339,42 +282,15 @@ class Lvlm:
         """An ``Answer`` from generated ids."""
         return Answer(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
-    @contextmanager
-    def observed(self, observer: Observer) -> Iterator[None]:
+    def observed(self, observer: Observer) -> AbstractContextManager[None]:
         """Within the context, ``observer`` is called after the attention of every decoder layer."""
-        with self._attending() as attending:
-            attending.observers.append(observer)
-            try:
-                yield
-            finally:
-                attending.observers.remove(observer)
+        return attending.observed(self._attention, self.decoder.config, observer)
 
-    @contextmanager
-    def attention_replaced(self, attention: Attention) -> Iterator[None]:
-        """Within the context, decoder layers attend by ``attention``; observers are not called."""
-        with self._attending() as attending:
-            if attending.replacement is not None:
-                raise RuntimeError("the decoder's attention is already replaced; leave that context first")
-            attending.replacement = attention
-            try:
-                yield
-            finally:
-                attending.replacement = None
+    def attention_replaced(self, attention: Attention) -> AbstractContextManager[None]:
+        """Within the context, decoder layers attend by ``attention``; see ``attending.attention_replaced``."""
+        return attending.attention_replaced(self._attention, self.decoder.config, attention)
 
-    @contextmanager
-    def _attending(self) -> Iterator[_Attending]:
-        """The decoder's attention goes through ``_dispatch``; the outermost context restores it."""
-        modules = [layer.self_attn for layer in self.decoder.layers]
-        if hasattr(modules[0], "repro_attending"):
-            yield modules[0].repro_attending
-            return
-        attending, before = _Attending(), self.decoder.config._attn_implementation
-        for module in modules:
-            module.repro_attending = attending
-        self.decoder.config._attn_implementation = _INTERFACE
-        try:
-            yield attending
-        finally:
-            self.decoder.config._attn_implementation = before
-            for module in modules:
-                del module.repro_attending
+    @property
+    def _attention(self) -> list[nn.Module]:
+        """The attention module of every decoder layer."""
+        return [layer.self_attn for layer in self.decoder.layers]

@@ -25,7 +25,8 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from repro.models.card import ModelCard
 from repro.models.loading import load_checkpoint, load_part, load_tokenizer
-from repro.models.lvlm import Lvlm, Prompt, read_image
+from repro.models.lvlm import Lvlm, Prompt
+from repro.models.pictures import read_image
 from repro.segments import Segments
 
 #: Pictures are prepared with PIL also where torchvision is installed, whose resizing differs.

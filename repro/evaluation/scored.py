@@ -1,0 +1,42 @@
+"""Scored answers, measured or recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from repro.benchmarks.benchmark import Benchmark, Item
+from repro.benchmarks.versions import describe
+from repro.protocols.task import Task
+from repro.scores import Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Answers to n items, scored at one layer or at L = 0...N.
+
+    Attributes:
+        task: what was asked, how, and how it was scored.
+        items: the n items.
+        parts: by name of a metric or detail, float64 [n, layers, 2]: numerators and denominators.
+    """
+
+    task: Task
+    items: Sequence[Item]
+    parts: Mapping[str, np.ndarray]
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """What was asked."""
+        return self.task.benchmark
+
+    @property
+    def data(self) -> str:
+        """Which version of the benchmark the items are; see ``repro.benchmarks.versions``."""
+        return describe(self.benchmark.name, self.items)
+
+    def scores(self, metric: str = "") -> Scores:
+        """The scores by a metric, by default the one that decides the cliff layer."""
+        return self.task.scores(self.items, self.parts, metric)

@@ -1,0 +1,74 @@
+"""Protocol ``lmms-eval``: its tasks ``pope``, ``scienceqa_img``, ``textvqa_val`` and ``coco_cap_chair`` at 75571cf.
+
+Models as ``llava_hf``, ``instructblip`` and ``qwen_vl`` load them. The first has Vicuna's conversation for
+tokenizers without a template, and CLIP's processor as published with LLaVA-1.5, which crops. Only the last
+cuts answers at the task's stop strings. Text-only items, to which ``llava_hf`` gives the inputs of the item
+before, are not asked; nor is InternVL-Chat 1.0, which the ``internvl`` class cannot load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from repro.benchmarks import chair, pope, scienceqa, textvqa
+from repro.benchmarks.benchmark import Benchmark, Item, Score
+from repro.protocols.official import LETTER_ANSWER, QWEN_VL, SHORT_ANSWER, lettered
+from repro.protocols.opera import bare
+from repro.protocols.task import Task
+
+
+def ask_short(item: Item) -> str:
+    """POPE's turn."""
+    return item.question.strip() + SHORT_ANSWER
+
+
+def ask_capitalised(item: Item) -> str:
+    """TextVQA's turn; the rest of the question is lower-cased: "What does usps mean?"."""
+    return item.question.capitalize() + SHORT_ANSWER
+
+
+def ask_choices(item: Item) -> str:
+    """ScienceQA's turn."""
+    context = f"Context: {item.hint}\n" if item.hint else ""
+    return f"{context}{item.question}\n{lettered(item)}{LETTER_ANSWER}"
+
+
+def before_blank_line(text: str) -> str:
+    """An answer cut at the stop string of POPE and ScienceQA."""
+    return text.split("\n\n")[0]
+
+
+#: Turn, longest answer and score.
+ASKED: tuple[tuple[Benchmark, Callable[[Item], str], int, Score], ...] = (
+    (pope.POPE, ask_short, 128, pope.score_lmms_eval),
+    (scienceqa.SCIENCEQA, ask_choices, 16, scienceqa.score_lmms_eval),
+    (textvqa.TEXTVQA, ask_capitalised, 1024, textvqa.score),
+    (chair.CHAIR, bare, 2048, chair.score),
+)
+
+
+def for_qwen_vl(task: Task) -> Task:
+    """The same as the class ``qwen_vl`` asks and cuts it."""
+    task = replace(task, model="qwen-vl", template="Picture 1: <image>\n{question}")
+    if task.benchmark is pope.POPE:
+        return replace(task, read=before_blank_line)
+    if task.benchmark is scienceqa.SCIENCEQA:
+        return replace(task, ask=QWEN_VL["scienceqa"].ask, read=before_blank_line)
+    if task.benchmark is textvqa.TEXTVQA:
+        return replace(
+            task,
+            ask=lambda item: f"{item.question.capitalize()} Answer:",
+            read=lambda text: text.split("ASSISTANT:")[0],
+        )
+    return task
+
+
+def tasks() -> Iterator[Task]:
+    """All benchmarks for four models."""
+    for benchmark, ask, longest, score in ASKED:
+        task = Task("lmms-eval", "llava-1.6", benchmark, ask, longest, score, pooled=True)
+        yield replace(task, model="llava-1.5", crop=True)
+        yield task
+        yield replace(task, model="instructblip")
+        yield for_qwen_vl(task)

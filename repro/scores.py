@@ -1,0 +1,142 @@
+"""Scores of items at every truncation layer: one record, with all that resampling and halving need to know.
+
+A metric is a ratio of sums. Each answer adds a numerator and a denominator, its *part*; within a stratum the sums
+are divided, and the ratios are averaged over strata. Accuracy adds (1 or 0, 1), F1 adds (2 TP, 2 TP + FP + FN),
+CHAIR_i adds (hallucinated mentions, mentions).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+#: Numerator and denominator that an answer adds to a metric.
+Part = tuple[float, float]
+Labels = Sequence[str] | np.ndarray
+
+
+class TooFew(ValueError):
+    """Too few items or images to resample or to halve."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One metric of n items, each scored at m layers (truncated after L = 0...N: m = N + 1).
+
+    Attributes:
+        parts: float64 [n, m, 2], numerators and denominators; the last layer is the baseline.
+        strata: [n], any labels: within what ratios are formed before they are averaged.
+        images: [n], the image of each item; questions about one image are resampled together. None: every item
+            is taken by itself.
+        higher_is_better: False for an error rate such as CHAIR_i.
+
+    Raises ValueError for other shapes, parts that are not finite, and negative denominators.
+    """
+
+    parts: np.ndarray
+    strata: np.ndarray
+    images: np.ndarray | None = None
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        parts, strata = np.asarray(self.parts, dtype=np.float64), np.asarray(self.strata)
+        images = None if self.images is None else np.asarray(self.images)
+        if parts.ndim != 3 or parts.shape[2] != 2:
+            raise ValueError(f"parts must have the shape [items, N + 1, 2], not {list(parts.shape)}")
+        for name, labels in (("strata", strata), ("images", images)):
+            if labels is not None and labels.shape != parts.shape[:1]:
+                raise ValueError(f"{name} must have the shape [{len(parts)}], not {list(labels.shape)}")
+        if not np.isfinite(parts).all():
+            raise ValueError("parts must be finite; an item without an answer has to be scored or left out")
+        if (parts[..., 1] < 0).any():
+            raise ValueError("denominators must not be negative")
+        for name, value in (("parts", parts), ("strata", strata), ("images", images)):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def where(self, items: np.ndarray) -> Scores:
+        """Some of the items: bool [n], or their indices."""
+        images = None if self.images is None else self.images[items]
+        return replace(self, parts=self.parts[items], strata=self.strata[items], images=images)
+
+    def at(self, *layers: int) -> Scores:
+        """Some of the layers, in this order; the last of them becomes the baseline."""
+        return replace(self, parts=self.parts[:, list(layers)])
+
+    @property
+    def values(self) -> np.ndarray:
+        """The metric at each layer, float64 [m]; not finite where a denominator is 0."""
+        return aggregate(self.parts, self.strata)
+
+    @property
+    def goodness(self) -> np.ndarray:
+        """The numerator of each item, float64 [n, m]; for an error rate 1 - numerator, so that higher is better."""
+        return self.parts[..., 0] if self.higher_is_better else 1 - self.parts[..., 0]
+
+    def gain(self, values: np.ndarray) -> np.ndarray:
+        """value(L) - value(N) of metric values [..., m], positive = better; 0 at the baseline, defined or not."""
+        difference = values - values[..., -1:] if self.higher_is_better else values[..., -1:] - values
+        difference[..., -1] = 0
+        return difference
+
+    def halves(self) -> tuple[Scores, Scores]:
+        """The items that choose a layer, and those that report its score: see ``choosing_half`` for the errors."""
+        if self.images is None:
+            raise ValueError("halves are of images: give the image of each item")
+        choosing = choosing_half(self.strata, self.images)
+        return self.where(choosing), self.where(~choosing)
+
+
+def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
+    """Metric values from summed parts.
+
+    Args:
+        total: [..., 2], sums of numerators and denominators; one axis is over strata.
+        axis: of the strata, over which ratios are averaged.
+
+    Returns:
+        ``total`` without its last axis and that of the strata; not finite where a denominator is 0.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (total[..., 0] / total[..., 1]).mean(axis=axis)
+
+
+def aggregate(parts: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Metric values [...] from parts [items, ..., 2] and the stratum of each item [items], any labels."""
+    return mean_of_ratios(np.stack([parts[strata == label].sum(axis=0) for label in np.unique(strata)]), axis=0)
+
+
+def choosing_half(strata: Labels, images: Labels) -> np.ndarray:
+    """Which items choose (bool [items]): the first half of the images, rounded down, by SHA-256 of the name.
+
+    The others report. Images found in the same strata are halved together, so that each half has its share of
+    every stratum. The order of the items does not matter, and a few added items move few others.
+
+    Raises ValueError for lengths that differ, TooFew for fewer than four images of one kind.
+    """
+    strata = np.asarray(strata)
+    if len(images) != len(strata):
+        raise ValueError(f"{len(images)} image names for {len(strata)} items")
+    strata_of: dict[str, set[str]] = {}
+    for name, stratum in zip(images, strata, strict=True):
+        strata_of.setdefault(str(name), set()).add(str(stratum))
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for name, own in strata_of.items():
+        kinds.setdefault(tuple(sorted(own)), []).append(name)
+    choosing: set[str] = set()
+    for kind, names in kinds.items():
+        require(" and ".join(map(repr, kind)), len(names), 4, "images", "two halves need")
+        names.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        choosing.update(names[: len(names) // 2])
+    return np.array([str(name) in choosing for name in images])
+
+
+def require(stratum: str, count: int, least: int, units: str, purpose: str) -> None:
+    """TooFew that names the stratum unless it has ``least`` units."""
+    if count < least:
+        raise TooFew(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")
