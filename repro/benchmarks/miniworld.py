@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.scienceqa import LETTERS
 
+#: The miniature benchmarks, in the published layouts, with ``boxes.json``: where things are in each picture.
+DIRECTORY = Path(__file__).resolve().parents[2] / "fixtures" / "miniworld"
 SIZE = 48  # pixels per side of a scene
 CELL = 16  # pixels per side of a grid cell
 GRID = SIZE // CELL
@@ -129,6 +130,8 @@ def _stencil(name: str, scale: float) -> np.ndarray:
 @cache
 def _digits(split: Split) -> tuple[np.ndarray, ...]:
     """Handwritten digits 0...9, each an array [n, 8, 8] in [0, 1], of that half of the writers."""
+    from sklearn.datasets import load_digits  # takes a second, and only who draws scenes needs it
+
     data = load_digits()
     half = len(data.target) // 2
     chosen = slice(0, half) if split == "train" else slice(half, None)

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.benchmarks.miniworld import sample_scene
 from repro.evaluation.results import Results
 from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
-from repro.models.card import FIXTURES
 from repro.models.lvlm import Lvlm, Prompt
+from repro.protocols import find_task
 from repro.segments import Segments
 from repro.sweep import sweep
 
@@ -108,10 +109,11 @@ def shifted(prompt: Prompt) -> Prompt:
 @pytest.fixture(scope="module")
 def evaluation(lvlm, tmp_path_factory):
     """Eight scenes of TextVQA, with the results file of the run."""
-    items = limited(BENCHMARKS["textvqa"].load(FIXTURES / "miniworld"), 8)
+    task = find_task("official", lvlm.card.name, BENCHMARKS["textvqa"])
+    items = limited(task.benchmark.load(MINIWORLD), 8)
     results = Results(tmp_path_factory.mktemp("run") / "results.sqlite", new=True)
-    run = begin(results, lvlm, BENCHMARKS["textvqa"], items)
-    return evaluate(lvlm, BENCHMARKS["textvqa"], items, run, progress=False), results
+    run = begin(results, lvlm, task, items)
+    return evaluate(lvlm, task, items, run, progress=False), results
 
 
 @pytest.fixture
