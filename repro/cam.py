@@ -110,18 +110,12 @@ def llava_cam(
             logits = lvlm.head(hidden)
             z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()
             gradients = torch.autograd.grad(z, activations)
-        for layer, (activation, gradient) in enumerate(zip(activations, gradients, strict=True)):
-            gradient = _at_image(lvlm, layer, gradient, ids.shape[1], image)
-            if relu_gradients:
-                gradient = gradient.relu()
-            alpha = gradient.mean(dim=1, keepdim=True)
-            feature = _at_image(lvlm, layer, activation.detach(), ids.shape[1], image)
+        for layer, pair in enumerate(zip(activations, gradients, strict=True)):
+            feature, gradient = (_at_image(lvlm, layer, v.detach(), ids.shape[1], image) for v in pair)
+            alpha = (gradient.relu() if relu_gradients else gradient).mean(dim=1, keepdim=True)
             total[layer] += (alpha * feature).sum(-1).relu().sum(0)
 
-    heat = _on_grid(total / samples, prompt)
-    if threshold is not None:
-        heat = heat.masked_fill(heat < threshold, 0.0)
-    return heat.view(-1, *prompt.grid).cpu().numpy()
+    return _on_grid(total / samples, prompt, threshold).cpu().numpy()
 
 
 def _check(answer: Sequence[int], samples: int, noise: float, batch_size: int, module: str) -> None:
@@ -136,8 +130,8 @@ def _check(answer: Sequence[int], samples: int, noise: float, batch_size: int, m
         raise ValueError(f"module must be one of {', '.join(MODULES)}, not {module!r}")
 
 
-def _on_grid(heat: Tensor, prompt: Prompt) -> Tensor:
-    """Heat [N, n_image] by cell of the prompt's grid, [N, cells], each layer divided by its maximum."""
+def _on_grid(heat: Tensor, prompt: Prompt, threshold: float | None) -> Tensor:
+    """Heat [N, n_image] on the prompt's grid [N, rows, columns], each layer divided by its maximum, then cut."""
     if not torch.isfinite(heat).all():
         layer = int((~torch.isfinite(heat)).any(dim=1).nonzero()[0]) + 1
         raise ValueError(
@@ -148,4 +142,7 @@ def _on_grid(heat: Tensor, prompt: Prompt) -> Tensor:
         cells = heat.new_zeros(len(heat), prompt.grid[0] * prompt.grid[1])
         heat = cells.index_add(1, placed[placed >= 0], heat[:, placed >= 0])
     peak = heat.amax(dim=1, keepdim=True)
-    return torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), heat)
+    heat = torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), heat)
+    if threshold is not None:
+        heat = heat.masked_fill(heat < threshold, 0.0)
+    return heat.view(-1, *prompt.grid)

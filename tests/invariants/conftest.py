@@ -13,7 +13,6 @@ from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
-from repro.benchmarks.miniworld import sample_scene
 from repro.evaluation.results import Results
 from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
@@ -34,8 +33,8 @@ ANSWER = "The image shows a red donut and a blue kite."
 @pytest.fixture(scope="session")
 def pictures() -> list[Image.Image]:
     """Three different scenes."""
-    rng = np.random.default_rng(7)
-    return [Image.fromarray(sample_scene(rng).pixels) for _ in QUESTIONS]
+    files = sorted((MINIWORLD / "coco" / "val2014").glob("*.png"))
+    return [Image.open(file).convert("RGB") for file in files[: len(QUESTIONS)]]
 
 
 @pytest.fixture(scope="session")
