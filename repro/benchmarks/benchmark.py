@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Numerator and denominator an answer adds to a metric. A metric is the ratio of their sums within a
 #: stratum, averaged over strata: accuracy adds (1 or 0, 1), F1 adds (2 TP, 2 TP + FP + FN), CHAIR_i
@@ -133,10 +134,14 @@ def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
     Returns:
         ``total`` without its last axis and that of the strata; not finite where a denominator is 0.
     """
+    import numpy as np
+
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total[..., 0] / total[..., 1]).mean(axis=axis)
 
 
 def aggregate(parts: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """Metric values [...] from parts [items, ..., 2] and the stratum of each item [items], any labels."""
+    import numpy as np
+
     return mean_of_ratios(np.stack([parts[strata == one].sum(axis=0) for one in np.unique(strata)]), axis=0)
