@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.pytest_plugin import MINIWORLD
+from repro.pytest_plugin.suite import MINIWORLD
 
 pytestmark = pytest.mark.invariant
 

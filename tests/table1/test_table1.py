@@ -18,7 +18,7 @@ from repro.evaluation.recorded import compare_with_record
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError
 from repro.evaluation.run import begin, evaluate, image_names, limited
-from repro.pytest_plugin import MINIWORLD
+from repro.pytest_plugin.suite import MINIWORLD
 from repro.report.sections import cliff_of, measure, save
 
 pytestmark = pytest.mark.table1

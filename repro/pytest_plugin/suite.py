@@ -1,28 +1,33 @@
-"""The suite as a pytest plugin: options, markers, fixtures, terminal summary and report."""
+"""The suite as a pytest plugin: options, markers, fixtures, terminal summary and report.
+
+Starting takes little longer than pytest alone: what is slow to import is imported by what runs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark, DataError
+from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.chair import BY_MODE, CHAIR
-from repro.benchmarks.questions import LLAVA_POPE
-from repro.evaluation.answers import Source, sources
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
-from repro.models.loading import CheckpointError
-from repro.models.lvlm import Lvlm
 from repro.protocols import PROTOCOLS, ProtocolError, find_task
-from repro.report.pages import ReportError, check_writable
 from repro.report.terminal import Ledger, Replays, Summary
+
+if TYPE_CHECKING:
+    from repro.benchmarks.benchmark import Benchmark
+    from repro.evaluation.answers import Source
+    from repro.models.lvlm import Lvlm
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
@@ -34,7 +39,6 @@ MARKERS = {
     "gpu": "the same measurements on CUDA (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
-CHECKOUT = FIXTURES.parent
 MINIWORLD = FIXTURES / "miniworld"
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
@@ -105,20 +109,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
-    """Keep to the checkout's own configuration.
-
-    Before it knows our options, pytest takes an existing directory behind one ("--data DIR") for a place of
-    tests, and looks for its configuration there; so do workers, for whom the report's directory exists by then.
-    """
-    settings = CHECKOUT / "pyproject.toml"
-    given = config.getoption("inifilename") or config.getoption("rootdir")
-    if given or config.invocation_params.dir != CHECKOUT:
-        return None
-    return pytest.main(["-c", str(settings), *config.invocation_params.args])
-
-
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
     """The models of ``--model`` by name, with the paths given; by default all that have a miniature.
 
@@ -159,6 +149,9 @@ def answers_of(config: pytest.Config) -> list[Source]:
         if config.getoption("--allow-missing"):
             raise pytest.UsageError("--allow-missing: is about --answers, which is not given")
         return []
+    from repro.benchmarks.questions import LLAVA_POPE
+    from repro.evaluation.answers import sources
+
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise pytest.UsageError(f"--answers runs no model: leave {option} out")
@@ -186,11 +179,7 @@ def pytest_configure(config: pytest.Config) -> None:
             find_task(config.getoption("--protocol"), model, benchmark)
         except ProtocolError as error:
             raise pytest.UsageError(f"--protocol: {error}") from None
-    if _is_worker(config):
-        # Workers that each use every core wait for each other more than they compute.
-        workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
-        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    else:
+    if not _is_worker(config):
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
         config.pluginmanager.register(Ledger())
@@ -212,17 +201,33 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Workers that each use every core wait for each other more than they compute."""
+    # Modules of tests that compute have imported torch by now.
+    if _is_worker(session.config) and (torch := sys.modules.get("torch")):
+        workers = getattr(session.config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse a report directory that cannot be written before anything long starts."""
+    """Refuse a report directory that cannot be written before anything long starts; none is left behind."""
     config = session.config
     expression = config.getoption("-m") or "table1"
     idle = config.getoption("--collect-only") or config.getoption("--answers")
     if _is_worker(config) or idle or not any(word in expression for word in REPORTED):
         return
+    from repro.report.pages import ReportError, check_writable
+
+    report: Path = config.getoption("--report")
+    missing = [place for place in (report, *report.parents) if not os.path.lexists(place)]
     try:
-        check_writable(config.getoption("--report"))
+        check_writable(report)
     except ReportError as error:
         raise pytest.UsageError(f"--report: {error}") from None
+    finally:
+        with suppress(OSError, ValueError):
+            for place in missing:
+                place.rmdir()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -268,14 +273,23 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
     Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. Weights
     are looked for before CUDA: on a machine without either, both have to be got.
     """
+    from repro.models.loading import CheckpointError
+
     published = device_name == "cuda" and bool(request.config.getoption("--model"))
     try:
         path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
-        if device_name == "cuda" and not torch.cuda.is_available():
-            pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
+        if device_name == "cuda":
+            _require_cuda()
         return load_model(model_name, path, device=device_name)
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
+
+
+def _require_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
 
 
 @pytest.fixture(scope="session")
