@@ -31,7 +31,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     if not _in_checkout(here) or config.getoption("inifilename") or hasattr(config, "workerinput"):
         return None
     distributed = config.getoption("numprocesses", None) or config.getoption("tx", None)
-    places = [Path(here, place.partition("::")[0]).resolve() for place in config.getoption("file_or_dir")]
+    places = [Path(here, place.partition("::")[0]).resolve() for place in config.args]
     if (config.inipath == SETTINGS and not distributed) or not all(map(_in_checkout, places)):
         return None
     return pytest.main(

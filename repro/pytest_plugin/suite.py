@@ -149,12 +149,12 @@ def answers_of(config: pytest.Config) -> list[Source]:
         if config.getoption("--allow-missing"):
             raise pytest.UsageError("--allow-missing: is about --answers, which is not given")
         return []
-    from repro.benchmarks.questions import LLAVA_POPE
-    from repro.evaluation.answers import sources
-
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise pytest.UsageError(f"--answers runs no model: leave {option} out")
+    from repro.benchmarks.questions import LLAVA_POPE
+    from repro.evaluation.answers import sources
+
     files = sorted([*given.glob("*.jsonl"), *given.glob("*.sqlite")]) if given.is_dir() else [given]
     files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
     try:
