@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.models.card import REGISTRY, ModelCard
+from repro.models.card import NOT_INSTALLED, REGISTRY, ModelCard
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +72,7 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
         )
     if path == card.miniature and not path.is_dir():
         raise CheckpointError(
-            f"no miniature of {name} at {path}: miniatures are part of the repository, not of the installed "
-            "package; clone it and run `python -m pip install -e .` there, or give a checkpoint directory of "
+            f"no miniature of {name} at {path}, which is {NOT_INSTALLED}, or give a checkpoint directory of "
             f"{card.hub_id} (--model {name}=PATH)"
         )
     find_family(card).check(card, path)

@@ -20,7 +20,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.models import find_card, find_checkpoint, load_model
-from repro.models.card import FIXTURES, REGISTRY
+from repro.models.card import FIXTURES, NOT_INSTALLED, REGISTRY
 from repro.protocols import PROTOCOLS, ProtocolError, find_task
 from repro.report.terminal import Ledger, Replays, Summary
 
@@ -295,7 +295,12 @@ def _require_cuda() -> None:
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest) -> Path:
     """Directory of the data sets."""
-    return request.config.getoption("--data")
+    directory: Path = request.config.getoption("--data")
+    if directory == MINIWORLD and not directory.is_dir():
+        pytest.fail(
+            f"--data: no data at {directory}, which is {NOT_INSTALLED}, or name others", pytrace=False
+        )
+    return directory
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,14 +70,14 @@ def test_modules(request):
 
 
 def run_pytest(
-    directory: Path, *arguments: object, slow: tuple[str, ...] = SLOW
-) -> subprocess.CompletedProcess:
-    """pytest in a process of its own, with this checkout's package; prints which of ``slow`` it imported."""
+    directory: Path, *arguments: object, slow: tuple[str, ...] = SLOW, package: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """pytest in a process of its own, with the package in ``package``; prints which of ``slow`` it imported."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, "-c", RUN, " ".join(slow), "-p", "no:cacheprovider", *map(str, arguments)],
         cwd=directory,
-        env=environ | {"PYTHONPATH": str(ROOT)},
+        env=environ | {"PYTHONPATH": str(package)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -161,3 +162,18 @@ def test_a_directory_behind_an_option_is_no_place_of_tests(tmp_path, place, argu
     done = run_pytest(ROOT / place, "--collect-only", f"--ignore-glob={ROOT}/tests/*", *arguments)
     assert f"rootdir: {ROOT}\n" in done.stdout and "configfile: pyproject.toml" in done.stdout, done.stderr
     assert "unrecognized" not in done.stderr and "ZeroDivisionError" not in done.stdout + done.stderr
+
+
+def test_an_installed_package_says_where_miniatures_and_their_data_are(tmp_path):
+    """Of a wheel there is the package alone."""
+    package = tmp_path / "installed"
+    shutil.copytree(ROOT / "repro", package / "repro", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_theirs.py").write_text("def test_model(lvlm): ...\ndef test_data(data): ...")
+    done = run_pytest(
+        tmp_path, "-p", "repro.pytest_plugin.suite", "--model", "llava-1.5", "-rA", package=package
+    )
+    assert "2 errors" in done.stdout, done.stdout + done.stderr
+    for name in ("llava-1.5", "miniworld"):
+        assert f"at {package / 'fixtures' / name}, which is part of the repository" in done.stdout
+    assert "clone it, `python -m pip install -e .` there" in done.stdout
