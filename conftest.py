@@ -1,29 +1,42 @@
-"""What the tests of this checkout share; the suite's own plugin is ``repro.pytest_plugin``."""
+"""What the tests of this checkout share; the suite's own plugin is ``repro.pytest_plugin.suite``.
+
+Every start of pytest reads this file: what is slow to import is imported where it is used.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from hypothesis import settings
-from numpy.typing import ArrayLike
-from torch import Tensor
-from transformers.generation import GenerateDecoderOnlyOutput
 
-from repro.models.lvlm import Lvlm
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+    from transformers.generation import GenerateDecoderOnlyOutput
+
+    from repro.models.lvlm import Lvlm
 
 pytest_plugins = ["pytester"]
 
 #: Of logits, relative to the largest: float32 summed in another order. Measured 3e-6 at most, here times 10.
 LOGIT_TOLERANCE = 3e-5
 
-# A regression suite must find the same examples every time, on however slow a machine.
-settings.register_profile("repro", derandomize=True, deadline=None)
-settings.load_profile("repro")
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """A regression suite must find the same examples every time, on however slow a machine."""
+    # Tests take the profile that is loaded when their module is imported.
+    from hypothesis import settings
+
+    settings.register_profile("repro", derandomize=True, deadline=None)
+    settings.load_profile("repro")
 
 
 @pytest.fixture(scope="session")
 def generated() -> Callable[..., GenerateDecoderOnlyOutput]:
     """The model's own greedy ``generate`` of input ids and image inputs: ids, the logits of every step, cache."""
+    import torch
 
     def run(lvlm: Lvlm, max_new_tokens: int, **inputs: Tensor) -> GenerateDecoderOnlyOutput:
         inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
@@ -44,6 +57,7 @@ def generated() -> Callable[..., GenerateDecoderOnlyOutput]:
 @pytest.fixture(scope="session")
 def close() -> Callable[..., None]:
     """Fails unless two arrays are equal to a tolerance relative to the largest value expected."""
+    import torch
 
     def check(found: ArrayLike, expected: ArrayLike, tolerance: float = LOGIT_TOLERANCE) -> None:
         found, expected = torch.as_tensor(found).cpu(), torch.as_tensor(expected).cpu()

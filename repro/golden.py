@@ -13,15 +13,16 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension
 from syrupy.location import PyTestLocation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Arrays = dict[str, np.ndarray]
 
@@ -181,6 +182,8 @@ def _short(value: Any) -> str:
 
 def draw(expected: Arrays, actual: Arrays, path: Path) -> None:
     """A picture of arrays that differ: heat maps of their last two axes, or lines if they have one axis."""
+    from matplotlib.figure import Figure
+
     rows = []
     for name, array in expected.items():
         parts = array.reshape(-1, *array.shape[-2:])

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-#: Numerator and denominator that an answer adds to a metric.
-Part = tuple[float, float]
 Labels = Sequence[str] | np.ndarray
 
 

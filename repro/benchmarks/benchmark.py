@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from repro.scores import Part
+#: Numerator and denominator that an answer adds to a metric, see ``repro.scores``.
+Part = tuple[float, float]
 
 
 class DataError(ValueError):

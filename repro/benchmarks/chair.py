@@ -28,15 +28,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import nltk
-from nltk.stem import WordNetLemmatizer
-from nltk.tokenize import NLTKWordTokenizer
-
-from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric
+from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
 from repro.benchmarks.chair_words import CLASS_OF, DOUBLE_WORDS, PLURALS
 from repro.benchmarks.files import checked, field, inside, read_json, read_text, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
-from repro.scores import Part
 
 Mode = Literal["approx", "exact"]
 #: The user's turn.
@@ -95,6 +90,11 @@ def lemmas(caption: str, mode: Mode) -> list[str]:
     Raises:
         DataError: exact mode, and NLTK data is missing.
     """
+    # Takes a second, which only reading captions should cost.
+    import nltk
+    from nltk.stem import WordNetLemmatizer
+    from nltk.tokenize import NLTKWordTokenizer
+
     caption = caption.lower()
     if mode == "approx":
         tokenizer = NLTKWordTokenizer()
@@ -110,6 +110,9 @@ def lemmas(caption: str, mode: Mode) -> list[str]:
 @cache
 def require_nltk_data() -> None:
     """``DataError`` naming what exact mode needs and NLTK does not find."""
+    import nltk
+    from nltk.stem import WordNetLemmatizer
+
     uses = (nltk.word_tokenize, lambda text: nltk.pos_tag([text]), WordNetLemmatizer().lemmatize)
     missing = []
     for name, use in zip(_NLTK_DATA, uses, strict=True):

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from huggingface_hub import constants
 
 from repro.benchmarks.benchmark import DataError, HubImage
@@ -112,6 +110,8 @@ def read_hub(*choice: Repository) -> Table:
 
 def _valid(table: Any, part: str) -> list[bool]:
     """Of each row, whether this part of the column ``image`` is there; images are not read for it."""
+    import pyarrow.compute as pc
+
     return pc.is_valid(pc.struct_field(table.data.column("image"), part)).to_pylist()
 
 
@@ -163,6 +163,7 @@ def _read(files: list[Path], where: str) -> Any:
     """The files as a ``datasets.Dataset`` whose images stay encoded."""
     # Takes a second, which only this source of data should cost.
     import datasets
+    import pyarrow as pa
 
     try:
         table = datasets.Dataset.from_parquet([str(path) for path in files])

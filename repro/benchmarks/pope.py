@@ -14,10 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric
+from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json_lines
 from repro.benchmarks.hub import HUB, Repository, read_hub
-from repro.scores import Part
 
 #: The order of LLaVA's question file.
 CATEGORIES = ("adversarial", "popular", "random")

@@ -15,10 +15,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric
+from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
-from repro.scores import Part
 
 LETTERS = "ABCDE"
 _LMMS_LAB = ("lmms-lab-encoder/ScienceQA", "lmms-lab/ScienceQA"), "69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50"

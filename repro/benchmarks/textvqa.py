@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric
+from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
 from repro.benchmarks.files import checked, field, inside, read_json, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
-from repro.scores import Part
 
 ANNOTATORS = 10
 #: image_id, question_id, question, answers, image and more.

@@ -23,7 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from repro.scores import Part
+from repro.benchmarks.benchmark import Part
+from repro.evaluation.sources import PACKAGE, sources_of
 
 #: Of the file in a run directory.
 NAME = "results.sqlite"
@@ -83,7 +84,7 @@ class Configuration:
         dataset: the benchmark's name.
         protocol: how the model was asked.
         settings: what else was chosen: which items of which data, number type, device, longest answer.
-        versions: of the libraries, and the digest of this package's own sources.
+        versions: of the libraries, and the digest of those sources of this package that decide an answer.
     """
 
     model: str
@@ -165,9 +166,8 @@ def _content(path: Path) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what can change an answer, and the digest of this package's sources."""
-    package = Path(__file__).resolve().parents[1]
-    sources = [(path.relative_to(package).as_posix(), _content(path)) for path in package.rglob("*.py")]
+    """Versions of what can change an answer, and the digest of this package's sources that decide one."""
+    sources = [(path.relative_to(PACKAGE).as_posix(), _content(path)) for path in sources_of()]
     found = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), **found, "repro": digest_of(sorted(sources))}
 

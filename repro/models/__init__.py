@@ -1,30 +1,16 @@
-"""Models by name: ``load_model("llava-1.5")``."""
+"""Models by name: ``load_model("llava-1.5")``. Importing this imports neither torch nor transformers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from repro.models.card import NOT_INSTALLED, REGISTRY, ModelCard
 
-from repro.models.cache import cached
-from repro.models.card import REGISTRY, ModelCard
-from repro.models.instructblip import InstructBlip
-from repro.models.intern_vl import InternVL
-from repro.models.llava import Llava
-from repro.models.loading import CheckpointError
-from repro.models.lvlm import Lvlm
-from repro.models.native import Native
-from repro.models.qwen_vl import QwenVL
-from repro.models.shikra import Shikra
+if TYPE_CHECKING:
+    import torch
 
-FAMILIES: dict[str, type[Lvlm]] = {
-    "native": Native,
-    "llava": Llava,
-    "instructblip": InstructBlip,
-    "qwen_vl": QwenVL,
-    "shikra": Shikra,
-    "intern_vl": InternVL,
-}
+    from repro.models.lvlm import Lvlm
 
 
 def find_card(name: str) -> ModelCard:
@@ -32,6 +18,36 @@ def find_card(name: str) -> ModelCard:
     if name not in REGISTRY:
         raise KeyError(f"no model {name!r}; the models are {', '.join(sorted(REGISTRY))}")
     return REGISTRY[name]
+
+
+def find_family(card: ModelCard) -> type[Lvlm]:
+    """The class that adapts the card's model; its module is imported, and no other family's."""
+    match card.family:
+        case "native":
+            from repro.models.native import Native
+
+            return Native
+        case "llava":
+            from repro.models.llava import Llava
+
+            return Llava
+        case "instructblip":
+            from repro.models.instructblip import InstructBlip
+
+            return InstructBlip
+        case "qwen_vl":
+            from repro.models.qwen_vl import QwenVL
+
+            return QwenVL
+        case "shikra":
+            from repro.models.shikra import Shikra
+
+            return Shikra
+        case "intern_vl":
+            from repro.models.intern_vl import InternVL
+
+            return InternVL
+    raise KeyError(f"{card.name}: no family {card.family!r} in repro.models")
 
 
 def find_checkpoint(name: str, path: Path | None = None, published: bool = False) -> Path:
@@ -43,8 +59,10 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
 
     Raises KeyError and CheckpointError as ``load_model`` does.
     """
+    from repro.models.cache import cached
+    from repro.models.loading import CheckpointError
+
     card = find_card(name)
-    family = FAMILIES[card.family]
     if path is None and published:
         return cached(card)
     path = card.miniature if path is None else Path(path)
@@ -52,7 +70,12 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
         raise CheckpointError(
             f"{name} has no miniature: give a checkpoint directory of {card.hub_id} (--model {name}=PATH)"
         )
-    family.check(card, path)
+    if path == card.miniature and not path.is_dir():
+        raise CheckpointError(
+            f"no miniature of {name} at {path}, which is {NOT_INSTALLED}, or give a checkpoint directory of "
+            f"{card.hub_id} (--model {name}=PATH)"
+        )
+    find_family(card).check(card, path)
     return path
 
 
@@ -74,13 +97,15 @@ def load_model(
         KeyError: no such name.
         CheckpointError: the directory, a file or a tensor is not what the family reads.
     """
+    import torch
+
     path = find_checkpoint(name, path)
     card = find_card(name)
     device = torch.device(device)
     if dtype is None:
         small = device.type == "cpu" or path == card.miniature
         dtype = torch.float32 if small else getattr(torch, card.dtype)
-    family = FAMILIES[card.family]
+    family = find_family(card)
     with family.whole(path) as directory:
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: Miniatures and the data they were trained for.
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+#: What to say where something of ``FIXTURES`` is missing.
+NOT_INSTALLED = (
+    "part of the repository, not of an installed package: clone it, `python -m pip install -e .` there"
+)
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "

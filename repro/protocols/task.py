@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from repro.benchmarks.benchmark import Benchmark, Item, Score, image_names
-from repro.models.lvlm import Lvlm, Prompt
-from repro.models.pictures import middle_square, read_image
-from repro.scores import Scores
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from repro.models.lvlm import Lvlm, Prompt
+    from repro.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Task:
 
     def prompt(self, lvlm: Lvlm, item: Item) -> Prompt:
         """The prompt of an item; ValueError or OSError that names it, for one without an image too."""
+        from repro.models.pictures import middle_square, read_image
+
         try:
             if item.image is None:
                 raise ValueError("has no image, hence no image tokens to truncate")
@@ -68,6 +72,10 @@ class Task:
         Args:
             parts: by metric name, float64 [items, layers, 2].
         """
+        import numpy as np
+
+        from repro.scores import Scores
+
         metric = metric or self.benchmark.metrics[0].name
         strata, images = np.array(self.strata(items)), np.array(image_names(items))
         return Scores(parts[metric], strata, images, self.benchmark.higher_is_better(metric))

@@ -1,4 +1,7 @@
-"""What the tests of a session found, in whatever worker, shown when it ends: plugins of pytest."""
+"""What the tests of a session found, in whatever worker, shown when it ends: plugins of pytest.
+
+What draws and writes is imported where there is something to show.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,18 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.chair import BY_MODE
-from repro.evaluation.breakdown import PAIRED
-from repro.evaluation.measured import Measured, load
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError
 from repro.models.card import REGISTRY
-from repro.report import replay
-from repro.report.build import build, model_of, table_lines
-from repro.report.page import write_report
-from repro.report.pages import ReportError
-from repro.text import columns
+
+if TYPE_CHECKING:
+    from repro.evaluation.measured import Measured
 
 
 class Summary:
@@ -53,6 +53,10 @@ class Summary:
     ) -> None:
         if not self.measured:
             return
+        from repro.evaluation.measured import load
+        from repro.report.build import build, table_lines
+        from repro.report.page import write_report
+
         parts = sorted(map(load, self.measured), key=_table_order)
         terminalreporter.section("Table 1")
         for line in table_lines(parts):
@@ -79,8 +83,12 @@ class Replays:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.rows:
             return
+        from repro.evaluation.breakdown import PAIRED
+        from repro.report.replay import HEADER
+        from repro.text import columns
+
         terminalreporter.section("Table 1, recorded answers")
-        header = (replay.HEADER + PAIRED)[: max(map(len, self.rows))]
+        header = (HEADER + PAIRED)[: max(map(len, self.rows))]
         for line in [*columns([header, *self.rows]), *self.notes]:
             terminalreporter.write_line(line)
 
@@ -120,6 +128,8 @@ def _command(config: pytest.Config) -> str:
 def _write(
     write: Callable[[Path], Path], terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    from repro.report.pages import ReportError
+
     try:
         page = write(config.getoption("--report"))
     except ReportError as error:
@@ -129,5 +139,7 @@ def _write(
 
 
 def _table_order(part: Measured) -> tuple[int, int]:
+    from repro.report.build import model_of
+
     titles = [benchmark.title for benchmark in (*BENCHMARKS.values(), *BY_MODE.values())]
     return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)

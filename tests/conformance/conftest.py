@@ -6,25 +6,27 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from repro.benchmarks import chair
 from repro.benchmarks.benchmark import DataError
-from repro.models.qwen_vl import byte_letters
-from repro.models.shikra import merge
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
 
 RECORDED = Path(__file__).with_name("published_code")
 
 
 def random_tensors(shapes: dict[str, list[int]], seed: int, gain: float = 1.0) -> dict[str, torch.Tensor]:
     """Weights that any numpy draws alike: matrices of unit gain, biases of 0.1, scales of 1 +- 0.1."""
+    import numpy as np
+    import torch
+
     rng = np.random.default_rng(seed)
     tensors = {}
     for name in sorted(shapes):
@@ -40,8 +42,22 @@ def random_tensors(shapes: dict[str, list[int]], seed: int, gain: float = 1.0) -
 
 
 @pytest.fixture(scope="session")
+def suite_imported() -> None:
+    """What a run of the suite imports, for tests with pytester, which forgets modules first imported within it."""
+    for name in (
+        "nltk",
+        "repro.audit.agreement",
+        "repro.report.build",
+        "repro.report.page",
+        "sklearn.datasets",
+    ):
+        import_module(name)
+
+
+@pytest.fixture(scope="session")
 def store() -> Callable[..., Path]:
     """Writes a checkpoint directory and returns it."""
+    from safetensors.torch import save_file
 
     def write(directory: Path, config: dict, tensors: dict[str, torch.Tensor], shards: int = 1) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
@@ -69,6 +85,9 @@ def store_tokenizer() -> Callable[..., dict[str, int]]:
     Special tokens come first, then all bytes, then tokens without use up to ``size``, then added tokens.
     Every text begins with the BOS token, where there is one.
     """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    from repro.models.qwen_vl import byte_letters
 
     def write(
         directory: Path,
@@ -103,6 +122,8 @@ def store_tokenizer() -> Callable[..., dict[str, int]]:
 @pytest.fixture(scope="session")
 def picture() -> Callable[..., Image.Image]:
     """Draws a picture of random pixels."""
+    import numpy as np
+    from PIL import Image
 
     def draw(width: int, height: int, seed: int = 0) -> Image.Image:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -114,6 +135,9 @@ def picture() -> Callable[..., Image.Image]:
 @pytest.fixture
 def qwen(tmp_path, store):
     """Qwen-VL's directory, and what the authors' code computed from it."""
+    import numpy as np
+    import torch
+
     described = json.loads((RECORDED / "qwen-vl.json").read_text())
     recorded = np.load(RECORDED / "qwen-vl.npz")
     tensors = random_tensors(described["shapes"], 5)
@@ -128,6 +152,8 @@ def qwen(tmp_path, store):
 @pytest.fixture
 def intern(tmp_path, store, store_tokenizer):
     """InternVL-Chat's directory, and what the authors' code computed from it."""
+    import numpy as np
+
     described = json.loads((RECORDED / "intern-vl.json").read_text())
     directory = store(tmp_path / "intern-vl", described["config"], random_tensors(described["shapes"], 6))
     (directory / "vision_tower").mkdir()
@@ -139,6 +165,8 @@ def intern(tmp_path, store, store_tokenizer):
 @pytest.fixture
 def shikra_parts(tmp_path, store, store_tokenizer):
     """Shikra's delta, base and tower as published."""
+    import torch
+
     described = json.loads((RECORDED / "shikra.json").read_text())
     config, vision = described["config"], described["vision_config"]
     delta = store(tmp_path / "delta", config, random_tensors(described["delta_shapes"], 10, 0.5), shards=3)
@@ -158,6 +186,10 @@ def shikra_parts(tmp_path, store, store_tokenizer):
 @pytest.fixture
 def shikra(shikra_parts, tmp_path):
     """Shikra's merged directory, and what the authors' code computed from its parts."""
+    import numpy as np
+
+    from repro.models.shikra import merge
+
     merge(*shikra_parts, tmp_path / "shikra")
     return tmp_path / "shikra", np.load(RECORDED / "shikra.npz")
 

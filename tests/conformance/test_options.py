@@ -15,7 +15,7 @@ from repro.evaluation.results import Results
 from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.protocols import PROTOCOLS
-from repro.pytest_plugin import models_of
+from repro.pytest_plugin.suite import models_of
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.conformance
@@ -26,7 +26,7 @@ ONE = ("--model", "llava-1.5")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _everything_imported():
+def _everything_imported(suite_imported):
     """pytester forgets modules first imported within it, as transformers does a model's when it is made."""
     for name, card in REGISTRY.items():
         if card.miniature is not None:
@@ -295,7 +295,9 @@ def as_real(monkeypatch, tmp_path):
     """``--model`` with a copy of the miniature, which counts as a real model; the CPU stands in for CUDA."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a stand-in")
-    monkeypatch.setattr("repro.pytest_plugin.load_model", lambda name, path, device: load_model(name, path))
+    monkeypatch.setattr(
+        "repro.pytest_plugin.suite.load_model", lambda name, path, device: load_model(name, path)
+    )
     copy = shutil.copytree(REGISTRY["llava-1.5"].miniature, tmp_path / "checkpoint")
     return f"--model=llava-1.5={copy}"
 

@@ -190,7 +190,8 @@ def run_pytest(directory: Path, steps: list[dict]) -> list[dict]:
 
 @pytest.fixture
 def checkout(tmp_path):
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\naddopts = --import-mode=importlib\n")
+    options = "-p repro.pytest_plugin.suite --import-mode=importlib"
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\ntestpaths = tests\naddopts = {options}\n")
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_fake.py").write_text(TESTS)

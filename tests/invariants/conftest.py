@@ -5,21 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
-from repro.evaluation.results import Results
-from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
-from repro.models.lvlm import Lvlm, Prompt
 from repro.protocols import find_task
-from repro.segments import Segments
-from repro.sweep import sweep
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from repro.models.lvlm import Lvlm, Prompt
 
 #: Of different lengths, as the questions of a benchmark are.
 QUESTIONS = (
@@ -33,6 +32,8 @@ ANSWER = "The image shows a red donut and a blue kite."
 @pytest.fixture(scope="session")
 def pictures() -> list[Image.Image]:
     """Three different scenes."""
+    from PIL import Image
+
     files = sorted((MINIWORLD / "coco" / "val2014").glob("*.png"))
     return [Image.open(file).convert("RGB") for file in files[: len(QUESTIONS)]]
 
@@ -62,6 +63,7 @@ def answer(lvlm: Lvlm) -> list[int]:
 @pytest.fixture(scope="session")
 def generate(generated) -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], np.ndarray]]:
     """The model's own greedy ``generate``: ids, and the logits [steps, vocabulary] of every step."""
+    import torch
 
     def run(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> tuple[tuple[int, ...], np.ndarray]:
         out = generated(lvlm, max_new_tokens, input_ids=prompt.input_ids, **prompt.image_inputs)
@@ -74,6 +76,8 @@ def generate(generated) -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], 
 @pytest.fixture(scope="session")
 def eager_attention(lvlm: Lvlm) -> Callable[[Prompt, list[int]], np.ndarray]:
     """Attention probabilities [N, T, T] by transformers' own eager code, mean over heads."""
+    import torch
+
     # Loaded anew: transformers captures attentions by hooks that a deep copy would share with the original.
     eager = load_model(lvlm.card.name, lvlm.path, lvlm.model.dtype, lvlm.device)
     # Of the decoder alone, by hand: transformers switches only models whose own module calls its attention.
@@ -91,6 +95,8 @@ def eager_attention(lvlm: Lvlm) -> Callable[[Prompt, list[int]], np.ndarray]:
 @pytest.fixture(scope="session")
 def broken(lvlm: Lvlm) -> Lvlm:
     """A copy of the model with one weight that is not a number, in the queries of layer 4."""
+    import torch
+
     copied = type(lvlm)(lvlm.card, copy.deepcopy(lvlm.model), lvlm.processor, lvlm.path)
     next(copied.decoder.layers[3].self_attn.parameters()).view(-1)[0] = torch.nan
     return copied
@@ -99,6 +105,10 @@ def broken(lvlm: Lvlm) -> Lvlm:
 @pytest.fixture(scope="session")
 def shifted(prompt: Prompt) -> Prompt:
     """The shortest prompt with its image one token later."""
+    import numpy as np
+
+    from repro.segments import Segments
+
     image, user = prompt.segments.image, prompt.segments.user
     order = np.concatenate([prompt.segments.system, user[:1], image, user[1:]])
     segments = Segments.from_image_mask(np.isin(order, image))
@@ -108,6 +118,9 @@ def shifted(prompt: Prompt) -> Prompt:
 @pytest.fixture(scope="module")
 def evaluation(lvlm, tmp_path_factory):
     """Eight scenes of TextVQA, with the results file of the run."""
+    from repro.evaluation.results import Results
+    from repro.evaluation.run import begin, evaluate, limited
+
     task = find_task("official", lvlm.card.name, BENCHMARKS["textvqa"])
     items = limited(task.benchmark.load(MINIWORLD), 8)
     results = Results(tmp_path_factory.mktemp("run") / "results.sqlite", new=True)
@@ -118,6 +131,8 @@ def evaluation(lvlm, tmp_path_factory):
 @pytest.fixture
 def swept(monkeypatch):
     """Counts the prompts that are swept."""
+    from repro.sweep import sweep
+
     counted = []
 
     def sweep_and_count(lvlm, prompts, *args, **settings):

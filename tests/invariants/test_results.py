@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pyarrow import parquet
@@ -19,6 +20,7 @@ from repro.evaluation.results import (
     revision_of,
     versions,
 )
+from repro.evaluation.sources import PACKAGE, sources_of
 
 pytestmark = pytest.mark.invariant
 
@@ -314,3 +316,33 @@ def test_an_export_writes_over_nothing(results, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export", str(results.path), str(results.path)])
     assert main() == 1 and "is there already" in capsys.readouterr().err
     assert len(list(Results(results.path).rows(1))) == 1
+
+
+def test_what_cannot_change_an_answer_is_not_among_the_sources_that_end_a_run():
+    deciding = {path.relative_to(PACKAGE).as_posix() for path in sources_of()}
+    assert deciding >= {
+        "sweep.py",
+        "truncation.py",
+        "segments.py",
+        "evaluation/run.py",
+        "benchmarks/chair_words.py",
+    }
+    assert deciding >= {
+        "models/attending.py",
+        "models/shikra.py",
+        "protocols/official.py",
+        "protocols/task.py",
+    }
+    assert not {name for name in deciding if name.startswith(("report/", "audit/", "pytest_plugin/"))}
+    assert deciding.isdisjoint({"cam.py", "cliff.py", "golden.py", "table1.py", "evaluation/measured.py"})
+
+
+def test_all_that_an_evaluation_imports_is_among_them():
+    code = (
+        "import sys, repro.evaluation.run; from repro.models import load_model; load_model('qwen-vl'); "
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'repro'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    assert set(map(Path, done.stdout.split())) <= set(sources_of())

@@ -12,13 +12,12 @@ from repro.report.replay import notes, rows
 pytestmark = pytest.mark.table1
 
 
-def test_replay(recorded_answers, data, request, record_property):
+def test_replay(recorded_answers, data, margin, request, record_property):
     config = request.config
     try:
         names = config.getoption("--benchmark") or list(BENCHMARKS)
         given = (config.getoption(name) for name in ("--allow-missing", "--protocol", "--chair"))
         scored = replay(recorded_answers, data, names, *given)
-        margin = config.getoption("--margin") / 100
         record_property("replayed", json.dumps([rows(scored, margin), notes(scored, margin)]))
     except DataError as error:
         raise pytest.fail.Exception(f"--answers: {error}", pytrace=False) from None

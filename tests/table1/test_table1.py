@@ -18,7 +18,9 @@ from repro.table1 import failures, table1
 pytestmark = pytest.mark.table1
 
 
-def test_table1(lvlm, device_name, benchmark_name, benchmark_set, data, progress, request, record_property):
+def test_table1(
+    lvlm, device_name, benchmark_name, benchmark_set, data, margin, progress, request, record_property
+):
     options = request.config.getoption
     protocol, limit = options("--protocol"), options("--limit")
     miniature, miniworld = lvlm.path == lvlm.card.miniature, data.resolve() == MINIWORLD
@@ -38,7 +40,7 @@ def test_table1(lvlm, device_name, benchmark_name, benchmark_set, data, progress
             benchmark_set,
             data,
             protocol=protocol,
-            margin=options("--margin") / 100,
+            margin=margin,
             limit=limit,
             report=options("--report"),
             resume=options("--resume"),

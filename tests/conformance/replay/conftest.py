@@ -13,14 +13,15 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from sklearn.metrics import f1_score
 
 from repro.benchmarks.benchmark import DataError
-from repro.evaluation.answers import Replay, replay
 from repro.protocols.official import LETTER_ANSWER, SHORT_ANSWER
-from repro.report.replay import HEADER, rows
+
+if TYPE_CHECKING:
+    from repro.evaluation.answers import Replay
 
 #: LLaVA's ids of a category begin behind these.
 OFFSETS = {"adversarial": 0, "popular": 20_000_000, "random": 10_000_000}
@@ -41,6 +42,8 @@ def write_rows(path: Path, values: str | list[dict]) -> None:
 
 def made_pope(directory, draw):
     """POPE's files, LLaVA's question file and answers to it in another order; F1 by category."""
+    from sklearn.metrics import f1_score
+
     asked, answers, expected = [], [], {}
     for category, offset in OFFSETS.items():
         published, labels, said = [], [], []
@@ -142,6 +145,7 @@ def change() -> Callable[[Path, Callable[[list[dict]], list[dict]]], None]:
 @pytest.fixture(scope="session")
 def shown() -> Callable[[Replay, str], dict[str, float]]:
     """Gives the figures of a metric as the table shows them, by the group they are of."""
+    from repro.report.replay import HEADER, rows
 
     def run(scored: Replay, metric: str) -> dict[str, float]:
         table = [dict(zip(HEADER, row, strict=True)) for row in rows(scored)]
@@ -153,6 +157,7 @@ def shown() -> Callable[[Replay, str], dict[str, float]]:
 @pytest.fixture(scope="session")
 def refused() -> Callable[..., str]:
     """Fails unless replaying a file is refused with all that should be said, and gives the message."""
+    from repro.evaluation.answers import replay
 
     def run(path: Path, data: Path, *said: str, **options: object) -> str:
         with pytest.raises(DataError) as error:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def run(pytester):
+def run(pytester, suite_imported):
     """Run the suite's own Table 1 in this process, in an empty directory."""
 
     def run(*arguments):

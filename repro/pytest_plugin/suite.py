@@ -1,30 +1,34 @@
-"""The suite as a pytest plugin: options, markers, fixtures, terminal summary and report."""
+"""The suite as a pytest plugin: options, markers, fixtures, terminal summary and report.
+
+Starting takes little longer than pytest alone: what is slow to import is imported by what runs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark, DataError
+from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
-from repro.benchmarks.questions import LLAVA_POPE
-from repro.cliff import MARGIN
-from repro.evaluation.answers import Source, sources
 from repro.models import find_card, find_checkpoint, load_model
-from repro.models.card import FIXTURES, REGISTRY
-from repro.models.loading import CheckpointError
-from repro.models.lvlm import Lvlm
+from repro.models.card import NOT_INSTALLED, REGISTRY
 from repro.protocols import PROTOCOLS, ProtocolError, find_task, tasks_of
-from repro.report.pages import ReportError, check_writable
 from repro.report.terminal import Ledger, Replays, Summary
+
+if TYPE_CHECKING:
+    from repro.benchmarks.benchmark import Benchmark
+    from repro.evaluation.answers import Source
+    from repro.models.lvlm import Lvlm
 
 MARKERS = {
     "table1": "Table 1 and the figures: a model over the benchmarks at every truncation layer",
@@ -36,7 +40,6 @@ MARKERS = {
     "gpu": "the same measurements on CUDA (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
-CHECKOUT = FIXTURES.parent
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
 #: Markers of the tests whose figures go into the report.
@@ -78,10 +81,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--margin",
         type=float,
-        default=100 * MARGIN,
         metavar="POINTS",
-        help="largest loss of score that counts as none where a cliff layer is chosen (default: %(default)g); the "
-        "audit's is fixed",
+        help="largest loss of score that counts as none where a cliff layer is chosen (default: that of "
+        "repro.cliff.MARGIN, 3 points); the audit's is fixed",
     )
     group.addoption(
         "--report", type=Path, default=Path("report"), metavar="DIR", help="where the report goes"
@@ -112,20 +114,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=True,
         help="go on with the answers of a run that was broken off, in the report's directory (default: --resume)",
     )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
-    """Keep to the checkout's own configuration.
-
-    Before it knows our options, pytest takes an existing directory behind one ("--data DIR") for a place of
-    tests, and looks for its configuration there; so do workers, for whom the report's directory exists by then.
-    """
-    settings = CHECKOUT / "pyproject.toml"
-    given = config.getoption("inifilename") or config.getoption("rootdir")
-    if given or config.invocation_params.dir != CHECKOUT:
-        return None
-    return pytest.main(["-c", str(settings), *config.invocation_params.args])
 
 
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
@@ -171,6 +159,9 @@ def answers_of(config: pytest.Config) -> list[Source]:
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise pytest.UsageError(f"--answers runs no model: leave {option} out")
+    from repro.benchmarks.questions import LLAVA_POPE
+    from repro.evaluation.answers import sources
+
     files = sorted([*given.glob("*.jsonl"), *given.glob("*.sqlite")]) if given.is_dir() else [given]
     files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
     try:
@@ -195,11 +186,7 @@ def pytest_configure(config: pytest.Config) -> None:
             find_task(config.getoption("--protocol"), model, BENCHMARKS[benchmark])
         except ProtocolError as error:
             raise pytest.UsageError(f"--protocol: {error}") from None
-    if _is_worker(config):
-        # Workers that each use every core wait for each other more than they compute.
-        workers = getattr(config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
-        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    else:
+    if not _is_worker(config):
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
         config.pluginmanager.register(Ledger())
@@ -212,7 +199,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "--data and --protocol out"
         )
     margin = config.getoption("--margin")
-    if not 0 < margin < 100:
+    if margin is not None and not 0 < margin < 100:
         raise pytest.UsageError(f"--margin {margin:g}: expected points of a score, above 0 and below 100")
     if limit is not None and limit < 8:
         raise pytest.UsageError(
@@ -224,17 +211,33 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Workers that each use every core wait for each other more than they compute."""
+    # Modules of tests that compute have imported torch by now.
+    if _is_worker(session.config) and (torch := sys.modules.get("torch")):
+        workers = getattr(session.config, "workerinput")["workercount"]  # noqa: B009  (xdist adds the attribute)
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse a report directory that cannot be written before anything long starts."""
+    """Refuse a report directory that cannot be written before anything long starts; none is left behind."""
     config = session.config
     expression = config.getoption("-m") or "table1"
     idle = config.getoption("--collect-only") or config.getoption("--answers")
     if _is_worker(config) or idle or not any(word in expression for word in REPORTED):
         return
+    from repro.report.pages import ReportError, check_writable
+
+    report: Path = config.getoption("--report")
+    missing = [place for place in (report, *report.parents) if not os.path.lexists(place)]
     try:
-        check_writable(config.getoption("--report"))
+        check_writable(report)
     except ReportError as error:
         raise pytest.UsageError(f"--report: {error}") from None
+    finally:
+        with suppress(OSError, ValueError):
+            for place in missing:
+                place.rmdir()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -280,20 +283,43 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
     Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. Weights
     are looked for before CUDA: on a machine without either, both have to be got.
     """
+    from repro.models.loading import CheckpointError
+
     published = device_name == "cuda" and bool(request.config.getoption("--model"))
     try:
         path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
-        if device_name == "cuda" and not torch.cuda.is_available():
-            pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
+        if device_name == "cuda":
+            _require_cuda()
         return load_model(model_name, path, device=device_name)
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
 
 
+def _require_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
+
+
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest) -> Path:
     """Directory of the data sets."""
-    return request.config.getoption("--data")
+    directory: Path = request.config.getoption("--data")
+    if directory == MINIWORLD and not directory.is_dir():
+        pytest.fail(
+            f"--data: no data at {directory}, which is {NOT_INSTALLED}, or name others", pytrace=False
+        )
+    return directory
+
+
+@pytest.fixture
+def margin(request: pytest.FixtureRequest) -> float:
+    """The margin of ``--margin``, in units of the score."""
+    from repro.cliff import MARGIN
+
+    points: float | None = request.config.getoption("--margin")
+    return MARGIN if points is None else points / 100
 
 
 @pytest.fixture
