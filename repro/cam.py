@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.models.lvlm import Lvlm, Prompt
 
@@ -29,7 +29,7 @@ def _activations(lvlm: Lvlm, module: Module) -> Iterator[list[Tensor]]:
     """Outputs of a module of every layer in the next pass, as points to differentiate at."""
     found: list[Tensor] = []
 
-    def keep(module, inputs, output):
+    def keep(module: nn.Module, inputs: Any, output: Any) -> Any:
         # Frozen weights: without a graph so far this is a leaf and has to ask for its gradient itself.
         first = output[0] if isinstance(output, tuple) else output
         found.append(first if first.requires_grad else first.requires_grad_())
@@ -93,14 +93,7 @@ def llava_cam(
     Raises:
         ValueError: an empty answer, fewer than one sample, an unknown module, or heat that is not finite.
     """
-    if len(answer) == 0:
-        raise ValueError("LLaVA-CAM needs at least one answer token to differentiate")
-    if noise < 0:
-        raise ValueError(f"noise must not be negative, not {noise}")
-    if samples < 1 or batch_size < 1:
-        raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
-    if module not in MODULES:
-        raise ValueError(f"module must be one of {', '.join(MODULES)}, not {module!r}")
+    _check(answer, samples, noise, batch_size, module)
     draw = torch.Generator().manual_seed(seed)
     drawn = noise * torch.randn(samples, *prompt.image_inputs["pixel_values"].shape, generator=draw)
     target = torch.tensor(list(answer), device=lvlm.device)
@@ -117,20 +110,33 @@ def llava_cam(
             logits = lvlm.head(hidden)
             z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()
             gradients = torch.autograd.grad(z, activations)
-        for layer, (activation, gradient) in enumerate(zip(activations, gradients, strict=True)):
-            gradient = _at_image(lvlm, layer, gradient, ids.shape[1], image)
-            if relu_gradients:
-                gradient = gradient.relu()
-            alpha = gradient.mean(dim=1, keepdim=True)
-            feature = _at_image(lvlm, layer, activation.detach(), ids.shape[1], image)
+        for layer, pair in enumerate(zip(activations, gradients, strict=True)):
+            feature, gradient = (_at_image(lvlm, layer, v.detach(), ids.shape[1], image) for v in pair)
+            alpha = (gradient.relu() if relu_gradients else gradient).mean(dim=1, keepdim=True)
             total[layer] += (alpha * feature).sum(-1).relu().sum(0)
 
-    if not torch.isfinite(total).all():
-        layer = int((~torch.isfinite(total)).any(dim=1).nonzero()[0]) + 1
+    return _on_grid(total / samples, prompt, threshold).cpu().numpy()
+
+
+def _check(answer: Sequence[int], samples: int, noise: float, batch_size: int, module: str) -> None:
+    """ValueError for arguments that ``llava_cam`` cannot use."""
+    if len(answer) == 0:
+        raise ValueError("LLaVA-CAM needs at least one answer token to differentiate")
+    if noise < 0:
+        raise ValueError(f"noise must not be negative, not {noise}")
+    if samples < 1 or batch_size < 1:
+        raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
+    if module not in MODULES:
+        raise ValueError(f"module must be one of {', '.join(MODULES)}, not {module!r}")
+
+
+def _on_grid(heat: Tensor, prompt: Prompt, threshold: float | None) -> Tensor:
+    """Heat [N, n_image] on the prompt's grid [N, rows, columns], each layer divided by its maximum, then cut."""
+    if not torch.isfinite(heat).all():
+        layer = int((~torch.isfinite(heat)).any(dim=1).nonzero()[0]) + 1
         raise ValueError(
             f"heat of layer {layer} is not finite: weights, image or activations are NaN or infinite"
         )
-    heat = total / samples
     if prompt.cells is not None:
         placed = torch.from_numpy(prompt.cells).to(heat.device)
         cells = heat.new_zeros(len(heat), prompt.grid[0] * prompt.grid[1])
@@ -139,4 +145,4 @@ def llava_cam(
     heat = torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), heat)
     if threshold is not None:
         heat = heat.masked_fill(heat < threshold, 0.0)
-    return heat.view(-1, *prompt.grid).cpu().numpy()
+    return heat.view(-1, *prompt.grid)

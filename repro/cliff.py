@@ -1,7 +1,7 @@
 """The cliff layer: from which layer on the image no longer matters (arXiv 2406.06579, Sec. 4.2).
 
-All functions read ``Scores``: parts of one metric at L = 0...N, where the image is visible to L layers and L = N is
-the baseline.
+All functions read ``Scores``: parts of one metric at L = 0...N, where the image is visible to L layers and L = N
+is the baseline.
 
 **Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), one
 drawn sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the
@@ -68,7 +68,7 @@ class Comparison:
         return float(self.score_low[layer]), float(self.score_high[layer])
 
     def change(self, layer: int) -> tuple[float, tuple[float, float]]:
-        """score(L) - score(N) as a table prints it, in the metric's own direction, and the ends of its interval."""
+        """score(L) - score(N) in the metric's own direction, as tables print it, and the ends of its interval."""
         low, high = float(self.low[layer]), float(self.high[layer])
         interval = (low, high) if self.higher_is_better else (-high, -low)
         return float(self.score[layer] - self.score[-1]), interval
@@ -187,9 +187,7 @@ def cliff_layer(
     return Cliff(layer, (earliest, layer), non_inferior, scores.gain(values), low, high, margin, level)
 
 
-def cliff_draws(
-    scores: Scores, margin: float = MARGIN, replicates: int = 2000, seed: int = 0
-) -> np.ndarray:
+def cliff_draws(scores: Scores, margin: float = MARGIN, replicates: int = 2000, seed: int = 0) -> np.ndarray:
     """The layer that each single resample puts the cliff at: int [replicates], to compare benchmarks or models.
 
     The smallest L from which on score(L) - score(N) of the resample stays above -margin. No interval of the cliff
@@ -247,9 +245,7 @@ def _resample(scores: Scores, level: float, replicates: int, seed: int) -> tuple
 def _check_sample(scores: Scores) -> None:
     """ValueError unless there is something to compare and to resample."""
     if min(scores.parts.shape) < 2:
-        raise ValueError(
-            f"needs at least 2 items and 2 layers (L = 0 and N), not {scores.parts.shape[:2]}"
-        )
+        raise ValueError(f"needs at least 2 items and 2 layers (L = 0 and N), not {scores.parts.shape[:2]}")
     for stratum, count in zip(*np.unique(scores.strata, return_counts=True), strict=True):
         require(repr(str(stratum)), count, 2, "items", "resampling needs")
 

@@ -14,13 +14,15 @@ import torch
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, DataError
 from repro.benchmarks.chair import BY_MODE, CHAIR
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.benchmarks.questions import LLAVA_POPE
+from repro.cliff import MARGIN
 from repro.evaluation.answers import Source, sources
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.loading import CheckpointError
 from repro.models.lvlm import Lvlm
-from repro.protocols import PROTOCOLS, ProtocolError, find_task
+from repro.protocols import PROTOCOLS, ProtocolError, find_task, tasks_of
 from repro.report.pages import ReportError, check_writable
 from repro.report.terminal import Ledger, Replays, Summary
 
@@ -35,7 +37,6 @@ MARKERS = {
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 CHECKOUT = FIXTURES.parent
-MINIWORLD = FIXTURES / "miniworld"
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance")
 #: Markers of the tests whose figures go into the report.
@@ -73,6 +74,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--limit", type=int, metavar="N", help="only the first N items of each benchmark and stratum"
+    )
+    group.addoption(
+        "--margin",
+        type=float,
+        default=100 * MARGIN,
+        metavar="POINTS",
+        help="largest loss of score that counts as none where a cliff layer is chosen (default: %(default)g); the "
+        "audit's is fixed",
     )
     group.addoption(
         "--report", type=Path, default=Path("report"), metavar="DIR", help="where the report goes"
@@ -136,13 +145,13 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
         if name in chosen:
             raise pytest.UsageError(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser().resolve() if path else None
-    defined = {model for model, _ in PROTOCOLS[config.getoption("--protocol")]()}
+    defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
     return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:
     """The benchmarks of ``--benchmark``; by default all that ``--protocol`` defines."""
-    defined = {benchmark for _, benchmark in PROTOCOLS[config.getoption("--protocol")]()}
+    defined = {benchmark for _, benchmark in tasks_of(config.getoption("--protocol"))}
     chosen = config.getoption("--benchmark") or [name for name in BENCHMARKS if name in defined]
     for name in chosen:
         if name not in BENCHMARKS:
@@ -183,7 +192,7 @@ def pytest_configure(config: pytest.Config) -> None:
     answers_of(config)
     for model, benchmark in itertools.product(models_of(config), benchmarks_of(config)):
         try:
-            find_task(config.getoption("--protocol"), model, benchmark)
+            find_task(config.getoption("--protocol"), model, BENCHMARKS[benchmark])
         except ProtocolError as error:
             raise pytest.UsageError(f"--protocol: {error}") from None
     if _is_worker(config):
@@ -202,6 +211,9 @@ def pytest_configure(config: pytest.Config) -> None:
             "--snapshot-update records whole runs of the shipped data under protocol official: leave --limit, "
             "--data and --protocol out"
         )
+    margin = config.getoption("--margin")
+    if not 0 < margin < 100:
+        raise pytest.UsageError(f"--margin {margin:g}: expected points of a score, above 0 and below 100")
     if limit is not None and limit < 8:
         raise pytest.UsageError(
             f"--limit {limit}: at least 8 items are needed to form two halves with intervals"

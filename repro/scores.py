@@ -75,7 +75,7 @@ class Scores:
 
     @property
     def goodness(self) -> np.ndarray:
-        """The numerator of each item, float64 [n, m]; for an error rate 1 - numerator, so that higher is better."""
+        """Numerator of each item, float64 [n, m]; of an error rate 1 - numerator, so that higher is better."""
         return self.parts[..., 0] if self.higher_is_better else 1 - self.parts[..., 0]
 
     def gain(self, values: np.ndarray) -> np.ndarray:
@@ -108,7 +108,9 @@ def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
 
 def aggregate(parts: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """Metric values [...] from parts [items, ..., 2] and the stratum of each item [items], any labels."""
-    return mean_of_ratios(np.stack([parts[strata == label].sum(axis=0) for label in np.unique(strata)]), axis=0)
+    return mean_of_ratios(
+        np.stack([parts[strata == label].sum(axis=0) for label in np.unique(strata)]), axis=0
+    )
 
 
 def choosing_half(strata: Labels, images: Labels) -> np.ndarray:

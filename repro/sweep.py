@@ -246,17 +246,7 @@ def sweep(
             ``max_new_tokens`` < 1, an unknown ranking row, or logits that are not finite.
         RuntimeError: the model is truncated already.
     """
-    if not prompts:
-        raise ValueError("sweep needs at least one prompt")
-    if len({layout(p) for p in prompts}) > 1:
-        raise ValueError("prompts of one sweep must have their image tokens at the same positions")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-    check_cut(lvlm.n_layers, 0, keep, len(prompts[0].segments.image))
-    check_ranking_row(ranking_row)
-    if lvlm.truncation is not None:
-        raise RuntimeError("the model is truncated already; a sweep truncates by itself")
-
+    _check(lvlm, prompts, max_new_tokens, keep, ranking_row)
     with torch.inference_mode():
         run = _Pass(lvlm, prompts, max_new_tokens, keep, ranking_row)
         ids = torch.zeros(len(prompts), run.total, dtype=torch.int64, device=lvlm.device)
@@ -268,12 +258,7 @@ def sweep(
         chosen: list[Tensor] = []
         done = torch.zeros(logits.shape[:2], dtype=torch.bool, device=lvlm.device)
         while True:
-            if not torch.isfinite(logits).all():
-                item, layer = (~torch.isfinite(logits)).any(-1).nonzero()[0].tolist()
-                raise ValueError(
-                    f"logits of prompt {item}, truncated after {layer}, are not finite at answer token "
-                    f"{len(chosen) + 1}: weights, image or activations are NaN or infinite"
-                )
+            _check_finite(logits, len(chosen) + 1)
             if chosen and repetition_penalty != 1:
                 logits = _penalised(logits, torch.stack(chosen, dim=-1), repetition_penalty)
             chosen.append(logits.argmax(dim=-1))
@@ -288,6 +273,30 @@ def sweep(
         Sweep(opening[b], tuple(lvlm.decode(until_stop(row, lvlm.stop_ids)) for row in tokens[b]))
         for b in range(len(prompts))
     ]
+
+
+def _check(lvlm: Lvlm, prompts: Sequence[Prompt], max_new_tokens: int, keep: int, ranking_row: str) -> None:
+    """The errors that ``sweep`` promises for its arguments."""
+    if not prompts:
+        raise ValueError("sweep needs at least one prompt")
+    if len({layout(prompt) for prompt in prompts}) > 1:
+        raise ValueError("prompts of one sweep must have their image tokens at the same positions")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    check_cut(lvlm.n_layers, 0, keep, len(prompts[0].segments.image))
+    check_ranking_row(ranking_row)
+    if lvlm.truncation is not None:
+        raise RuntimeError("the model is truncated already; a sweep truncates by itself")
+
+
+def _check_finite(logits: Tensor, token: int) -> None:
+    """ValueError that names prompt and layer where logits [B, N + 1, vocabulary] of a token are not finite."""
+    if not torch.isfinite(logits).all():
+        item, layer = (~torch.isfinite(logits)).any(-1).nonzero()[0].tolist()
+        raise ValueError(
+            f"logits of prompt {item}, truncated after {layer}, are not finite at answer token {token}: weights, "
+            "image or activations are NaN or infinite"
+        )
 
 
 def _penalised(logits: Tensor, chosen: Tensor, penalty: float) -> Tensor:

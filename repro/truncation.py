@@ -13,6 +13,8 @@ from repro.models.attending import Removal, softmax_rows
 from repro.models.lvlm import Lvlm
 
 Mode = Literal["drop", "mask"]
+#: Arguments as a hook gives them on.
+Hooked = tuple[tuple[Any, ...], dict[str, Any]]
 RankingRow = Literal["last_prompt", "last_image", "random"]
 
 
@@ -89,7 +91,7 @@ class Cut(Removal):
         self.stay = self.scores = self.visible = None
         self.length, self.followed = args[0].shape[1], 0
 
-    def on_decoder(self, module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def on_decoder(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hooked:
         """Positions go on from the full prompt, though a cache may hold fewer tokens (``after=0``)."""
         if not self.prefill and kwargs.get("position_ids") is None:
             stop = self.length + self.followed
@@ -113,7 +115,7 @@ class Cut(Removal):
         shares = softmax_rows(query, key, mask, scaling, rows)
         self.scores = shares[torch.arange(len(shares)), own.expand(len(shares))].gather(1, self.image)
 
-    def on_layer(self, index: int, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def on_layer(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hooked:
         """What a layer > ``after`` gets in place of its arguments."""
         hidden, mask = args[0], kwargs.get("attention_mask")
         if not self.prefill:

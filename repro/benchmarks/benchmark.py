@@ -9,6 +9,7 @@ from typing import Any
 
 from repro.scores import Part
 
+
 class DataError(ValueError):
     """A data file that cannot be used; the message names the file, the place, and what was expected."""
 

@@ -127,13 +127,30 @@ def require_nltk_data() -> None:
         )
 
 
-def _annotations(directory: Path) -> Iterator[tuple[Path, dict, Path, dict]]:
-    """Instances and captions, each with its file, of val2014 and, if present, of train2014."""
+@dataclass(frozen=True)
+class _Annotated:
+    """A file of COCO annotations."""
+
+    path: Path
+    content: dict[str, Any]
+
+    def rows(self, key: str, what: str) -> Iterator[tuple[str, Any]]:
+        """The rows of a list in the file, each with its place."""
+        for i, row in enumerate(field(self.content, key, list, str(self.path))):
+            yield f"{self.path}, {what} {i}", row
+
+
+def _annotations(directory: Path) -> Iterator[tuple[str, _Annotated, _Annotated]]:
+    """Split, instances and captions, of val2014 and, if present, of train2014."""
     folder = directory / "coco" / "annotations"
     for split in ("val2014", "train2014"):
         instances, captions = folder / f"instances_{split}.json", folder / f"captions_{split}.json"
         if split == "val2014" or instances.exists() or captions.exists():
-            yield instances, read_json(instances), captions, read_json(captions)
+            yield (
+                split,
+                _Annotated(instances, read_json(instances)),
+                _Annotated(captions, read_json(captions)),
+            )
 
 
 def sample(path: Path) -> list[int]:
@@ -170,36 +187,13 @@ def load(directory: Path, mode: Mode) -> list[Item]:
     numbers = sample(listed)
     objects: dict[int, set[str]] = {number: set() for number in numbers}
     images: dict[int, Path] = {}
-    for instances_path, instances, captions_path, captions in _annotations(directory):
-        split = instances_path.stem.removeprefix("instances_")
-        for i, row in enumerate(field(instances, "images", list, str(instances_path))):
-            where = f"{instances_path}, image {i}"
+    for split, instances, captions in _annotations(directory):
+        for where, row in instances.rows("images", "image"):
             number = field(row, "id", int, where)
             if number in objects:
                 name = field(row, "file_name", str, where)
                 images[number] = inside(directory / "coco" / split, name, where)
-        classes = {}
-        for i, row in enumerate(field(instances, "categories", list, str(instances_path))):
-            where = f"{instances_path}, category {i}"
-            name = field(row, "name", str, where)
-            if name not in CLASS_OF:
-                raise DataError(f"{where}: {name!r} is none of the 80 COCO classes: use the published file")
-            classes[field(row, "id", int, where)] = CLASS_OF[name]
-        for i, row in enumerate(field(instances, "annotations", list, str(instances_path))):
-            where = f"{instances_path}, annotation {i}"
-            number, category = field(row, "image_id", int, where), field(row, "category_id", int, where)
-            if category not in classes:
-                raise DataError(
-                    f"{where}: no category {category}; expected one the file lists: check the file"
-                )
-            if number in objects:
-                objects[number].add(classes[category])
-        for i, row in enumerate(field(captions, "annotations", list, str(captions_path))):
-            where = f"{captions_path}, annotation {i}"
-            number = field(row, "image_id", int, where)
-            if number in objects:
-                words = lemmas(field(row, "caption", str, where), mode)
-                objects[number].update(mention.object for mention in mentions(words))
+        _add_objects(objects, instances, captions, mode)
         if len(images) == len(objects):
             # All of an image's annotations are in one split; the files of train2014 take gigabytes to read.
             break
@@ -213,6 +207,29 @@ def load(directory: Path, mode: Mode) -> list[Item]:
         reference = GroundTruth(frozenset(objects[number]), mode)
         items.append(Item(str(number), images[number], PROMPT, reference))
     return checked(items, listed)
+
+
+def _add_objects(
+    objects: dict[int, set[str]], instances: _Annotated, captions: _Annotated, mode: Mode
+) -> None:
+    """Add to the objects of each image of the sample what its instances and its captions name."""
+    classes = {}
+    for where, row in instances.rows("categories", "category"):
+        name = field(row, "name", str, where)
+        if name not in CLASS_OF:
+            raise DataError(f"{where}: {name!r} is none of the 80 COCO classes: use the published file")
+        classes[field(row, "id", int, where)] = CLASS_OF[name]
+    for where, row in instances.rows("annotations", "annotation"):
+        number, category = field(row, "image_id", int, where), field(row, "category_id", int, where)
+        if category not in classes:
+            raise DataError(f"{where}: no category {category}; expected one the file lists: check the file")
+        if number in objects:
+            objects[number].add(classes[category])
+    for where, row in captions.rows("annotations", "annotation"):
+        number = field(row, "image_id", int, where)
+        if number in objects:
+            words = lemmas(field(row, "caption", str, where), mode)
+            objects[number].update(mention.object for mention in mentions(words))
 
 
 def _read_hub(mode: Mode) -> list[Item]:

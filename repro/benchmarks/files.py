@@ -39,7 +39,7 @@ def _parse(text: str, path: Path, first_line: int) -> Any:
         raise DataError(f"{path}, from line {first_line}: {error}; expected the published file") from None
 
 
-def read_json(path: Path, kind: type[dict] | type[list] = dict) -> Any:
+def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
     """The object, or the list, of a JSON file."""
     value = _parse(read_text(path), path, 1)
     if not isinstance(value, kind):

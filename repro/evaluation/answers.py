@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,8 @@ from repro.evaluation.run import question_digest
 from repro.evaluation.scored import Scored
 from repro.models import find_card
 from repro.models.card import ModelCard
-from repro.protocols import ProtocolError, Task, find_task
+from repro.protocols import ProtocolError, find_task
+from repro.protocols.task import Task
 
 Format = Literal["llava", "opera"]
 #: No model writes an answer as long as this (2048 tokens have about 10,000 characters), and taggers would take
@@ -112,7 +113,7 @@ def read_answers(path: Path) -> tuple[Format, list[Row]]:
     return kind, rows
 
 
-def _llava(row: dict, where: str) -> Row:
+def _llava(row: dict[str, Any], where: str) -> Row:
     if "image" in row and "prompt" not in row:
         raise DataError(
             f"{where}: is a row of LLaVA's question file; expected an answer: name the answers' file"
@@ -122,12 +123,12 @@ def _llava(row: dict, where: str) -> Row:
     return Row(where, number, field(row, "text", str, where), prompt)
 
 
-def _opera(row: dict, where: str) -> Row:
+def _opera(row: dict[str, Any], where: str) -> Row:
     number = str(field(row, "image_id", (int, str), where))
     return Row(where, number, field(row, "caption", str, where))
 
 
-_READERS: dict[Format, tuple[Callable[[dict, str], Row], set[str]]] = {
+_READERS: dict[Format, tuple[Callable[[dict[str, Any], str], Row], set[str]]] = {
     "llava": (_llava, {"question_id", "text"}),
     "opera": (_opera, {"image_id", "caption"}),
 }
@@ -186,16 +187,29 @@ def replay(
     if source.run:
         model, protocol = source.run.model, source.run.protocol
         task = _own_task(source.run, path)
-        benchmark = task.benchmark
         rows = _own_rows(source.run, path)
-        found = [by_own_ids(benchmark, benchmark.load(data), data)]
+        candidates = [by_own_ids(task.benchmark, task.benchmark.load(data), data)]
         asks = partial(_asks_own, find_card(model), task)
     else:
         kind, rows = read_answers(path)
         if kind == "opera":
-            found = list(captioning(names, data, chair_mode))
+            candidates = list(captioning(names, data, chair_mode))
         else:
-            found = list(question_answering(names, data, path.parent))
+            candidates = list(question_answering(names, data, path.parent))
+    layers = _layers_of(rows, path)
+    fit = _best([_fit(questions, rows, layers, asks) for questions in candidates], path, data)
+    notes = _complaints(fit)
+    if fit.twice or fit.others or (notes and not allow_missing):
+        advice = "" if fit.twice or fit.others else "; --allow-missing scores the others"
+        raise DataError(
+            f"{path} does not fit {fit.questions.title} ({fit.questions.source}): {'; '.join(notes)}. Expected "
+            f"one answer to each question{advice}{_spelling(fit.questions)}"
+        )
+    return _scored(fit, find_task(protocol, model, fit.questions.benchmark), layers, source, notes)
+
+
+def _layers_of(rows: Sequence[Row], path: Path) -> int:
+    """How many layers were answered at; DataError for a gap among them, or for endless answers."""
     for row in rows:
         if len(row.text) > MAX_CHARACTERS:
             raise DataError(
@@ -207,25 +221,23 @@ def replay(
         raise DataError(
             f"{path}: answers at {layers} layers, but not at 0 to {layers - 1}; expected L = 0 to N"
         )
-    fit = _best([_fit(questions, rows, layers, asks) for questions in found], path, data)
-    notes = _complaints(fit)
-    if fit.twice or fit.others or (notes and not allow_missing):
-        advice = "" if fit.twice or fit.others else "; --allow-missing scores the others"
-        raise DataError(
-            f"{path} does not fit {fit.questions.title} ({fit.questions.source}): {'; '.join(notes)}. Expected "
-            f"one answer to each question{advice}{_spelling(fit.questions)}"
-        )
+    return layers
+
+
+def _scored(fit: _Fit, task: Task, layers: int, source: Source, notes: list[str]) -> Replay:
+    """The answers to questions that have one at every layer, scored."""
     questions = fit.questions
-    whole = [key for key in questions.items if len(fit.answers.get(key, ())) == layers]
-    if not whole:
-        raise DataError(f"{path}: no question has an answer at every one of {layers} layers; check the file")
-    task = find_task(protocol, model, questions.benchmark)
-    parts = {name: np.zeros((len(whole), layers, 2)) for name in task.benchmark.metric_names}
-    for i, key in enumerate(whole):
+    answered = [key for key in questions.items if len(fit.answers.get(key, ())) == layers]
+    if not answered:
+        raise DataError(
+            f"{source.path}: no question has an answer at every one of {layers} layers; check the file"
+        )
+    parts = {name: np.zeros((len(answered), layers, 2)) for name in task.benchmark.metric_names}
+    for i, key in enumerate(answered):
         for layer, row in fit.answers[key].items():
             for name, part in task.score(questions.items[key], task.read(row.text)).items():
                 parts[name][i, layer] = part
-    items = [questions.items[key] for key in whole]
+    items = [questions.items[key] for key in answered]
     return Replay(task, items, parts, str(source), questions.title, notes)
 
 

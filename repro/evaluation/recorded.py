@@ -57,8 +57,8 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
     layers = {layer: int(n) for layer, n in enumerate(changed.sum(axis=0)) if n}
     moved = (measured[..., 0].sum(axis=0) - recorded[..., 0].sum(axis=0)) / len(ids)
     assert changed.sum() <= allowed, (
-        f"{evaluation.task.model} on {evaluation.benchmark.name}: {int(changed.sum())} of {changed.size} answers score "
-        f"differently than recorded (allowed {allowed:.1f}, {100 * CHANGED:.1f} %). Changed by layer L: {layers}; "
-        f"mean {metric} moved by {100 * moved[-1]:+.2f} points at the baseline and by up to "
+        f"{evaluation.task.model} on {evaluation.benchmark.name}: {int(changed.sum())} of {changed.size} answers "
+        f"score differently than recorded (allowed {allowed:.1f}, {100 * CHANGED:.1f} %). Changed by layer L: "
+        f"{layers}; mean {metric} moved by {100 * moved[-1]:+.2f} points at the baseline and by up to "
         f"{100 * np.abs(moved).max():.2f} elsewhere. If the change is wanted, record anew with --snapshot-update"
     )

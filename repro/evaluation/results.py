@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import Part
+from repro.scores import Part
 
 #: Of the file in a run directory.
 NAME = "results.sqlite"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.benchmarks.benchmark import Benchmark, Item
+from repro.benchmarks.benchmark import Benchmark, Item, image_names
 from repro.benchmarks.versions import describe
 from repro.protocols.task import Task
 from repro.scores import Scores
@@ -36,6 +36,11 @@ class Scored:
     def data(self) -> str:
         """Which version of the benchmark the items are; see ``repro.benchmarks.versions``."""
         return describe(self.benchmark.name, self.items)
+
+    @property
+    def images(self) -> list[str]:
+        """Image of each item; see ``image_names``."""
+        return image_names(self.items)
 
     def scores(self, metric: str = "") -> Scores:
         """The scores by a metric, by default the one that decides the cliff layer."""

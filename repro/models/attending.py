@@ -1,7 +1,7 @@
 """Attention as it happens: who watches it, who replaces it, and which tokens a truncation has taken from it.
 
-The decoder layers of a model attend through transformers' ``AttentionInterface`` by ``_dispatch`` as long as somebody
-watches (``observed``) or replaces their attention (``attention_replaced``).
+The decoder layers of a model attend through transformers' ``AttentionInterface`` by ``_dispatch`` as long as
+somebody watches (``observed``) or replaces their attention (``attention_replaced``).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class _Attending:
 
 #: Attribute of an attention module while somebody watches it.
 _NAME = "repro_attending"
+
 
 def _dispatch(
     module: Any,

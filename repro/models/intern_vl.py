@@ -18,7 +18,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
 )
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from repro.models.assembled import (
     LLAMA_SETTINGS,

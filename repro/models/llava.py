@@ -14,8 +14,8 @@ from repro.models.card import ModelCard
 from repro.models.llava_release import load_release
 from repro.models.loading import check_shapes, load_checkpoint, load_part, load_tokenizer, read_json
 from repro.models.lvlm import Prompt
-from repro.models.pictures import read_image
 from repro.models.native import Native
+from repro.models.pictures import read_image
 from repro.segments import Segments
 
 # transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.

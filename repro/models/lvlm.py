@@ -19,6 +19,7 @@ from repro.models.card import ModelCard
 from repro.models.loading import check_directory
 from repro.segments import Segments
 
+
 @dataclass(frozen=True)
 class Prompt:
     """One image and one question, ready for the model.

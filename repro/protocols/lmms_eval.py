@@ -1,4 +1,4 @@
-"""Protocol ``lmms-eval``: its tasks ``pope``, ``scienceqa_img``, ``textvqa_val`` and ``coco_cap_chair`` at 75571cf.
+"""Protocol ``lmms-eval``: tasks ``pope``, ``scienceqa_img``, ``textvqa_val`` and ``coco_cap_chair`` at 75571cf.
 
 Models as ``llava_hf``, ``instructblip`` and ``qwen_vl`` load them. The first has Vicuna's conversation for
 tokenizers without a template, and CLIP's processor as published with LLaVA-1.5, which crops. Only the last

@@ -98,8 +98,8 @@ INTERNVL: Style = {
 }
 
 
-# Qwen-VL's eval_mm at aa00ed0: evaluate_vqa.py, which cuts answers short, and evaluate_multiple_choice.py. POPE has no
-# official prompt and is asked as a VQA benchmark.
+# Qwen-VL's eval_mm at aa00ed0: evaluate_vqa.py, which cuts answers short, and evaluate_multiple_choice.py. POPE
+# has no official prompt and is asked as a VQA benchmark.
 
 
 def _qwen_vl_vqa(item: Item) -> str:
@@ -120,7 +120,7 @@ QWEN_VL: Style = {
 }
 
 
-# VLMEvalKit's vlmeval/vlm/qwen2_vl at 002f7b7, prompt.py and model.py, with which Qwen's team evaluates from Qwen2-VL on.
+# VLMEvalKit's vlmeval/vlm/qwen2_vl at 002f7b7, prompt.py and model.py: Qwen's team uses it since Qwen2-VL.
 
 
 def _qwen2_vl_scienceqa(item: Item) -> str:

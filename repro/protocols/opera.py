@@ -1,8 +1,8 @@
-"""Protocol ``opera``: ``pope_eval.py`` and ``chair_eval.py`` of the paper's repository at b8cd5e7, OPERA's of 61426ef.
+"""Protocol ``opera``: ``pope_eval.py`` and ``chair_eval.py`` of the paper's repository at b8cd5e7.
 
-The question stands alone, behind a system message without the blank before USER. Answers to POPE may have 512
-tokens, where OPERA allows 10. LLaVA and Shikra see what CLIP's processor cuts out. InstructBLIP's penalty is a
-default of its ``generate``, and so in force without being named.
+They are OPERA's of 61426ef. The question stands alone, behind a system message without the blank before USER.
+Answers to POPE may have 512 tokens, where OPERA allows 10. LLaVA and Shikra see what CLIP's processor cuts out.
+InstructBLIP's penalty is a default of its ``generate``, and so in force without being named.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def bare(item: Item) -> str:
 def tasks() -> Iterator[Task]:
     """POPE and CHAIR for three models."""
     for benchmark, score in ((pope.POPE, pope.score_opera), (chair.CHAIR, chair.score)):
-        task = partial(
-            Task, protocol="opera", benchmark=benchmark, ask=bare, max_new_tokens=512, score=score
-        )
+        task = partial(Task, protocol="opera", benchmark=benchmark, ask=bare, max_new_tokens=512, score=score)
         yield task(
             model="llava-1.5",
             template=TEMPLATE,

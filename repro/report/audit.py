@@ -14,9 +14,9 @@ from repro.audit import paper
 from repro.audit.ledger import Claim, Verdict
 from repro.audit.marks import COLUMNS, marks
 from repro.report.build import environment, now
-from repro.report.data import Environment
-from repro.report.pages import AUDIT, NAME, check_writable, render, write
-from repro.report.text import columns, visible
+from repro.report.columns import NAME
+from repro.report.pages import AUDIT, check_writable, render, write
+from repro.text import columns, visible
 
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]
 #: What a test may have computed anew: the one from the paper and its arithmetic, the other on miniatures.
@@ -82,7 +82,7 @@ class Audit:
     entries: Sequence[Entry]
     command: str
     created: str
-    environment: Environment
+    environment: dict[str, str]
     title: str = "Audit of the claims of arXiv 2406.06579"
 
 

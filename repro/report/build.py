@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +11,11 @@ from typing import Any
 
 import torch
 
-from repro.cliff import MARGIN, unchanged_is_evidence
-from repro.models.card import REGISTRY
-from repro.report.data import Environment, RecordedTable, Report
-from repro.report.sections import Measured
-from repro.report.text import columns, layer_interval, percent, percent_interval, points, points_interval
+from repro.cliff import unchanged_is_evidence
+from repro.evaluation.measured import Measured
+from repro.report.columns import TABLE_1
+from repro.report.page import Report
+from repro.text import columns, margin_points
 
 _MINIATURE = (
     "measured as a miniature, a small model of the real architecture, trained on rendered scenes. It exercises "
@@ -24,7 +23,7 @@ _MINIATURE = (
 )
 _LAYERS = (
     "L is the number of decoder layers that see the image tokens: L = 0 none, L = N all. The cliff layer is the "
-    f"smallest L from which on the score is non-inferior to L = N by a margin of {100 * MARGIN:.0f} points "
+    "smallest L from which on the score is non-inferior to L = N by a margin of {margin} "
     "(lower end of the paired 95 % bootstrap interval). It is chosen on half of the images; the scores beside it "
     "come from the other half."
 )
@@ -36,24 +35,32 @@ def notes(parts: Sequence[Measured]) -> list[str]:
         f"{model_of(part)} is the checkpoint in {part.checkpoint}." for part in parts if part.checkpoint
     )
     shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
-    protocols = dict.fromkeys(row.protocol for part in parts for row in part.table)
-    asked = f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}."
-    data = dict.fromkeys(f"{row.benchmark}: {row.data}." for part in parts for row in part.table)
-    enough = unchanged_is_evidence(MARGIN)
-    few = [row for row in (part.table[0] for part in parts) if row.chosen_on < enough]
-    least = min((row.chosen_on for row in few), default=0)
-    said = (
-        f"Too few items to choose a layer on in {len(few)} of {len(parts)} cases (at least {least}). Where none "
-        f"of n answers changes, up to 3.7 / n of all may: a margin of {100 * MARGIN:.0f} points takes {enough} "
-        "items, and these intervals are too narrow."
-    )
+    rows = [row for part in parts for row in part.table]
+    protocols = dict.fromkeys(row.protocol for row in rows)
+    data = dict.fromkeys(f"{row.benchmark}: {row.data}." for row in rows)
+    margins = dict.fromkeys(row.margin for row in rows)
     return [
         *given,
         *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []),
-        asked,
+        f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}.",
         *data,
-        _LAYERS,
-        *([said] if few else []),
+        *(_LAYERS.format(margin=margin_points(margin)) for margin in margins),
+        *(warning for margin in margins for warning in too_few(parts, margin)),
+    ]
+
+
+def too_few(parts: Sequence[Measured], margin: float) -> list[str]:
+    """A warning where "no answer changed" is no evidence yet."""
+    enough = unchanged_is_evidence(margin)
+    few = [
+        row for row in (part.table[0] for part in parts) if row.margin == margin and row.chosen_on < enough
+    ]
+    if not few:
+        return []
+    return [
+        f"Too few items to choose a layer on in {len(few)} of {len(parts)} cases (at least "
+        f"{min(row.chosen_on for row in few)}). Where none of n answers changes, up to 3.7 / n of all may: a "
+        f"margin of {margin_points(margin)} takes {enough} items, and these intervals are too narrow."
     ]
 
 
@@ -85,7 +92,6 @@ def labelled(parts: Sequence[Measured]) -> list[Measured]:
 
 def build(parts: Sequence[Measured], command: str) -> Report:
     """The report of everything measured in one session."""
-    shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
     parts = labelled(parts)
     return Report(
         title="Where information flows: Table 1 and its figures",
@@ -98,10 +104,7 @@ def build(parts: Sequence[Measured], command: str) -> Report:
         heats=[heat for part in parts for heat in part.heats],
         pointing=[point for part in parts for point in part.pointing],
         notes=notes(parts),
-        recorded=[
-            *(table for part in parts for table in part.recorded),
-            *(table for model in shipped for table in recorded_tables(model)),
-        ],
+        recorded=[table for part in parts for table in part.recorded],
     )
 
 
@@ -110,8 +113,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def environment() -> Environment:
-    """What figures depend on, beside the code and the data."""
+def environment() -> dict[str, str]:
+    """What the numbers depend on, beside the code and the data."""
     return {
         **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
         "python": platform.python_version(),
@@ -120,32 +123,7 @@ def environment() -> Environment:
     }
 
 
-def recorded_tables(model: str) -> list[RecordedTable]:
-    """What was recorded when the miniature was trained: truncation curves of every seed."""
-    miniature = REGISTRY[model].miniature
-    if miniature is None or not (path := miniature / "seeds.json").is_file():
-        return []
-    seeds = json.loads(path.read_text(encoding="utf-8"))
-    return [(f"{model}: {table['title']}", table["header"], table["rows"]) for table in seeds]
-
-
 def table_lines(parts: Sequence[Measured]) -> list[str]:
     """Table 1 for a terminal, columns aligned."""
-    header = ["model", "benchmark", "protocol", "metric", "n", "baseline", "cliff layer", "at the cliff"]
-    rows = [[*header, "difference"]]
-    for row in (row for part in parts for row in part.table):
-        arrow = "↑" if row.higher_is_better else "↓"
-        rows.append(
-            [
-                row.model,
-                row.benchmark,
-                row.protocol,
-                f"{row.metric} {arrow}",
-                str(row.n),
-                f"{percent(row.baseline)} {percent_interval(row.baseline_interval)}",
-                f"{row.cliff} of {row.n_layers} {layer_interval(row.cliff_interval)}",
-                f"{percent(row.at_cliff)} {percent_interval(row.at_cliff_interval)}",
-                f"{points(row.difference)} {points_interval(row.difference_interval)}",
-            ]
-        )
-    return [*columns(rows), "", *notes(parts)]
+    rows = [[column.text(row) for column in TABLE_1] for part in parts for row in part.table]
+    return [*columns([[column.heading for column in TABLE_1], *rows]), "", *notes(parts)]

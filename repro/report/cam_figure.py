@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from repro.report.data import HeatRow
+from repro.evaluation.measured import HeatRow
 from repro.report.figures import WIDTH, drawable, styled
 
 _MARGIN, _GAP, _LABEL, _HEAD = 0.06, 0.05, 0.15, 0.8  # inches

@@ -26,8 +26,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from repro.report.data import Curve, Pointing, Shares
-from repro.report.text import layer, layer_interval, visible
+from repro.evaluation.measured import Curve, MeanShares, Pointing
+from repro.text import layer, layer_interval, visible
 
 P = ParamSpec("P")
 
@@ -254,7 +254,7 @@ def figure5(curves: Sequence[Curve], colours: Mapping[str, str] | None = None) -
 
 
 @styled
-def figure2(shares: Sequence[Shares]) -> Figure:
+def figure2(shares: Sequence[MeanShares]) -> Figure:
     """Attention shares of system, image and user tokens per layer, one panel per benchmark (Figure 2).
 
     Raises:

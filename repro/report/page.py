@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from repro.report import text
+from repro import text
+from repro.evaluation.measured import Curve, HeatRow, MeanShares, Pointing, RecordedTable, TableRow
 from repro.report.cam_figure import figures3_4
-from repro.report.data import Curve, HeatRow, Pointing, RecordedTable, Report
+from repro.report.columns import NAME, TABLE_1
 from repro.report.figures import benchmark_colours, figure2, figure5, figure_pointing, png
-from repro.report.pages import INDEX, NAME, check_writable, render, write
+from repro.report.pages import INDEX, check_writable, render, write
 
 #: Every figure a report may have.
 FILES = ("figure-5-truncation.png", "figure-2-shares.png", "figures-3-4-cam.png", "pointing.png")
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything the page shows; a section whose list is empty is left out.
+
+    Attributes:
+        title: heading of the page.
+        command: the command line that produced it.
+        created: ISO 8601 date and time, printed as given.
+        environment: versions and settings.
+        table, curves, shares, heats, pointing: the sections, in the order given.
+        notes: sentences on what was measured on what, shown first.
+        recorded: further tables.
+    """
+
+    title: str
+    command: str
+    created: str
+    environment: dict[str, str] = field(default_factory=dict)
+    table: Sequence[TableRow] = ()
+    curves: Sequence[Curve] = ()
+    shares: Sequence[MeanShares] = ()
+    heats: Sequence[HeatRow] = ()
+    pointing: Sequence[Pointing] = ()
+    notes: Sequence[str] = ()
+    recorded: Sequence[RecordedTable] = ()
 
 
 @dataclass(frozen=True)
@@ -205,6 +233,6 @@ def write_report(report: Report, directory: str | Path) -> Path:
         for model in dict.fromkeys(row.model for row in report.table)
     }
     files = {section.file: section.data for section in sections}
-    page = render("index.html.j2", report=report, sections=sections, subjects=subjects)
+    page = render("index.html.j2", report=report, sections=sections, subjects=subjects, columns=TABLE_1)
     write(directory, {**files, INDEX: page}, stale=set(FILES) - set(files))
     return directory / INDEX

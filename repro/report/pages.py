@@ -12,11 +12,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from repro.report import text
+from repro import text
+from repro.report.columns import NAME
 
 INDEX, AUDIT = "index.html", "audit.html"
-#: What one printed string may take: a name, a question or answer, anything else.
-NAME, _QUOTE, _ANY = 60, 300, 4000
+#: Characters of a question or an answer, and of anything else that is no name.
+_QUOTE, _ANY = 300, 4000
 #: A link from page to page; shown while its target is there. No text can look so: its "<" is escaped.
 _LINK = re.compile(rb'(<a href="(index|audit)\.html(?:#([^"]*))?")(?: hidden)?>')
 

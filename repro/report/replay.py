@@ -1,15 +1,27 @@
-"""Replayed answers as rows of a table: each figure with its interval, and what truncation changes."""
+"""Replayed answers as rows of a table: each score with its interval, and what truncation changes."""
 
 from __future__ import annotations
 
+from repro.cliff import MARGIN
 from repro.evaluation.answers import Replay
-from repro.report.tables import FIGURES, figures
-from repro.report.text import visible
+from repro.evaluation.breakdown import HEADER as SCORES
+from repro.evaluation.breakdown import by_category
+from repro.text import margin_points, visible
 
-HEADER = ["answers", "questions", "protocol", *FIGURES]
+HEADER = ["answers", "questions", "protocol", *SCORES]
 
 
-def rows(replay: Replay) -> list[list[str]]:
-    """A row per figure; see ``repro.report.tables.figures``."""
-    names = [visible(replay.answers, 60), replay.title, replay.protocol]
-    return [[*names, *row] for row in figures(replay)]
+def rows(replay: Replay, margin: float = MARGIN) -> list[list[str]]:
+    """A row per score; see ``repro.evaluation.breakdown.by_category``."""
+    names = [visible(replay.answers, 60), replay.title, replay.task.protocol]
+    return [[*names, *row] for row in by_category(replay, margin)]
+
+
+def notes(replay: Replay, margin: float = MARGIN) -> list[str]:
+    """What was scored, what was left out, and the margin where a cliff layer was chosen."""
+    layers = replay.scores().parts.shape[1]
+    return [
+        f"{replay.answers}: {replay.data}",
+        *([f"{replay.answers}: margin {margin_points(margin)}"] if layers > 1 else []),
+        *(f"{replay.answers}: left out {note}" for note in replay.notes),
+    ]

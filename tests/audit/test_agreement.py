@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repro.report.sections import cliff_of
 
 from repro.audit.agreement import Compared, compare_with_paper, compared
 from repro.audit.paper import ITEMS
@@ -20,7 +21,6 @@ from repro.benchmarks.benchmark import Item
 from repro.benchmarks.chair import CHAIR_EXACT
 from repro.cliff import halves
 from repro.evaluation.run import Evaluation, image_names
-from repro.report.sections import cliff_of
 
 pytestmark = pytest.mark.audit
 

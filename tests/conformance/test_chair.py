@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repro.benchmarks import BENCHMARKS, chair
-from repro.benchmarks.benchmark import DataError, Item, aggregate
+from repro.benchmarks import BENCHMARKS, chair, find_benchmark
+from repro.benchmarks.benchmark import DataError, Item
 from repro.benchmarks.chair_words import CLASS_OF
+from repro.scores import aggregate
 
 pytestmark = pytest.mark.conformance
 
@@ -180,8 +181,10 @@ def test_an_empty_caption_counts_as_a_caption_without_mentions():
 
 
 def test_the_two_modes_cannot_be_confused():
-    assert (chair.CHAIR.name, chair.CHAIR_EXACT.name) == ("chair", "chair-exact")
-    assert "approx" in chair.CHAIR.title and "exact" in chair.CHAIR_EXACT.title
+    assert list(chair.BY_MODE) == ["approx", "exact"] and chair.BY_MODE["approx"] is chair.CHAIR
+    for mode, benchmark in chair.BY_MODE.items():
+        assert (benchmark.name, benchmark.mode) == ("chair", mode) and mode in benchmark.title
+        assert find_benchmark("chair", mode) is benchmark
     assert BENCHMARKS["chair"] is chair.CHAIR
 
 
@@ -207,7 +210,7 @@ def no_nltk_data(monkeypatch):
 
 def test_exact_mode_names_the_missing_data(no_nltk_data, tmp_path):
     with pytest.raises(DataError, match="punkt_tab, averaged_perceptron_tagger_eng.* not found.*NLTK_DATA"):
-        chair.CHAIR_EXACT.load(tmp_path)
+        chair.BY_MODE["exact"].load(tmp_path)
 
 
 @pytest.mark.parametrize("variable", ["NLTK_DATA", "REPRO_DATA"])

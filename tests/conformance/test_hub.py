@@ -14,10 +14,11 @@ from PIL import Image
 from repro.benchmarks import BENCHMARKS, chair, pope, scienceqa, textvqa
 from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.hub import HUB
-from repro.evaluation.run import limited, make_prompt
+from repro.evaluation.run import limited
 from repro.models import load_model
 from repro.models.card import FIXTURES
-from repro.models.lvlm import read_image
+from repro.models.pictures import read_image
+from repro.protocols import find_task
 
 pytestmark = pytest.mark.conformance
 
@@ -265,7 +266,9 @@ def test_a_model_is_asked_the_same_as_by_the_files(cache):
     cache("pope", lines)
     lvlm, hub = load_model("llava-1.5"), pope.load(HUB)
     for item, other in zip(asked, hub, strict=True):
-        prompt, again = (make_prompt(lvlm, pope.POPE, one) for one in (item, other))
+        prompt, again = (
+            find_task("official", "llava-1.5", pope.POPE).prompt(lvlm, row) for row in (item, other)
+        )
         assert prompt.text == again.text
         assert prompt.image_inputs["pixel_values"].equal(again.image_inputs["pixel_values"])
 

@@ -149,7 +149,7 @@ def swept(monkeypatch):
         return sweep(lvlm, prompts, *args, **settings)
 
     monkeypatch.setattr("repro.evaluation.run.sweep", counting)
-    monkeypatch.setattr("repro.report.sections.FLOW_ITEMS", 2)
+    monkeypatch.setattr(sys.modules["repro.table1"], "FLOW_ITEMS", 2)
     return counted
 
 

@@ -10,11 +10,12 @@ import pytest
 from repro.audit.agreement import Z, cells_of, compare_with_paper, compared, tolerance
 from repro.audit.paper import ITEMS, PRINTED, TABLE_1
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Item
-from repro.cliff import halves
-from repro.evaluation.run import Evaluation, image_names
+from repro.benchmarks.benchmark import Item, image_names
+from repro.cliff import held_out
+from repro.evaluation.run import Evaluation
 from repro.models.card import REGISTRY
-from repro.report.sections import cliff_of
+from repro.protocols import find_task
+from repro.scores import choosing_half
 
 pytestmark = pytest.mark.conformance
 
@@ -38,7 +39,7 @@ def made(benchmark: str, cliff: int, n: int = 2000, **values: float) -> Evaluati
     rng = np.random.default_rng(0)
     items = [Item(str(i), Path(f"folder/{i}.png"), "", None) for i in range(n)]
     chosen = BENCHMARKS[benchmark]
-    choosing = halves([item.stratum for item in items], image_names(items))
+    choosing = choosing_half([item.stratum for item in items], image_names(items))
     parts = {}
     for metric in chosen.metrics:
         order = np.empty(n)
@@ -48,7 +49,8 @@ def made(benchmark: str, cliff: int, n: int = 2000, **values: float) -> Evaluati
         seen = np.full((n, LAYERS + 1), 0.02 if metric.higher_is_better else 0.98)
         seen[:, cliff:] = value
         parts[metric.name] = np.stack([order[:, None] < seen, np.ones_like(seen)], axis=-1).astype(float)
-    return Evaluation("llava-1.5", chosen, "official", items, [], parts, np.zeros((n, LAYERS + 1)))
+    task = find_task("official", "llava-1.5", chosen)
+    return Evaluation(task, items, parts, [], np.zeros((n, LAYERS + 1)))
 
 
 def test_figures_like_the_papers_agree():
@@ -60,13 +62,13 @@ def test_figures_like_the_papers_agree():
         # The row that is labelled CHAIR_s has the size of CHAIR_i, and is compared with that.
         made("chair", 30, CHAIR_s=0.45, CHAIR_i=0.138),
     ):
-        compare_with_paper(evaluation, cliff_of(evaluation))
+        compare_with_paper(evaluation, held_out(evaluation.scores()))
 
 
 def test_a_score_outside_of_the_tolerance_is_told_with_all_that_decides_it():
     evaluation = made("scienceqa", 12, accuracy=0.615)
     with pytest.raises(AssertionError) as error:
-        compare_with_paper(evaluation, cliff_of(evaluation))
+        compare_with_paper(evaluation, held_out(evaluation.scores()))
     first, baseline, at_cliff, layer = str(error.value).splitlines()
     assert (
         "llava-1.5 on ScienceQA (IMG), protocol official: " in first and " of 3 figures do not agree" in first
@@ -92,13 +94,15 @@ def test_a_score_outside_of_the_tolerance_is_told_with_all_that_decides_it():
 )
 def test_each_metric_is_compared_for_itself(name, metric, changes):
     evaluation = made(name, 30 if name == "chair" else 22, n=9000, **changes)
-    odd = [one.line for one in compared(evaluation, cliff_of(evaluation)) if not one.agrees]
+    odd = [one.line for one in compared(evaluation, held_out(evaluation.scores())) if not one.agrees]
     assert [line.partition(",")[0] for line in odd] == [metric, metric]
 
 
 def test_fewer_items_allow_more():
     def allowed(n: int) -> float:
-        [line, *_] = compared(evaluation := made("textvqa", 18, n, accuracy=0.6), cliff_of(evaluation))
+        [line, *_] = compared(
+            evaluation := made("textvqa", 18, n, accuracy=0.6), held_out(evaluation.scores())
+        )
         return float(line.line.partition("tolerance ")[2].partition(",")[0])
 
     # The paper's share of the error has to be guessed from the measured spread, which does not depend on n.
@@ -111,19 +115,19 @@ def test_fewer_items_allow_more():
 def test_another_cliff_layer_is_told(name, layer):
     values = {"scienceqa": 0.65, "textvqa": 0.6, "pope": 0.85}
     evaluation = made(name, layer, n=9000, accuracy=values[name], F1=0.855)
-    [odd] = [one.line for one in compared(evaluation, cliff_of(evaluation)) if not one.agrees]
+    [odd] = [one.line for one in compared(evaluation, held_out(evaluation.scores())) if not one.agrees]
     assert odd.startswith(f"cliff layer: measured {layer} ") and odd.endswith("OUTSIDE")
 
 
 def test_a_score_that_may_be_undefined_agrees_with_nothing():
     """Two captions of each half mention an object: in some resamples none does."""
     evaluation = made("chair", 30, n=500, CHAIR_s=0.45)
-    choosing = halves(evaluation.strata, image_names(evaluation.items))
+    choosing = choosing_half([""] * 500, evaluation.images)
     mentions = np.zeros((500, LAYERS + 1, 2))
     for half in (choosing, ~choosing):
         mentions[np.flatnonzero(half)[:2]] = (0.138, 1.0)
     evaluation.parts["CHAIR_i"] = mentions
-    baseline, at_cliff, _ = compared(evaluation, cliff_of(evaluation))
+    baseline, at_cliff, _ = compared(evaluation, held_out(evaluation.scores()))
     assert "measured 13.80 %" in at_cliff.line and "tolerance inf" in at_cliff.line
     assert not at_cliff.agrees
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Item, aggregate
+from repro.benchmarks.benchmark import Item
 from repro.benchmarks.pope import (
     says_yes,
     says_yes_lmms_eval,
@@ -19,6 +19,7 @@ from repro.benchmarks.pope import (
     score_lmms_eval,
     score_opera,
 )
+from repro.scores import aggregate
 
 pytestmark = pytest.mark.conformance
 

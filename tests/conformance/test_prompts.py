@@ -9,9 +9,9 @@ from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
-from repro.evaluation.run import make_prompt
 from repro.models import load_model
 from repro.models.llava import CLIPImageProcessor, pad_to_square
+from repro.protocols import find_task
 
 pytestmark = pytest.mark.conformance
 
@@ -46,7 +46,7 @@ def test_the_papers_prompt_moves_the_image(llava, picture, tmp_path):
     item = Item("1", tmp_path / "picture.png", "Is there a kite?", True)
 
     official, opera, lmms_eval = (
-        make_prompt(llava, BENCHMARKS["pope"], item, protocol)
+        find_task(protocol, "llava-1.5", BENCHMARKS["pope"]).prompt(llava, item)
         for protocol in ("official", "opera", "lmms-eval")
     )
 
@@ -68,10 +68,14 @@ def test_other_protocols_crop_as_clips_processor_does(llava, tmp_path, size, pro
         images=Image.fromarray(pixels), return_tensors="pt"
     )["pixel_values"]
 
-    found = make_prompt(llava, BENCHMARKS["pope"], item, protocol)
+    found = find_task(protocol, "llava-1.5", BENCHMARKS["pope"]).prompt(llava, item)
 
     torch.testing.assert_close(found.image_inputs["pixel_values"], expected)
-    padded = make_prompt(llava, BENCHMARKS["pope"], item).image_inputs["pixel_values"]
+    padded = (
+        find_task("official", "llava-1.5", BENCHMARKS["pope"])
+        .prompt(llava, item)
+        .image_inputs["pixel_values"]
+    )
     assert torch.equal(padded, found.image_inputs["pixel_values"]) == (size == (48, 48))
 
 
@@ -93,7 +97,10 @@ def test_of_science_questions_intern_vl_sees_the_middle(intern, tmp_path, size, 
     middle = np.asarray(image.resize(resized, Image.Resampling.BICUBIC).crop(box)) / 255
     expected = ((middle - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose(2, 0, 1)
 
-    science, pope = (make_prompt(lvlm, BENCHMARKS[name], item) for name in ("scienceqa", "pope"))
+    science, pope = (
+        find_task("official", "intern-vl", BENCHMARKS[name]).prompt(lvlm, item)
+        for name in ("scienceqa", "pope")
+    )
 
     np.testing.assert_allclose(science.image_inputs["pixel_values"][0], expected, rtol=0, atol=1e-5)
     whole = lvlm.prompt(image, "Is it?").image_inputs["pixel_values"]
@@ -105,7 +112,7 @@ def test_of_science_questions_intern_vl_sees_the_middle(intern, tmp_path, size, 
 def test_a_question_without_an_image_gets_no_image_tokens(llava, protocol):
     item = Item("7", None, "Which?", "A", choices=("x", "y"))
     with pytest.raises(ValueError, match="item 7: has no image, hence no image tokens"):
-        make_prompt(llava, BENCHMARKS["scienceqa"], item, protocol)
+        find_task(protocol, "llava-1.5", BENCHMARKS["scienceqa"]).prompt(llava, item)
 
 
 def test_braces_in_a_question_are_text(llava, picture):

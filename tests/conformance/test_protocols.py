@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from repro.benchmarks import BENCHMARKS, pope, scienceqa, textvqa
+from repro.benchmarks import BENCHMARKS, chair, pope, scienceqa, textvqa
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.scienceqa import LETTERS, chosen_letter
 from repro.models.card import REGISTRY, VICUNA
-from repro.protocols import OFFICIAL, PROTOCOLS, ProtocolError, find_task
+from repro.protocols import PROTOCOLS, ProtocolError, find_task, tasks_of
+from repro.protocols.official import STYLES
 
 pytestmark = pytest.mark.conformance
 
@@ -28,12 +29,12 @@ CHOICE = item("Which?", "A hint.", ("red", "blue"))
 
 
 def test_every_card_names_a_style():
-    assert {card.style for card in REGISTRY.values()} <= set(OFFICIAL)
+    assert {card.style for card in REGISTRY.values()} <= set(STYLES)
 
 
 @pytest.mark.parametrize("case", RENDERED, ids=lambda case: case["question"])
 def test_llava_is_asked_science_questions_as_recorded(case):
-    asked = OFFICIAL["llava"].ask("scienceqa", item(case["question"], case["hint"], tuple(case["choices"])))
+    asked = STYLES["llava"]["scienceqa"].ask(item(case["question"], case["hint"], tuple(case["choices"])))
     assert asked == case["expected_default"]
 
 
@@ -124,13 +125,13 @@ def test_llava_is_asked_science_questions_as_recorded(case):
     ],
 )
 def test_questions_are_worded_as_the_authors_word_them(style, name, asked, expected):
-    assert OFFICIAL[style].ask(name, asked) == expected
+    assert STYLES[style][name].ask(asked) == expected
 
 
 def test_braces_in_a_question_are_text():
-    for style in OFFICIAL.values():
-        for benchmark in ("pope", "scienceqa", "textvqa", "chair"):
-            assert "{0} {question}" in style.ask(benchmark, item("{0} {question}", "", ("x", "y")))
+    for style in STYLES.values():
+        for benchmark in BENCHMARKS:
+            assert "{0} {question}" in style[benchmark].ask(item("{0} {question}", "", ("x", "y")))
 
 
 @pytest.mark.parametrize(
@@ -149,26 +150,27 @@ def test_braces_in_a_question_are_text():
     ],
 )
 def test_answers_are_read_as_the_authors_read_them(style, name, text, expected):
-    assert OFFICIAL[style].read(name, text) == expected
+    assert STYLES[style][name].read(text) == expected
 
 
-@pytest.mark.parametrize("style", OFFICIAL)
+@pytest.mark.parametrize("style", STYLES)
 def test_what_a_family_says_is_read_as_what_was_meant(style):
+    wordings = STYLES[style]
     for letter in LETTERS:
-        said = OFFICIAL[style].say("scienceqa", letter)
-        assert chosen_letter(OFFICIAL[style].read("scienceqa", said)) == letter
-    for benchmark, answer in (("pope", "No"), ("textvqa", "42"), ("chair", "A cat.")):
-        assert OFFICIAL[style].read(benchmark, OFFICIAL[style].say(benchmark, answer)) == answer
+        said = wordings["scienceqa"].say(letter)
+        assert chosen_letter(wordings["scienceqa"].read(said)) == letter
+    for name, answer in (("pope", "No"), ("textvqa", "42"), ("chair", "A cat.")):
+        assert wordings[name].read(wordings[name].say(answer)) == answer
 
 
 def test_the_official_protocol_defines_everything_and_follows_the_styles():
-    assert set(PROTOCOLS["official"]()) == {(model, name) for model in REGISTRY for name in BENCHMARKS}
-    for (model, name), task in PROTOCOLS["official"]().items():
-        style = OFFICIAL[REGISTRY[model].style]
+    assert set(tasks_of("official")) == {(model, name) for model in REGISTRY for name in BENCHMARKS}
+    for (model, name), task in tasks_of("official").items():
+        wording = STYLES[REGISTRY[model].style][name]
         asked = item("Is it?", "A hint.", ("red", "blue"))
-        assert task.ask(asked) == style.ask(name, asked)
+        assert task.ask(asked) == wording.ask(asked)
         for said in ("(b)", "The answer is no ."):
-            assert task.read(said) == style.read(name, said)
+            assert task.read(said) == wording.read(said)
         assert (task.template, task.pooled, task.repetition_penalty) == (None, False, 1)
 
 
@@ -180,7 +182,7 @@ def test_the_official_protocol_defines_everything_and_follows_the_styles():
     ],
 )
 def test_the_other_protocols_define_what_their_scripts_do(protocol, models, benchmarks):
-    assert set(PROTOCOLS[protocol]()) == {(model, name) for model in models for name in benchmarks}
+    assert set(tasks_of(protocol)) == {(model, name) for model in models for name in benchmarks}
 
 
 @pytest.mark.parametrize(
@@ -196,13 +198,22 @@ def test_the_other_protocols_define_what_their_scripts_do(protocol, models, benc
     ],
 )
 def test_what_a_protocol_does_not_define_has_no_fallback(asked, words):
+    protocol, model, name = asked
     with pytest.raises(ProtocolError, match=words):
-        find_task(*asked)
+        find_task(protocol, model, BENCHMARKS[name])
+
+
+def test_a_style_without_a_wording_defines_nothing(monkeypatch):
+    monkeypatch.setitem(STYLES, "shikra", {"pope": STYLES["shikra"]["pope"]})
+    with pytest.raises(ProtocolError, match="official does not define chair for shikra"):
+        find_task("official", "shikra", BENCHMARKS["chair"])
+    assert find_task("official", "shikra", BENCHMARKS["pope"]).model == "shikra"
 
 
 def test_a_variant_of_a_benchmark_is_asked_as_the_benchmark():
     for protocol in PROTOCOLS:
-        exact, plain = (find_task(protocol, "llava-1.5", name) for name in ("chair-exact", "chair"))
+        exact, plain = (find_task(protocol, "llava-1.5", chair.BY_MODE[mode]) for mode in ("exact", "approx"))
+        assert (exact.benchmark.mode, plain.benchmark.mode) == ("exact", "approx")
         assert exact.ask(CAPTION) == plain.ask(CAPTION) and exact.score is plain.score
         assert exact.max_new_tokens == plain.max_new_tokens > 128
 
@@ -211,11 +222,11 @@ def test_a_model_added_later_has_official_tasks_and_no_others(monkeypatch):
     card = dataclasses.replace(REGISTRY["qwen2.5-vl"], name="added")
     monkeypatch.setitem(REGISTRY, "added", card)
     for name in BENCHMARKS:
-        asked = find_task("official", "added", name).ask(CHOICE)
-        assert asked == find_task("official", "qwen2.5-vl", name).ask(CHOICE)
+        asked = find_task("official", "added", BENCHMARKS[name]).ask(CHOICE)
+        assert asked == find_task("official", "qwen2.5-vl", BENCHMARKS[name]).ask(CHOICE)
     for protocol in ("opera", "lmms-eval"):
         with pytest.raises(ProtocolError, match=f"{protocol} does not define pope for added"):
-            find_task(protocol, "added", "pope")
+            find_task(protocol, "added", BENCHMARKS["pope"])
 
 
 @pytest.mark.parametrize(
@@ -234,7 +245,7 @@ def test_a_model_added_later_has_official_tasks_and_no_others(monkeypatch):
 )
 def test_answers_are_as_long_as_the_scripts_allow(protocol, model, tokens):
     for name, longest in tokens.items():
-        assert find_task(protocol, model, name).max_new_tokens == longest
+        assert find_task(protocol, model, BENCHMARKS[name]).max_new_tokens == longest
 
 
 @pytest.mark.parametrize(
@@ -289,21 +300,21 @@ def test_answers_are_as_long_as_the_scripts_allow(protocol, model, tokens):
     ],
 )
 def test_questions_are_worded_as_the_other_scripts_word_them(protocol, model, name, asked, expected):
-    assert find_task(protocol, model, name).ask(asked) == expected
+    assert find_task(protocol, model, BENCHMARKS[name]).ask(asked) == expected
 
 
 @pytest.mark.parametrize("case", RENDERED, ids=lambda case: case["question"])
 def test_lmms_eval_asks_science_questions_as_recorded(case):
     asked = item(case["question"], case["hint"], tuple(case["choices"]))
-    assert find_task("lmms-eval", "llava-1.5", "scienceqa").ask(asked) == case["expected_default"]
+    assert find_task("lmms-eval", "llava-1.5", BENCHMARKS["scienceqa"]).ask(asked) == case["expected_default"]
     for protocol in ("official", "lmms-eval"):
-        assert find_task(protocol, "qwen-vl", "scienceqa").ask(asked) == case["expected_qwen_vl"]
+        assert find_task(protocol, "qwen-vl", BENCHMARKS["scienceqa"]).ask(asked) == case["expected_qwen_vl"]
 
 
 def test_no_protocol_gives_ocr_tokens_to_the_model():
     """LLaVA's published figure of TextVQA has them, lmms-eval's default has not."""
-    for (_, name), task in (pair for tasks in PROTOCOLS.values() for pair in tasks().items()):
-        assert name != "textvqa" or "OCR" not in task.ask(item("What does it say?"))
+    for task in (task for tasks in PROTOCOLS.values() for task in tasks()):
+        assert task.benchmark is not textvqa.TEXTVQA or "OCR" not in task.ask(item("What does it say?"))
 
 
 def test_prompts_of_the_papers_scripts_have_no_blank_before_user_and_no_newline():
@@ -311,26 +322,32 @@ def test_prompts_of_the_papers_scripts_have_no_blank_before_user_and_no_newline(
     assert system.endswith("questions.")
     for name in ("pope", "chair"):
         assert (
-            find_task("opera", "llava-1.5", name).template == f"{system}USER: <image> {{question}} ASSISTANT:"
+            find_task("opera", "llava-1.5", BENCHMARKS[name]).template
+            == f"{system}USER: <image> {{question}} ASSISTANT:"
         )
         # Shikra puts its image before a question that has none.
-        assert find_task("opera", "shikra", name).template == f"{system}USER: {{question}} ASSISTANT:"
-        assert find_task("opera", "instructblip", name).template is None
+        assert (
+            find_task("opera", "shikra", BENCHMARKS[name]).template
+            == f"{system}USER: {{question}} ASSISTANT:"
+        )
+        assert find_task("opera", "instructblip", BENCHMARKS[name]).template is None
         assert REGISTRY["instructblip"].template == "{question}"
-        assert find_task("lmms-eval", "qwen-vl", name).template == "Picture 1: <image>\n{question}"
+        assert (
+            find_task("lmms-eval", "qwen-vl", BENCHMARKS[name]).template == "Picture 1: <image>\n{question}"
+        )
 
 
 def test_pictures_are_cropped_where_the_scripts_use_clips_processor():
     cropping = {(protocol, "llava-1.5", name) for protocol in ("opera", "lmms-eval") for name in BENCHMARKS}
     cropping |= {("opera", "shikra", name) for name in BENCHMARKS} | {("official", "intern-vl", "scienceqa")}
-    for protocol, tasks in PROTOCOLS.items():
-        for (model, name), task in tasks().items():
+    for protocol in PROTOCOLS:
+        for (model, name), task in tasks_of(protocol).items():
             assert task.crop == ((protocol, model, name) in cropping)
 
 
 def test_only_operas_instructblip_is_penalised_for_repetitions():
-    for protocol, tasks in PROTOCOLS.items():
-        for (model, _), task in tasks().items():
+    for protocol in PROTOCOLS:
+        for (model, _), task in tasks_of(protocol).items():
             assert task.repetition_penalty == (1.5 if (protocol, model) == ("opera", "instructblip") else 1)
 
 
@@ -350,7 +367,7 @@ def test_only_operas_instructblip_is_penalised_for_repetitions():
     ],
 )
 def test_answers_are_read_as_the_other_scripts_read_them(protocol, model, name, text, expected):
-    assert find_task(protocol, model, name).read(text) == expected
+    assert find_task(protocol, model, BENCHMARKS[name]).read(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -368,5 +385,5 @@ def test_answers_are_read_as_the_other_scripts_read_them(protocol, model, name, 
     ],
 )
 def test_scores_are_those_of_the_protocols_evaluator(protocol, model, name, score, pooled):
-    task = find_task(protocol, model, name)
+    task = find_task(protocol, model, BENCHMARKS[name])
     assert (task.score, task.pooled) == (score, pooled)

@@ -22,7 +22,6 @@ from repro.attention import attention_shares
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.cam import llava_cam
-from repro.evaluation.run import make_prompt
 from repro.models import load_model
 from repro.models.card import VICUNA
 from repro.models.llava import CLIPImageProcessor
@@ -90,7 +89,7 @@ def test_chat_and_raw_prompts_are_told_apart_by_the_checkpoint(qwen):
     )
     assert len(prompt.segments.image) == 256 and set(chat.stop_ids) == set(stop)
     # A protocol with a template of its own has it for both.
-    template = find_task("lmms-eval", "qwen-vl", "pope").template
+    template = find_task("lmms-eval", "qwen-vl", BENCHMARKS["pope"]).template
     assert chat.prompt(picture, "What?", template).text == "Picture 1: <img></img>\nWhat?"
 
 
@@ -337,7 +336,7 @@ def test_pictures_are_padded_and_prepared_as_the_authors_do(
         # The paper's scripts show what CLIP's own processor cuts out.
         image.save(tmp_path / "picture.png")
         asked = Item("1", tmp_path / "picture.png", "Is it?", True)
-        opera = make_prompt(lvlm, BENCHMARKS["pope"], asked, "opera")
+        opera = find_task("opera", lvlm.card.name, BENCHMARKS["pope"]).prompt(lvlm, asked)
         cropped = prepare(images=image, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(opera.image_inputs["pixel_values"], cropped)
         assert opera.text == opening.replace(" USER:", "USER:") + "<image> Is it? ASSISTANT:"

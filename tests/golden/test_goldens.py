@@ -23,10 +23,10 @@ from repro.attention import attention_shares
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.cam import llava_cam
-from repro.evaluation.run import make_prompt
 from repro.golden import Arrays, Golden, pack
 from repro.models.card import FIXTURES
 from repro.models.lvlm import Lvlm, Prompt
+from repro.protocols import find_task
 from repro.sweep import sweep
 from repro.truncation import truncated
 
@@ -112,7 +112,7 @@ def ask(lvlm: Lvlm, benchmark: str, name: str, answer: str) -> tuple[Prompt, lis
     """Prompt of an item, and the ids of an answer to it."""
     item = items_of(benchmark)[name]
     ids = lvlm.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return make_prompt(lvlm, BENCHMARKS[benchmark], item), ids
+    return find_task("official", lvlm.card.name, BENCHMARKS[benchmark]).prompt(lvlm, item), ids
 
 
 @pytest.fixture(scope="module", params=ITEMS, ids=lambda item: "-".join(item[:2]))

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.miniworld import sample_scene
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.evaluation.results import Results
 from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
-from repro.models.card import FIXTURES
 from repro.models.lvlm import Lvlm, Prompt
+from repro.protocols import find_task
 from repro.segments import Segments
 from repro.sweep import sweep
 
@@ -33,8 +33,8 @@ ANSWER = "The image shows a red donut and a blue kite."
 @pytest.fixture(scope="session")
 def pictures() -> list[Image.Image]:
     """Three different scenes."""
-    rng = np.random.default_rng(7)
-    return [Image.fromarray(sample_scene(rng).pixels) for _ in QUESTIONS]
+    files = sorted((MINIWORLD / "coco" / "val2014").glob("*.png"))
+    return [Image.open(file).convert("RGB") for file in files[: len(QUESTIONS)]]
 
 
 @pytest.fixture(scope="session")
@@ -108,10 +108,11 @@ def shifted(prompt: Prompt) -> Prompt:
 @pytest.fixture(scope="module")
 def evaluation(lvlm, tmp_path_factory):
     """Eight scenes of TextVQA, with the results file of the run."""
-    items = limited(BENCHMARKS["textvqa"].load(FIXTURES / "miniworld"), 8)
+    task = find_task("official", lvlm.card.name, BENCHMARKS["textvqa"])
+    items = limited(task.benchmark.load(MINIWORLD), 8)
     results = Results(tmp_path_factory.mktemp("run") / "results.sqlite", new=True)
-    run = begin(results, lvlm, BENCHMARKS["textvqa"], items)
-    return evaluate(lvlm, BENCHMARKS["textvqa"], items, run, progress=False), results
+    run = begin(results, lvlm, task, items)
+    return evaluate(lvlm, task, items, run, progress=False), results
 
 
 @pytest.fixture

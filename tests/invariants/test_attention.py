@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from repro.attention import Shares, attention_shares, softmax_rows
+from repro.attention import Shares, attention_shares
+from repro.models.attending import softmax_rows
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant

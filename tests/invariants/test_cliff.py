@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.cliff import Cliff, cliff_layer, compare, halves, held_out
+from repro.cliff import Cliff, cliff_layer, compare, held_out
+from repro.scores import Scores, choosing_half
 
 pytestmark = pytest.mark.invariant
 
@@ -22,8 +24,8 @@ def accuracy_parts(right: np.ndarray) -> np.ndarray:
     return np.stack([right, np.ones_like(right)], axis=-1).astype(float)
 
 
-def one_stratum(parts: np.ndarray) -> np.ndarray:
-    return np.zeros(len(parts), dtype=int)
+def one_stratum(parts: np.ndarray, higher_is_better: bool = True) -> Scores:
+    return Scores(parts, np.zeros(len(parts), dtype=int), None, higher_is_better)
 
 
 def answers(
@@ -83,8 +85,9 @@ def test_small_samples_agree_with_enumeration(parts, higher_is_better, margin):
     """All 2^2 * 3^3 resamples of five items, one by one, against the drawn ones."""
     strata, replicates = np.array(["a", "a", "b", "b", "b"]), 4000
     sign = 1 if higher_is_better else -1
-    cliff = cliff_layer(parts, strata, higher_is_better, margin, replicates=replicates)
-    seen = compare(parts, strata, higher_is_better, replicates=replicates)
+    sample = Scores(parts, strata, None, higher_is_better)
+    cliff = cliff_layer(sample, margin, replicates=replicates)
+    seen = compare(sample, replicates=replicates)
     samples = itertools.product(itertools.product([0, 1], repeat=2), itertools.product([2, 3, 4], repeat=3))
     table = [[ratio_of_sums(parts, list(groups), L) for L in range(4)] for groups in samples]
     scores = [ratio_of_sums(parts, [[0, 1], [2, 3, 4]], L) for L in range(4)]
@@ -121,11 +124,12 @@ def captions(generator: np.random.Generator, items: int = 80, layers: int = 6) -
 def test_order_of_items_does_not_matter():
     generator = np.random.default_rng(1)
     parts, strata = captions(generator), np.repeat(["a", "b"], [30, 50])
-    ids = [f"item {i}" for i in range(80)]
     order = generator.permutation(80)
-    assert same(cliff_layer(parts, strata, False), cliff_layer(parts[order], strata[order], False))
-    one = held_out(parts, strata, ids, False)
-    other = held_out(parts[order], strata[order], [ids[i] for i in order], False)
+    items = Scores(parts, strata, np.array([f"item {i}" for i in range(80)]), False)
+    unnamed = replace(items, images=None)
+    assert same(cliff_layer(unnamed), cliff_layer(unnamed.where(order)))
+    one = held_out(items)
+    other = held_out(items.where(order))
     assert same(one.cliff, other.cliff)
     assert (one.score, one.difference, one.low) == (other.score, other.difference, other.low)
 
@@ -133,20 +137,19 @@ def test_order_of_items_does_not_matter():
 def test_an_error_rate_is_its_complement():
     parts, strata = captions(np.random.default_rng(2)), np.repeat([0, 1], 40)
     complement = np.stack([parts[..., 1] - parts[..., 0], parts[..., 1]], axis=-1)
-    errors, successes = compare(parts, strata, False), compare(complement, strata, True)
+    wrong, right = Scores(parts, strata, None, False), Scores(complement, strata)
+    errors, successes = compare(wrong), compare(right)
     np.testing.assert_allclose(errors.difference, successes.difference, atol=1e-12)
     assert errors.difference[0] < -0.1, "a higher error rate must come out as worse"
-    assert cliff_layer(parts, strata, False).layer > 0
-    assert cliff_layer(parts, strata, True).layer == 0
+    assert cliff_layer(wrong).layer > 0
+    assert cliff_layer(replace(wrong, higher_is_better=True)).layer == 0
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.floats(0.001, 0.4), st.floats(0.001, 0.4))
 def test_a_wider_margin_never_moves_the_cliff_later(seed, one, other):
     parts = accuracy_parts(answers(np.random.default_rng(seed), 60, [-0.4, -0.2, -0.2, -0.05, 0.0]))
-    narrow, wide = (
-        cliff_layer(parts, one_stratum(parts), margin=m, replicates=200) for m in sorted((one, other))
-    )
+    narrow, wide = (cliff_layer(one_stratum(parts), margin=m, replicates=200) for m in sorted((one, other)))
     assert wide.layer <= narrow.layer
     assert wide.interval[0] <= narrow.interval[0]
     assert narrow.non_inferior[-1] and wide.non_inferior[-1], "the baseline is never worse than itself"
@@ -156,14 +159,14 @@ def test_a_wider_margin_never_moves_the_cliff_later(seed, one, other):
 @pytest.mark.parametrize("step", [0, 1, 4, 7])
 def test_a_step_is_found_exactly(step):
     parts = accuracy_parts(np.tile(np.arange(8) >= step, (50, 1)))
-    cliff = cliff_layer(parts, one_stratum(parts))
+    cliff = cliff_layer(one_stratum(parts))
     assert (cliff.layer, cliff.interval) == (step, (step, step))
     assert cliff.non_inferior.tolist() == [step <= L for L in range(8)]
 
 
 def test_a_late_dip_moves_the_cliff_behind_it():
     parts = accuracy_parts(np.tile([1, 1, 0, 1, 1], (50, 1)))
-    cliff = cliff_layer(parts, one_stratum(parts))
+    cliff = cliff_layer(one_stratum(parts))
     assert (cliff.layer, cliff.interval) == (3, (3, 3))
     assert cliff.non_inferior.tolist() == [True, True, False, True, True]
 
@@ -172,16 +175,16 @@ def test_layers_that_agree_cost_the_interval_nothing():
     """Three layers that lose alike, and three that lose nothing, are one chance to err, not six."""
     right = answers(np.random.default_rng(8), 300, [-0.2, 0.0])
     parts = accuracy_parts(right[:, [0, 0, 0, 1, 1, 1]])
-    high = compare(parts, one_stratum(parts)).high[0]
+    high = compare(one_stratum(parts)).high[0]
     for margin, low in ((-high, 3), (-high + 1e-6, 0)):
-        assert cliff_layer(parts, one_stratum(parts), margin=margin).interval == (low, 3)
+        assert cliff_layer(one_stratum(parts), margin=margin).interval == (low, 3)
 
 
 def test_a_loss_of_exactly_the_margin_fails_whatever_its_rounding():
     for base in range(3, 101):
         # Two kinds of items whose numbers cannot vary: every resample has the same two scores.
         parts = np.tile([[base - 3, 100.0], [base, 100.0]], (5, 1, 1))
-        assert cliff_layer(parts, one_stratum(parts), replicates=40).layer == 1
+        assert cliff_layer(one_stratum(parts), replicates=40).layer == 1
 
 
 def test_paired_intervals_match_the_normal_formula():
@@ -191,7 +194,7 @@ def test_paired_intervals_match_the_normal_formula():
     parts[:, 1] = parts[:, 3]
     parts[:, 2, 0] = np.maximum(parts[:, 3, 0] - (generator.random(2000) < 0.1), 0)
     parts[:, 2, 1] = parts[:, 3, 1]
-    seen = compare(parts, strata, replicates=4000)
+    seen = compare(Scores(parts, strata), replicates=4000)
     for L in (0, 2):
         variance = 0.0
         for stratum in (0, 1):
@@ -208,7 +211,7 @@ def test_paired_intervals_match_the_normal_formula():
 def test_resamples_keep_the_strata():
     """A stratum of two would be missing from an eighth of the resamples if it were not drawn on its own."""
     parts = accuracy_parts(answers(np.random.default_rng(4), 60, [-0.2, 0.0]))
-    seen = compare(parts, np.repeat([0, 1], [2, 58]))
+    seen = compare(Scores(parts, np.repeat([0, 1], [2, 58])))
     assert np.isfinite([seen.low, seen.high]).all()
 
 
@@ -217,7 +220,7 @@ def test_an_undefined_score_is_inferior():
     parts[:, 0] = 0
     parts[:, 1:] = parts[:, 4:]
     parts[1:, 2] = 0  # one caption alone mentions anything: a third of the resamples are undefined
-    cliff = cliff_layer(parts, one_stratum(parts), False)
+    cliff = cliff_layer(one_stratum(parts, False))
     assert math.isnan(cliff.difference[0]) and math.isfinite(cliff.difference[2])
     assert np.isneginf(cliff.low[[0, 2]]).all() and np.isposinf(cliff.high[[0, 2]]).all()
     assert cliff.non_inferior.tolist() == [False, True, False, True, True]
@@ -229,7 +232,7 @@ def test_the_baseline_is_never_worse_than_itself():
     parts = captions(np.random.default_rng(9), 60, 3)
     parts[1:, 2] = 0
     parts[0, 2] = [1, 4]
-    cliff = cliff_layer(parts, one_stratum(parts), False)
+    cliff = cliff_layer(one_stratum(parts, False))
     assert cliff.low[2] == cliff.difference[2] == cliff.high[2] == 0
     assert (cliff.layer, cliff.non_inferior.tolist()) == (2, [False, False, True])
 
@@ -251,7 +254,7 @@ def test_the_interval_covers_the_true_cliff(effects, truth, shared):
     for run in range(runs):
         right = answers(np.random.default_rng(1000 + run), 200, effects, shared)
         parts = accuracy_parts(right)
-        cliff = cliff_layer(parts, one_stratum(parts), replicates=200, seed=run)
+        cliff = cliff_layer(one_stratum(parts), replicates=200, seed=run)
         covered += cliff.interval[0] <= truth <= cliff.interval[1]
         early += cliff.layer < truth
     # Nominal 95 % and 2.5 %, three binomial standard errors of 200 runs: 0.046 and 0.033.
@@ -265,11 +268,11 @@ def test_held_out_score_is_not_flattered():
     A margin of two standard errors of a difference makes about half of the layers pass by luck.
     """
     chosen, reported, moved = [], [], 0
-    ids = [f"item {i}" for i in range(400)]
+    ids = np.array([f"item {i}" for i in range(400)])
     for run in range(150):
         generator = np.random.default_rng(2000 + run)
         parts = accuracy_parts(generator.random((400, 6)) < 0.6)
-        result = held_out(parts, one_stratum(parts), ids, margin=0.1, replicates=200)
+        result = held_out(replace(one_stratum(parts), images=ids), margin=0.1, replicates=200)
         chosen.append(result.cliff.difference[result.cliff.layer])
         reported.append(result.difference)
         moved += result.cliff.layer < 5
@@ -281,15 +284,12 @@ def test_held_out_score_is_not_flattered():
 
 def test_held_out_reports_the_other_half():
     parts = accuracy_parts(answers(np.random.default_rng(6), 200, [-0.4, -0.02, 0.0]))
-    strata, ids = np.repeat(["a", "b"], [80, 120]), [f"item {i}" for i in range(200)]
-    choosing = halves(strata, ids)
-    result = held_out(parts, strata, ids, margin=0.1, seed=3)
-    names = np.array(ids)
-    chosen = cliff_layer(
-        parts[choosing], strata[choosing], margin=0.1, seed=3, clusters=names[choosing].tolist()
-    )
+    strata, names = np.repeat(["a", "b"], [80, 120]), np.array([f"item {i}" for i in range(200)])
+    choosing = choosing_half(strata, names)
+    result = held_out(Scores(parts, strata, names), margin=0.1, seed=3)
+    chosen = cliff_layer(Scores(parts[choosing], strata[choosing], names[choosing]), margin=0.1, seed=3)
     assert same(result.cliff, chosen)
-    other = compare(parts[~choosing], strata[~choosing], seed=3, clusters=names[~choosing].tolist())
+    other = compare(Scores(parts[~choosing], strata[~choosing], names[~choosing]), seed=3)
     at = result.cliff.layer
     assert 0 < at < 3
     assert (result.baseline, result.score) == (other.score[3], other.score[at])
@@ -301,45 +301,51 @@ def test_held_out_reports_the_other_half():
 def test_halves_are_stable_and_balanced():
     strata = np.repeat(["a", "b", "c"], [5, 40, 155])
     ids = [f"item {i}" for i in range(200)]
-    choosing = halves(strata, ids)
+    choosing = choosing_half(strata, ids)
     assert [int(choosing[strata == name].sum()) for name in "abc"] == [2, 20, 77]
     order = np.random.default_rng(7).permutation(200)
-    np.testing.assert_array_equal(halves(strata[order], [ids[i] for i in order]), choosing[order])
-    assert int((halves(strata[:-4], ids[:-4]) != choosing[:-4]).sum()) <= 4, "four items move at most four"
+    np.testing.assert_array_equal(choosing_half(strata[order], [ids[i] for i in order]), choosing[order])
+    assert int((choosing_half(strata[:-4], ids[:-4]) != choosing[:-4]).sum()) <= 4, (
+        "four items move at most four"
+    )
     # Written down once: another platform or version must split the same items the same way.
-    assert "".join(map(str, halves(np.zeros(16), ids[:16]).astype(int))) == "0010100111101100"
+    assert "".join(map(str, choosing_half(np.zeros(16), ids[:16]).astype(int))) == "0010100111101100"
 
 
 @pytest.mark.parametrize("sizes", [[60], [3, 57]])
-def test_one_cluster_per_item_changes_nothing(sizes):
+def test_one_image_per_item_changes_nothing(sizes):
     """Not even where a stratum is small: resamples keep it."""
     parts = accuracy_parts(answers(np.random.default_rng(8), 60, [-0.3, 0.0]))
     strata, names = np.repeat(range(len(sizes)), sizes), [f"image {i:02}" for i in range(60)]
-    alone, named = compare(parts, strata), compare(parts, strata, clusters=names)
+    alone, named = compare(Scores(parts, strata)), compare(Scores(parts, strata, np.array(names)))
     np.testing.assert_array_equal(alone.low, named.low)
     np.testing.assert_array_equal(alone.high, named.high)
 
 
 @pytest.mark.parametrize(
-    ("clusters", "words"),
-    [(["a"] * 8, "at least 2 clusters"), (["a", *"bbccddd"], None), (["a"] * 7, "7 cluster names")],
+    ("images", "words"),
+    [
+        (["a"] * 8, "at least 2 images"),
+        (["a", *"bbccddd"], None),
+        (["a"] * 7, r"images must have the shape \[8\]"),
+    ],
 )
-def test_unusable_clusters_are_named(clusters, words):
+def test_unusable_images_are_named(images, words):
     if words is None:
-        assert compare(GOOD, np.zeros(8), clusters=clusters).score[0] == 1
+        assert compare(Scores(GOOD, np.zeros(8), images)).score[0] == 1
         return
     for analyse in (compare, cliff_layer):
         with pytest.raises(ValueError, match=words):
-            analyse(GOOD, np.zeros(8), clusters=clusters)
+            analyse(Scores(GOOD, np.zeros(8), images))
 
 
 def test_repeated_questions_do_not_narrow_the_interval_of_their_image():
-    """Every item asked four times, in two strata: as clusters they weigh as one, by themselves as four."""
+    """Every item asked four times, in two strata: as one image they weigh as one, by themselves as four."""
     parts = accuracy_parts(answers(np.random.default_rng(9), 100, [-0.2, 0.0]))
     names = [f"image {i}" for i in range(100)]
-    once = compare(parts, np.zeros(100), clusters=names)
+    once = compare(Scores(parts, np.zeros(100), names))
     four, strata = np.concatenate([parts] * 4), np.repeat(["a", "b"], 200)
-    together, apart = compare(four, strata, clusters=names * 4), compare(four, strata)
+    together, apart = compare(Scores(four, strata, names * 4)), compare(Scores(four, strata))
     np.testing.assert_allclose(together.low, once.low, atol=1e-12)
     np.testing.assert_allclose(together.high, once.high, atol=1e-12)
     assert (apart.high - apart.low)[0] < 0.6 * (once.high - once.low)[0]
@@ -347,7 +353,7 @@ def test_repeated_questions_do_not_narrow_the_interval_of_their_image():
 
 def test_an_image_is_never_split_between_the_halves():
     strata, names = np.tile(["a", "b"], 40), np.repeat([f"image {i}" for i in range(20)], 4)
-    choosing = halves(strata, names.tolist())
+    choosing = choosing_half(strata, names)
     assert choosing.sum() == 40
     for name in set(names):
         assert len(set(choosing[names == name])) == 1
@@ -355,7 +361,7 @@ def test_an_image_is_never_split_between_the_halves():
 
 def test_one_resample_in_each_tail_is_enough():
     # (1 - 0.9) / 2 * 20 comes out just below 1.
-    assert cliff_layer(accuracy_parts(np.ones((8, 3))), np.zeros(8), level=0.9, replicates=20).layer == 0
+    assert cliff_layer(one_stratum(GOOD), level=0.9, replicates=20).layer == 0
 
 
 GOOD = accuracy_parts(np.ones((8, 3)))
@@ -382,17 +388,19 @@ GOOD = accuracy_parts(np.ones((8, 3)))
 )
 def test_unusable_arguments_are_named(change, words):
     with pytest.raises(ValueError, match=words):
-        cliff_layer(**({"parts": GOOD, "strata": np.zeros(8)} | change))
+        scores = {name: change.pop(name, value) for name, value in (("parts", GOOD), ("strata", np.zeros(8)))}
+        cliff_layer(Scores(**scores), **change)
 
 
 @pytest.mark.parametrize(
     ("strata", "ids", "words"),
     [
-        ([0] * 8, "abcdefg", "7 cluster names"),
+        ([0] * 8, "abcdefg", r"shape \[8\]"),
+        ([0] * 8, None, "image of each item"),
         ([0] * 8, "aabbccaa", "at least 4"),
         ([0] * 5 + [1] * 3, "abcdefgh", "at least 4"),
     ],
 )
 def test_unusable_halves_are_named(strata, ids, words):
     with pytest.raises(ValueError, match=words):
-        held_out(GOOD, strata, list(ids))
+        held_out(Scores(GOOD, strata, None if ids is None else list(ids)))

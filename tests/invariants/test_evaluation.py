@@ -11,22 +11,22 @@ import pytest
 import repro.evaluation.recorded as recorded
 import repro.evaluation.run as running
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Item, aggregate
+from repro.benchmarks.benchmark import Item
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.benchmarks.miniworld import asked_boxes
-from repro.cliff import halves, held_out
+from repro.cliff import held_out
 from repro.evaluation.answers import replay, sources
+from repro.evaluation.breakdown import HEADER, PAIRED, by_cap, by_category, by_stratum
 from repro.evaluation.flow import coverage, energy_inside, spread
-from repro.evaluation.run import begin, evaluate, limited, make_prompt
+from repro.evaluation.measured import Measured, load, save
+from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
-from repro.models.card import FIXTURES
-from repro.protocols import ProtocolError, find_task
+from repro.protocols import find_task
 from repro.report.build import notes
-from repro.report.sections import Measured, heat_sections, load, measure, save
-from repro.report.tables import FIGURES, PAIRED, by_cap, by_stratum, figures
+from repro.scores import aggregate
+from repro.table1 import heat_sections, measure
 
 pytestmark = pytest.mark.invariant
-
-MINIWORLD = FIXTURES / "miniworld"
 
 
 def test_a_limit_takes_the_first_of_each_stratum_and_kind(tmp_path):
@@ -60,25 +60,24 @@ def test_results_replayed_score_as_the_run_did(evaluation):
 def test_the_baseline_is_what_the_model_generates(lvlm, evaluation):
     result, _ = evaluation
     for item, answer in zip(result.items[:3], result.answers[:3], strict=True):
-        prompt = make_prompt(lvlm, result.benchmark, item)
+        prompt = result.task.prompt(lvlm, item)
         assert lvlm.answer(prompt, max_new_tokens=len(answer.ids)) == answer
 
 
 def test_rows_and_figures_carry_the_protocol(evaluation):
     result, results = evaluation
-    lvlm, benchmark, protocol = load_model("llava-1.5"), result.benchmark, "lmms-eval"
-    run = begin(results, lvlm, benchmark, result.items[:2], protocol)
-    other = evaluate(lvlm, benchmark, result.items[:2], run, progress=False, protocol=protocol)
-    assert (result.protocol, other.protocol) == ("official", protocol)
+    lvlm, protocol = load_model("llava-1.5"), "lmms-eval"
+    task = find_task(protocol, "llava-1.5", result.benchmark)
+    run = begin(results, lvlm, task, result.items[:2])
+    other = evaluate(lvlm, task, result.items[:2], run, progress=False)
+    assert (result.task.protocol, other.task.protocol) == ("official", protocol)
     assert {one.number: one.protocol for one in results.runs()}[run.number] == protocol
     source = next(one for one in sources(results.path) if one.run.number == run.number)
-    assert replay(source, MINIWORLD, allow_missing=True).protocol == protocol
+    assert replay(source, MINIWORLD, allow_missing=True).task.protocol == protocol
     results.finish([run.number])
-    asked = make_prompt(lvlm, other.benchmark, other.items[0], "lmms-eval")
+    asked = task.prompt(lvlm, other.items[0])
     assert other.prompt(lvlm, 0).text == asked.text
     assert lvlm.answer(asked, max_new_tokens=len(other.answers[0].ids)) == other.answers[0]
-    with pytest.raises(ProtocolError, match="opera does not define textvqa"):
-        evaluate(lvlm, result.benchmark, result.items, progress=False, protocol="opera")
 
 
 def test_a_protocol_says_how_categories_are_averaged():
@@ -86,16 +85,14 @@ def test_a_protocol_says_how_categories_are_averaged():
     said = [("random", True), ("random", False), ("popular", True), ("popular", True), ("adversarial", False)]
     items = [Item(str(i), Path(), "", True, stratum=stratum) for i, (stratum, _) in enumerate(said)]
     answers = [["Yes" if yes else "No"] for _, yes in said]
-    figures, tables = {}, {}
+    values, tables = {}, {}
     for protocol in ("official", "opera", "lmms-eval"):
-        task = find_task(protocol, "llava-1.5", "pope")
+        task = find_task(protocol, "llava-1.5", BENCHMARKS["pope"])
         scored = [task.score(item, answer) for item, [answer] in zip(items, answers, strict=True)]
         parts = {name: np.array([[row[name]] for row in scored]) for name in scored[0]}
-        held = running.Evaluation(
-            "llava-1.5", BENCHMARKS["pope"], protocol, items, [], parts, np.zeros((5, 1))
-        )
-        figures[protocol] = float(aggregate(parts["accuracy"], np.array(held.strata))[0])
-        [(tables[protocol], header, rows)] = by_stratum(held)
+        evaluation = running.Evaluation(task, items, parts, [], np.zeros((5, 1)))
+        values[protocol] = float(evaluation.scores("accuracy").values[0])
+        [(tables[protocol], header, rows)] = by_stratum(evaluation)
         shown = {row[0]: row[header.index("accuracy")] for row in rows}
         assert shown == {
             "adversarial": "0.0",
@@ -105,23 +102,22 @@ def test_a_protocol_says_how_categories_are_averaged():
             "all at once": "60.0",
         }
         assert protocol in tables[protocol]
-    assert figures == pytest.approx({"official": 0.5, "opera": 0.5, "lmms-eval": 0.6})
+    assert values == pytest.approx({"official": 0.5, "opera": 0.5, "lmms-eval": 0.6})
 
 
-def test_figures_stand_with_interval_and_flips(evaluation):
+def test_scores_stand_with_interval_and_flips(evaluation):
     """Of the half that reports, as in Table 1."""
     result, _ = evaluation
-    [row] = [dict(zip(FIGURES + PAIRED, row, strict=False)) for row in figures(result)]
+    [row] = [dict(zip(HEADER + PAIRED, row, strict=False)) for row in by_category(result, 0.03)]
     assert row["by"] == "images resampled" and "McNemar p" not in row  # a mean of soft scores
-    held = held_out(result.parts["accuracy"], result.strata, result.images)
+    held = held_out(result.scores())
     assert (row["of"], row["n"], row["cliff layer"]) == (
         "all",
         "4",
         f"{held.cliff.layer} of {len(result.probability[0]) - 1}",
     )
     assert (row["score"], row["at the cliff"]) == (f"{100 * held.baseline:.2f}", f"{100 * held.score:.2f}")
-    reporting = ~halves(result.strata, result.images)
-    scores = result.parts["accuracy"][reporting][..., 0]
+    scores = result.scores().halves()[1].parts[..., 0]
     better, worse = (
         int((sign * (scores[:, held.cliff.layer] - scores[:, -1]) > 0).sum()) for sign in (1, -1)
     )
@@ -137,14 +133,13 @@ def test_more_objects_made_up_is_worse():
     ones = np.ones_like(wrong)
     parts = {"CHAIR_s": np.stack([wrong, ones], axis=-1), "CHAIR_i": np.stack([wrong, ones], axis=-1)}
     parts["recall"] = np.stack([1 - wrong, ones], axis=-1)
-    made = running.Evaluation(
-        "llava-1.5", BENCHMARKS["chair"], "official", items, [], parts, np.zeros((40, 2))
-    )
-    held = held_out(parts["CHAIR_s"], made.strata, made.images, higher_is_better=False)
-    reporting = ~halves(made.strata, made.images)
-    table = [dict(zip(FIGURES + PAIRED, row, strict=False)) for row in figures(made)]
+    task = find_task("official", "llava-1.5", BENCHMARKS["chair"])
+    evaluation = running.Evaluation(task, items, parts, [], np.zeros((40, 2)))
+    held = held_out(evaluation.scores())
+    table = [dict(zip(HEADER + PAIRED, row, strict=False)) for row in by_category(evaluation, 0.03)]
     rows = {row["metric"][:-2]: row for row in table}
-    change = wrong[reporting, held.cliff.layer] - wrong[reporting, 1]
+    reporting = evaluation.scores().halves()[1].parts[..., 0]
+    change = reporting[:, held.cliff.layer] - reporting[:, 1]
     up, down = int((change > 0).sum()), int((change < 0).sum())
     assert rows["CHAIR_s"]["better, worse"] == f"{down}, {up}" and rows["CHAIR_s"]["by"] == "images resampled"
     assert rows["recall"]["better, worse"] == f"{down}, {up}"
@@ -152,19 +147,19 @@ def test_more_objects_made_up_is_worse():
 
 def test_captions_are_scored_as_a_lower_cap_would_have_cut_them():
     lvlm, benchmark = load_model("llava-1.5"), BENCHMARKS["chair"]
-    items = limited(benchmark.load(MINIWORLD), 4)
-    result = evaluate(lvlm, benchmark, items, progress=False)
+    items, task = limited(benchmark.load(MINIWORLD), 4), find_task("official", "llava-1.5", benchmark)
+    result = evaluate(lvlm, task, items, progress=False)
     [(_, header, rows)] = by_cap(lvlm, result)
     table = {(row[0][:-2], row[1]): dict(zip(header, row, strict=True)) for row in rows}
     longest = max(len(answer.ids) for answer in result.answers)
     assert longest > 16
-    whole = aggregate(result.parts["recall"][:, -1], np.array(result.strata))
+    whole = result.scores("recall").values[-1]
     assert table["recall", f"whole, at most {longest}"]["score (%)"] == f"{100 * whole:.1f}"
-    shorter = [lvlm.answer(make_prompt(lvlm, benchmark, item), max_new_tokens=16).text for item in items]
+    shorter = [lvlm.answer(task.prompt(lvlm, item), max_new_tokens=16).text for item in items]
     parts = np.array(
         [benchmark.score(item, text)["recall"] for item, text in zip(items, shorter, strict=True)]
     )
-    expected = aggregate(parts, np.array(result.strata))
+    expected = aggregate(parts, np.array(["", "", "", ""]))
     assert table["recall", 16]["score (%)"] == f"{100 * expected:.1f}" != f"{100 * whole:.1f}"
     assert table["recall", 16]["captions cut"] == sum(len(answer.ids) > 16 for answer in result.answers)
 
@@ -180,7 +175,7 @@ def test_where_the_data_lie_does_not_matter(evaluation):
 
 def test_batches_of_one_and_of_many_agree(lvlm, evaluation):
     result, _ = evaluation
-    alone = evaluate(lvlm, result.benchmark, result.items, batch_size=1, progress=False)
+    alone = evaluate(lvlm, result.task, result.items, batch_size=1, progress=False)
     assert alone.answers == result.answers
     np.testing.assert_array_equal(alone.parts["accuracy"], result.parts["accuracy"])
     # 1e-5: ten times the noise measured between batch sizes.
@@ -190,7 +185,7 @@ def test_batches_of_one_and_of_many_agree(lvlm, evaluation):
 def test_scarce_memory_makes_smaller_batches_and_no_difference(lvlm, evaluation, monkeypatch, swept):
     result, _ = evaluation
     monkeypatch.setattr(running, "budget", lambda device: 0)
-    alone = evaluate(lvlm, result.benchmark, result.items, progress=False)
+    alone = evaluate(lvlm, result.task, result.items, progress=False)
     assert swept == [1] * len(result.items)
     assert alone.answers == result.answers
 
@@ -242,7 +237,7 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
     result, _ = evaluation
     parts = np.random.default_rng(0).random((8, lvlm.n_layers + 1, 1)) < 0.9
     result.parts["accuracy"][:] = np.concatenate([parts, np.ones_like(parts)], axis=-1)
-    held = held_out(result.parts["accuracy"], result.strata, result.images)
+    held = held_out(result.scores())
     measured = measure(lvlm, result, held, lambda item: asked_boxes(item, MINIWORLD))
     save(measured, tmp_path / "measured.npz")
     again = load(tmp_path / "measured.npz")
@@ -252,7 +247,7 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
     for name in Measured.__dataclass_fields__:
         assert len(getattr(again, name)) == len(getattr(measured, name))
     np.testing.assert_array_equal(again.shares[0].raw, measured.shares[0].raw)
-    placed = make_prompt(lvlm, result.benchmark, result.items[0]).spatial
+    placed = result.prompt(lvlm, 0).spatial
     assert len(measured.heats) == len(measured.pointing) == placed
     for one, other in zip(again.heats, measured.heats, strict=True):
         np.testing.assert_array_equal(one.heat, other.heat)
@@ -266,7 +261,7 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
 @pytest.mark.without("instructblip")
 def test_boxes_are_of_the_file_in_whatever_size_the_model_sees_it(lvlm, evaluation, monkeypatch):
     whole, _ = evaluation
-    right = {"accuracy": np.ones_like(whole.parts["accuracy"])}
+    right = {"accuracy": np.ones_like(whole.parts["accuracy"][:2])}
     result = dataclasses.replace(whole, items=whole.items[:2], parts=right)
     boxes = partial(asked_boxes, directory=MINIWORLD)
     x, y, width, height = boxes(result.items[0])[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.pytest_plugin import MINIWORLD
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 
 pytestmark = pytest.mark.invariant
 
@@ -23,18 +23,21 @@ from repro.benchmarks import BENCHMARKS
 from repro.evaluation.results import Results
 from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
+from repro.protocols import find_task
 
 folder, data, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 lvlm = load_model("llava-1.5")
-tasks = [(BENCHMARKS[name], limited(BENCHMARKS[name].load(data), 24)) for name in ("pope", "textvqa")]
+tasks = []
+for benchmark in (BENCHMARKS["pope"], BENCHMARKS["textvqa"]):
+    tasks.append((find_task("official", "llava-1.5", benchmark), limited(benchmark.load(data), 24)))
 
 
 def measure(path):
     results = Results(path, new=True)
     runs = []
-    for benchmark, items in tasks:
-        runs.append(begin(results, lvlm, benchmark, items))
-        assert not evaluate(lvlm, benchmark, items, runs[-1], batch_size=8, progress=False).failed
+    for task, items in tasks:
+        runs.append(begin(results, lvlm, task, items))
+        assert not evaluate(lvlm, task, items, runs[-1], batch_size=8, progress=False).failed
     results.finish([run.number for run in runs])
     results.close()
 

@@ -8,11 +8,11 @@ import pytest
 
 import repro.evaluation.run as running
 from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.evaluation.results import Results
 from repro.evaluation.run import begin, evaluate
 from repro.models import load_model
-from repro.models.card import FIXTURES
-from repro.protocols import PROTOCOLS, find_task
+from repro.protocols import find_task
 
 pytestmark = pytest.mark.invariant
 
@@ -25,20 +25,18 @@ def same(one, other):
 
 def test_what_is_known_is_not_asked_again(lvlm, evaluation, swept, tmp_path):
     result, _ = evaluation
-    benchmark, items = result.benchmark, result.items
+    task, items = result.task, result.items
     results = Results(tmp_path / "results.sqlite", new=True)
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "_probability", broken_off(running._probability, after=5))
-        evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), batch_size=2, progress=False)
+        evaluate(lvlm, task, items, begin(results, lvlm, task, items), batch_size=2, progress=False)
     swept.clear()
-    whole = evaluate(
-        lvlm, benchmark, items, begin(results, lvlm, benchmark, items), batch_size=2, progress=False
-    )
+    whole = evaluate(lvlm, task, items, begin(results, lvlm, task, items), batch_size=2, progress=False)
     assert swept == [2, 2]  # of four batches two had been written
-    fresh = evaluate(lvlm, benchmark, items, batch_size=2, progress=False)
+    fresh = evaluate(lvlm, task, items, batch_size=2, progress=False)
     same(whole, fresh)
     swept.clear()
-    same(evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False), fresh)
+    same(evaluate(lvlm, task, items, begin(results, lvlm, task, items), progress=False), fresh)
     assert swept == []
 
 
@@ -59,15 +57,15 @@ def test_other_items_numbers_and_lengths_are_other_runs(lvlm, evaluation, tmp_pa
     result, _ = evaluation
     results, made = Results(tmp_path / "results.sqlite", new=True), []
 
-    def number(items=result.items, protocol="official"):
-        return begin(results, lvlm, result.benchmark, items, protocol).number
+    def number(items=result.items, task=result.task):
+        return begin(results, lvlm, task, items).number
 
     first = number()
     made.append(number(result.items[:2]))
-    shorter = dataclasses.replace(result.task, max_new_tokens=3)
-    with monkeypatch.context() as patch:
-        patch.setattr(running, "find_task", lambda *names: shorter)
-        made.append(number())
+    made.append(number(task=dataclasses.replace(result.task, max_new_tokens=3)))
+    made.append(number(task=dataclasses.replace(result.task, protocol="opera")))
+    exact = dataclasses.replace(result.task.benchmark, mode="exact")
+    made.append(number(task=dataclasses.replace(result.task, benchmark=exact)))
     with monkeypatch.context() as patch:
         patch.setattr(type(lvlm.model), "dtype", "float16")
         made.append(number())
@@ -77,23 +75,23 @@ def test_other_items_numbers_and_lengths_are_other_runs(lvlm, evaluation, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(running, "revision_of", lambda path: "other weights")
         made.append(number())
-    assert len({first, *made}) == 6 and number() == first
+    assert len({first, *made}) == 8 and number() == first
 
 
 def test_a_question_that_changed_is_asked_again(lvlm, evaluation, swept):
     result, results = evaluation
-    benchmark, items = result.benchmark, list(result.items)
+    task, items = result.task, list(result.items)
     items[0] = dataclasses.replace(items[0], question="What is the price?")
     items[1] = dataclasses.replace(items[1], reference=("7",) * 10)
-    other = evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False)
+    other = evaluate(lvlm, task, items, begin(results, lvlm, task, items), progress=False)
     assert sum(swept) == len(items)  # the batch they belong to
     assert other.answers[2:] == result.answers[2:]
-    evaluate(lvlm, benchmark, result.items, begin(results, lvlm, benchmark, result.items), progress=False)
+    evaluate(lvlm, task, result.items, begin(results, lvlm, task, result.items), progress=False)
 
 
 def test_an_item_that_cannot_be_asked_fails_alone_and_is_asked_again(lvlm, evaluation, tmp_path, swept):
     result, _ = evaluation
-    benchmark, items = result.benchmark, list(result.items)
+    task, items = result.task, list(result.items)
     corrupt = tmp_path / "train_images" / items[3].image.name
     corrupt.parent.mkdir()
     # A header that says 30000 x 30000 pixels.
@@ -104,20 +102,20 @@ def test_an_item_that_cannot_be_asked_fails_alone_and_is_asked_again(lvlm, evalu
     own = sorted(set(lvlm.tokenizer.get_added_vocab()) - {lvlm.card.placeholder})[0]
     items[5] = dataclasses.replace(items[5], question=f"{own} What is the number?")
     results = Results(tmp_path / "results.sqlite", new=True)
-    part = evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False)
+    part = evaluate(lvlm, task, items, begin(results, lvlm, task, items), progress=False)
     assert set(part.failed) == {items[3].id, items[5].id}
     assert str(corrupt) in part.failed[items[3].id] and repr(own) in part.failed[items[5].id]
     assert part.items == [item for i, item in enumerate(items) if i not in (3, 5)]
     assert len(part.answers) == len(part.probability) == len(part.parts["accuracy"]) == len(items) - 2
     swept.clear()
     corrupt.write_bytes(result.items[3].image.read_bytes())
-    mended = evaluate(lvlm, benchmark, items, begin(results, lvlm, benchmark, items), progress=False)
+    mended = evaluate(lvlm, task, items, begin(results, lvlm, task, items), progress=False)
     assert set(mended.failed) == {items[5].id} and mended.answers[3] == result.answers[3]
     with pytest.raises(ValueError, match=f"no item could be asked; the first: item {items[5].id}: "):
-        evaluate(lvlm, benchmark, [items[5]], progress=False)
+        evaluate(lvlm, task, [items[5]], progress=False)
 
 
-def test_a_run_obeys_its_task(monkeypatch, tmp_path):
+def test_a_run_obeys_its_task():
     """Wording, length, penalty, reading and score; see test_prompts.py for the picture and the template."""
     seen = []
 
@@ -126,16 +124,13 @@ def test_a_run_obeys_its_task(monkeypatch, tmp_path):
         return {"CHAIR_s": (0.25, 0.5)}
 
     lvlm, chair = load_model("llava-1.5"), BENCHMARKS["chair"]
-    task = find_task("official", "llava-1.5", "chair")
+    task = find_task("official", "llava-1.5", chair)
     task = dataclasses.replace(task, max_new_tokens=12, score=score, read=lambda text: f"read: {text}")
     answers = {}
     for penalty in (1.0, 1e6):
-        made = dataclasses.replace(task, repetition_penalty=penalty)
-        monkeypatch.setitem(PROTOCOLS, "made", lambda made=made: {("llava-1.5", "chair"): made})
+        penalised = dataclasses.replace(task, repetition_penalty=penalty)
         seen.clear()
-        result = evaluate(
-            lvlm, chair, chair.load(FIXTURES / "miniworld")[:2], progress=False, protocol="made"
-        )
+        result = evaluate(lvlm, penalised, chair.load(MINIWORLD)[:2], progress=False)
         answers[penalty] = [answer.ids for answer in result.answers]
         assert {f"read: {answer.text}" for answer in result.answers} <= set(seen)
         assert all(said.startswith("read: ") for said in seen) and len(seen) == 2 * (lvlm.n_layers + 1)

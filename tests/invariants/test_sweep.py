@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-import repro.sweep
 from repro.sweep import _penalised, layout, memory_of, sweep
 from repro.truncation import truncated
 
@@ -136,14 +137,14 @@ def test_weights_that_are_not_a_number_are_refused(broken, prompts):
 
 @pytest.mark.parametrize("longest", [3, 20])
 def test_the_memory_of_a_sweep_is_what_it_holds(lvlm, prompt, monkeypatch, longest):
-    runs = []
+    runs, module = [], sys.modules["repro.sweep"]
 
-    class Kept(repro.sweep._Pass):
+    class Kept(module._Pass):
         def __init__(self, *args):
             super().__init__(*args)
             runs.append(self)
 
-    monkeypatch.setattr(repro.sweep, "_Pass", Kept)
+    monkeypatch.setattr(module, "_Pass", Kept)
     monkeypatch.setattr(lvlm.generation_config, "eos_token_id", -1)  # every answer takes all its tokens
     sweep(lvlm, [prompt], longest)
     (run,) = runs

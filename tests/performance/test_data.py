@@ -54,10 +54,10 @@ def test_all_rows_are_loaded_asked_and_scored_in_time(data: Path, figure):
     items = {"pope": pope.load(data), "scienceqa": scienceqa.load_all(data)}
     said = {name: describe(name, rows) for name, rows in items.items()}
     asked = 0
-    for protocol in PROTOCOLS.values():
-        for (model, name), task in protocol().items():
-            template = task.template or find_card(model).template
-            for item in items.get(name, ()):
+    for tasks in PROTOCOLS.values():
+        for task in tasks():
+            template = task.template or find_card(task.model).template
+            for item in items.get(task.benchmark.name, ()):
                 assert item.question in template.format(question=task.ask(item))
                 task.score(item, task.read(f"{item.reference}"))
                 asked += 1

@@ -6,9 +6,8 @@ import pytest
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError
-from repro.benchmarks.versions import describe
 from repro.evaluation.answers import replay
-from repro.report.replay import rows
+from repro.report.replay import notes, rows
 
 pytestmark = pytest.mark.table1
 
@@ -19,9 +18,8 @@ def test_replay(recorded_answers, data, request, record_property):
         names = config.getoption("--benchmark") or list(BENCHMARKS)
         given = (config.getoption(name) for name in ("--allow-missing", "--protocol", "--chair"))
         scored = replay(recorded_answers, data, names, *given)
-        notes = [f"{recorded_answers}: {describe(scored.benchmark.name, scored.items)}"]
-        notes += [f"{recorded_answers}: left out {note}" for note in scored.notes]
-        record_property("replayed", json.dumps([rows(scored), notes]))
+        margin = config.getoption("--margin") / 100
+        record_property("replayed", json.dumps([rows(scored, margin), notes(scored, margin)]))
     except DataError as error:
         raise pytest.fail.Exception(f"--answers: {error}", pytrace=False) from None
     except ValueError as error:

@@ -19,7 +19,7 @@ from sklearn.metrics import f1_score
 
 from repro.benchmarks.benchmark import DataError
 from repro.evaluation.answers import Replay, replay
-from repro.protocols import LETTER_ANSWER, SHORT_ANSWER
+from repro.protocols.official import LETTER_ANSWER, SHORT_ANSWER
 from repro.report.replay import HEADER, rows
 
 #: LLaVA's ids of a category begin behind these.

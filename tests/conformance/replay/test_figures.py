@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from repro.benchmarks import chair
 from repro.benchmarks.benchmark import DataError
 from repro.cliff import compare
 from repro.evaluation.answers import replay
-from repro.evaluation.run import image_names
-from repro.protocols import SHORT_ANSWER, ProtocolError
+from repro.protocols import ProtocolError
+from repro.protocols.official import SHORT_ANSWER
 from repro.report.replay import HEADER, rows
-from repro.report.text import percent_interval
 from repro.statistics import wilson
+from repro.text import percent_interval
 
 pytestmark = pytest.mark.conformance
 
@@ -165,11 +166,10 @@ def test_intervals_are_wilsons_for_shares_and_resample_images_otherwise(made):
     share = table["popular", "accuracy ↑"]
     right = round(float(share["score"]) / 100 * 40)
     assert (share["by"], share["95 % interval"]) == ("Wilson", percent_interval(wilson(right, 40), 2))
-    strata = [item.stratum for item in scored.items]
-    twice = np.repeat(scored.parts["accuracy"], 2, axis=1)
+    twice = scored.scores().at(0, 0)
     by_image, by_item = (
-        percent_interval((float(seen.score_low[0]), float(seen.score_high[0])), 2)
-        for seen in (compare(twice, strata, clusters=image_names(scored.items)), compare(twice, strata))
+        percent_interval(compare(scores).score_interval(0), 2)
+        for scores in (twice, replace(twice, images=None))
     )
     mean = table["mean of 3", "accuracy ↑"]
     assert mean["by"] == table["popular", "F1 ↑"]["by"] == "images resampled"

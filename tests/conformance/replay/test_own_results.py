@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from repro.benchmarks.benchmark import DataError, aggregate
+from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.pope import POPE
 from repro.evaluation.answers import MAX_CHARACTERS, replay, sources
+from repro.evaluation.breakdown import PAIRED
 from repro.evaluation.results import Configuration, Results, Row
 from repro.evaluation.run import question_digest
 from repro.models import find_card
 from repro.protocols import find_task
 from repro.report.replay import HEADER, rows
-from repro.report.tables import PAIRED
 
 pytestmark = pytest.mark.conformance
 
@@ -46,7 +46,7 @@ def data(tmp_path):
 
 def store(data, model="llava-1.5", protocol="official", says="{}", edit=list, dataset="pope"):
     """A results file of a run at L = 0, 1, 2, every second image wrong at 0: what ``replay`` takes."""
-    card, task = find_card(model), find_task(protocol, model, "pope")
+    card, task = find_card(model), find_task(protocol, model, POPE)
     answers = []
     for item, layer in itertools.product(POPE.load(data), range(3)):
         i = int(item.id.rpartition("-")[2])
@@ -71,9 +71,7 @@ def refused(source, data, *said, **options):
 
 def test_a_run_gets_the_cliff_layer_and_what_truncation_changes(data):
     scored = replay(store(data), data)
-    strata = np.array([item.stratum for item in scored.items])
-    expected = [0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3]
-    assert aggregate(scored.parts["accuracy"], strata) == pytest.approx(expected)
+    assert scored.scores().values == pytest.approx([0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3])
     table = [dict(zip(HEADER + PAIRED, row, strict=False)) for row in rows(scored)]
     assert [row["of"] for row in table[::2]] == [*CATEGORIES, "mean of 3"]
     # The images of the wrong answers are among the half that reports.
@@ -97,20 +95,19 @@ def test_each_run_of_a_file_stands_for_itself(data):
     assert replay(first, data).answers == str(first)
     # Shikra's answers are read as the model words them.
     expected = [0.5, 1 - 2 / 160 / 3, 1 - 1 / 160 / 3]
-    strata = np.repeat(CATEGORIES, 160)
-    assert aggregate(replay(second, data).parts["accuracy"], strata) == pytest.approx(expected)
+    assert replay(second, data).scores().values == pytest.approx(expected)
 
 
 def test_a_run_is_scored_by_its_own_protocol(data):
     """With a full stop lmms-eval reads no answer; its metrics are of all categories at once."""
     scored = replay(store(data, protocol="lmms-eval"), data, protocol="opera")
-    assert scored.protocol == "lmms-eval"
+    assert scored.task.protocol == "lmms-eval"
     table = [dict(zip(HEADER, row, strict=False)) for row in rows(scored)]
     assert {row["protocol"] for row in table} == {"lmms-eval"}
     assert [row["of"] for row in table[::2]] == [*CATEGORIES, "all"]
     assert table[-2]["by"] == "Wilson"  # a share of all answers, no mean of three
     right = np.array([0.5, 1 - 2 / 480, 1 - 1 / 480])
-    assert aggregate(scored.parts["accuracy"], np.zeros(480)) == pytest.approx(right)
+    assert scored.scores().values == pytest.approx(right)
     stopped = store(data, "llava-1.6", protocol="lmms-eval", says="{}.")
     assert not replay(stopped, data).parts["accuracy"][..., 0].any()
 

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from repro.report.data import Curve, HeatRow, Pointing, Report, Shares, TableRow
+from repro.evaluation.measured import Curve, HeatRow, MeanShares, Pointing, TableRow
+from repro.report.page import Report
 
 HOSTILE = (
     "\"><script>alert(1)</script>'><img src=x onerror=alert(1)></title></style>{{ 7*7 }}&lt;"
@@ -92,11 +93,11 @@ def curve(n_layers: int = 10, **changes) -> Curve:
     return Curve(**(given | changes))
 
 
-def shares(n_layers: int = 10) -> Shares:
+def shares(n_layers: int = 10) -> MeanShares:
     image = np.linspace(0.5432, 0.0321, n_layers)
     mean = np.stack([0.9 - image, image, np.full(n_layers, 0.1)], axis=1)
     raw = np.concatenate([0.95 * mean, np.full((n_layers, 1), 0.05)], axis=1)
-    return Shares("POPE", mean, mean - 0.011, mean + 0.012, raw, n=77)
+    return MeanShares("POPE", mean, mean - 0.011, mean + 0.012, raw, n=77)
 
 
 def heats(n_layers: int = 10, size: tuple[int, int] = (48, 48), **changes) -> HeatRow:
@@ -118,7 +119,7 @@ def row(**changes) -> TableRow:
     given = TableRow(
         "llava-mini", "POPE", "Acc", True, 612, 0.8471, (0.8212, 0.8734), 6, (5, 7), 0.8551,
         (0.8312, 0.8799), 0.0080,
-        (-0.0021, 0.0178), 10, 306, "official", "612 questions",
+        (-0.0021, 0.0178), 10, 306, 0.03, "official", "612 questions",
     )  # fmt: skip
     return replace(given, **changes)
 

@@ -23,8 +23,7 @@ from repro.report.audit import (
     ledger_lines,
     write_audit,
 )
-from repro.report.data import Report
-from repro.report.page import write_report
+from repro.report.page import Report, write_report
 
 pytestmark = pytest.mark.invariant
 

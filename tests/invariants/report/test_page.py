@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repro.report import pages, text
-from repro.report.data import Pointing, Report, Shares
-from repro.report.page import FILES, write_report
+from repro import text
+from repro.evaluation.measured import MeanShares, Pointing
+from repro.report import pages
+from repro.report.page import FILES, Report, write_report
 from repro.report.pages import ReportError, check_writable
 
 pytestmark = pytest.mark.invariant
@@ -58,7 +59,7 @@ def test_what_was_measured_comes_first_then_table_figures_and_reproduction(writt
 @pytest.mark.parametrize(
     "number",
     ["84.7 [82.1, 87.3]", "6 of 10 [5, 7]", "85.5 [83.1, 88.0]", "+0.8 [−0.2, +1.8]",
-     "n = 612 cliff: 306 others",
+     "612 cliff: 306 others", "[5, 7] margin 3 points",
      "CHAIR_s ↓", "Acc ↑", "−1.2 ["],
 )  # fmt: skip
 def test_table_prints_every_number_with_its_interval(written, number, sample):
@@ -153,7 +154,7 @@ def test_undefined_values_are_said_to_be_undefined(tmp_path, sample):
         curves=[sample.curve(score=nothing, low=nothing, high=nothing, cliff=None, cliff_interval=None,
                              chance=None, probability=None, limit=None, n=None),
                 sample.curve(low=np.full(11, -math.inf), high=np.full(11, math.inf))],
-        shares=[Shares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan))],
+        shares=[MeanShares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan))],
         heats=[sample.heats(heat=np.full((10, 6, 6), nan), box=None)],
         pointing=[Pointing("x", *(np.full(10, nan),) * 3, nan, 0)],
     )  # fmt: skip

@@ -69,6 +69,16 @@ def points_interval(interval: tuple[float, float] | None) -> str:
     return f"[{points(interval[0])}, {points(interval[1])}]" if interval else f"[{MISSING}]"
 
 
+def margin_points(margin: float) -> str:
+    """A margin, in units of the score, as "3 points"."""
+    return f"{100 * margin:g} points"
+
+
+def arrow(higher_is_better: bool) -> str:
+    """The direction in which a metric gets better."""
+    return "↑" if higher_is_better else "↓"
+
+
 def layer(value: int | None) -> str:
     """A layer number; ``n/a`` where there is none."""
     return MISSING if value is None else f"{int(value)}"

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values and arrays, nothing that knows where they came from.
+"""What one model on one benchmark gave: plain values and arrays, to a file and back between processes.
 
 Scores, shares and probabilities are fractions in [0, 1] (NaN where undefined) and become percent only
 when printed. N is the number of decoder layers. Arrays over layers 1...N have length N; arrays over
@@ -7,16 +7,17 @@ truncation layers 0...N, where N is the baseline, have length N + 1. Intervals a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 Interval = tuple[float, float]
 #: Lower and upper end of an interval of layers, both included.
 LayerInterval = tuple[int, int]
-#: Versions and settings a run depends on, by name.
-Environment = dict[str, str]
 #: A table to print as it is: title, header, rows of cells (anything ``str`` accepts).
 RecordedTable = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 
@@ -43,8 +44,9 @@ class TableRow:
         difference, difference_interval: paired difference, truncated at the cliff minus baseline.
         n_layers: N.
         chosen_on: other items, on which the cliff layer was chosen.
+        margin: largest loss that counted as none, in units of the score.
         protocol: how the model was asked and its answers scored.
-        data: which version of the data set it was asked.
+        data: which version of the benchmark it was asked.
     """
 
     model: str
@@ -62,6 +64,7 @@ class TableRow:
     difference_interval: Interval
     n_layers: int
     chosen_on: int
+    margin: float
     protocol: str
     data: str
 
@@ -109,7 +112,7 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Shares:
+class MeanShares:
     """Attention of the answer on system, image and user tokens: one panel of Figure 2.
 
     Attributes:
@@ -202,27 +205,57 @@ class Pointing:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """Everything the page shows; a section whose list is empty is left out.
+class Measured:
+    """All that one model on one benchmark adds to the report.
 
-    Attributes:
-        title: heading of the page.
-        command: the command line that produced it.
-        created: ISO 8601 date and time, printed as given.
-        environment: versions and settings.
-        table, curves, shares, heats, pointing: the sections, in the order given.
-        notes: sentences on what was measured on what, shown first.
-        recorded: further tables.
+    ``checkpoint`` is the directory of a checkpoint the user named, empty for a shipped miniature.
     """
 
-    title: str
-    command: str
-    created: str
-    environment: Environment = field(default_factory=dict)
-    table: Sequence[TableRow] = ()
-    curves: Sequence[Curve] = ()
-    shares: Sequence[Shares] = ()
-    heats: Sequence[HeatRow] = ()
-    pointing: Sequence[Pointing] = ()
-    notes: Sequence[str] = ()
-    recorded: Sequence[RecordedTable] = ()
+    checkpoint: str
+    table: list[TableRow]
+    curves: list[Curve]
+    shares: list[MeanShares]
+    heats: list[HeatRow]
+    pointing: list[Pointing]
+    recorded: list[RecordedTable]
+
+
+def save(measured: Measured, path: Path) -> None:
+    """Write to an npz file: arrays as they are, everything else as one JSON text; nothing is pickled."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            arrays[f"a{len(arrays)}"] = value
+            return {"array": f"a{len(arrays) - 1}"}
+        if isinstance(value, np.generic):
+            return value.item()
+        if hasattr(value, "__dataclass_fields__"):
+            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    text = json.dumps(plain(measured))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(".partial")
+    with whole.open("wb") as file:
+        np.savez(file, allow_pickle=False, text=np.array(text), **arrays)
+    whole.replace(path)
+
+
+def load(path: Path) -> Measured:
+    """Read what ``save`` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+
+        def restored(value: Any) -> Any:
+            if isinstance(value, dict) and list(value) == ["array"]:
+                return arrays[value["array"]]
+            if isinstance(value, dict):
+                return {key: restored(v) for key, v in value.items()}
+            return tuple(restored(v) for v in value) if isinstance(value, list) else value
+
+        content = restored(json.loads(str(arrays["text"])))
+    kinds = {"table": TableRow, "curves": Curve, "shares": MeanShares, "heats": HeatRow, "pointing": Pointing}
+    made = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
+    return Measured(
+        checkpoint=content["checkpoint"], **made, recorded=[tuple(table) for table in content["recorded"]]
+    )

@@ -1,0 +1,185 @@
+"""Scores broken down: with intervals and flips by category, by kind of question, by length of caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from repro.benchmarks.benchmark import Item, Metric
+from repro.cliff import compare, held_out
+from repro.evaluation.measured import RecordedTable
+from repro.evaluation.run import Evaluation
+from repro.evaluation.scored import Scored
+from repro.models.lvlm import Lvlm
+from repro.scores import Scores, aggregate, choosing_half
+from repro.statistics import flips, mcnemar, wilson
+from repro.text import arrow, margin_points, percent, percent_interval, points, points_interval
+
+#: Columns of ``by_category``, and further ones where there are answers at every truncation layer.
+HEADER = ["of", "metric", "n", "score", "95 % interval", "by"]
+PAIRED = ["cliff layer", "at the cliff", "difference", "better, worse", "McNemar p"]
+#: Lengths in tokens at which captions are cut; published figures are of 64 and of 512.
+CAPS = (16, 32, 64, 128, 256, 512)
+
+
+def tables(lvlm: Lvlm, evaluation: Evaluation, margin: float) -> list[RecordedTable]:
+    """All there are of one model on one benchmark."""
+    title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}"
+    rows = by_category(evaluation, margin)
+    return [
+        *failures(evaluation),
+        (f"{title}: Table 1 by category, margin {margin_points(margin)}", HEADER + PAIRED, rows),
+        *by_stratum(evaluation),
+        *by_kind(evaluation),
+        *by_cap(lvlm, evaluation),
+    ]
+
+
+def failures(evaluation: Evaluation) -> list[RecordedTable]:
+    """Items that could not be asked, and why."""
+    if not evaluation.failed:
+        return []
+    title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}: items that failed"
+    return [(title, ["item", "why"], [list(pair) for pair in evaluation.failed.items()])]
+
+
+def by_category(scored: Scored, margin: float) -> list[list[str]]:
+    """A row per score: the columns of ``HEADER``, and of ``PAIRED`` where there are answers at several layers.
+
+    As in Table 1, the cliff layer comes from one half of the images, the scores from the other.
+
+    Raises ValueError for answers at several layers to questions too few for two halves.
+    """
+    first = scored.scores()
+    layers = first.parts.shape[1]
+    reporting, at = np.ones(len(first), dtype=bool), 0
+    if layers > 1:
+        at = held_out(first, margin).cliff.layer
+        reporting = ~choosing_half(first.strata, scored.images)
+    rows = []
+    for name, members in groups(scored.items, scored.task.pooled):
+        for metric in scored.benchmark.metrics:
+            pair = scored.scores(metric.name).where(reporting & members).at(at, -1)
+            row = [name, *_score(metric, pair)]
+            if layers > 1:
+                row += [f"{at} of {layers - 1}", *_change(metric, pair)]
+            rows.append(row)
+    return rows
+
+
+def labelled(metric: Metric) -> str:
+    """A metric's name with the arrow of its direction."""
+    return f"{metric.name} {arrow(metric.higher_is_better)}"
+
+
+def groups(items: Sequence[Item], pooled: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and members (bool [items]): each category and their mean, or those with an image and all.
+
+    Where metrics are ``pooled``, all categories at once in place of their mean.
+    """
+    strata = np.array([item.stratum for item in items])
+    pictured = np.array([item.image is not None for item in items])
+    names = list(dict.fromkeys(strata.tolist()))
+    everything = np.ones(len(items), dtype=bool)
+    if len(names) > 1:
+        yield from ((name, strata == name) for name in names)
+        yield "all" if pooled else f"mean of {len(names)}", everything
+        return
+    if pictured.any() and not pictured.all():
+        yield "with an image", pictured
+    yield "all", everything
+
+
+def _each_right_or_wrong(metric: Metric, scores: Scores) -> bool:
+    """Whether the metric is a share of right answers, of which each counts once."""
+    return metric.share and bool((scores.parts[..., 1] == 1).all())
+
+
+def _score(metric: Metric, pair: Scores) -> list[str]:
+    """Metric, items, the second score of a pair of layers, its interval and the name of that."""
+    interval, by = None, "Wilson"
+    if _each_right_or_wrong(metric, pair) and len(np.unique(pair.strata)) == 1:
+        interval = wilson(int(pair.parts[:, 1, 0].sum()), len(pair))
+    else:
+        by = "images resampled"
+        try:
+            interval = compare(pair).score_interval(1)
+        except ValueError:  # too few of them to resample, or no score
+            pass
+    score = percent(float(pair.values[1]), 2)
+    return [labelled(metric), str(len(pair)), score, percent_interval(interval, 2), by]
+
+
+def _change(metric: Metric, pair: Scores) -> list[str]:
+    """The first score of a pair, its difference to the second, flips and McNemar's p where they are defined."""
+    compared = compare(pair)
+    difference, interval = compared.change(0)
+    cells = [percent(float(compared.score[0]), 2), f"{points(difference)} {points_interval(interval)}"]
+    if not (pair.parts[..., 1] == 1).all():
+        return cells
+    gained, lost = flips(pair.goodness[:, 1], pair.goodness[:, 0])
+    cells.append(f"{gained}, {lost}")
+    return [*cells, f"{mcnemar(gained, lost):.3g}"] if _each_right_or_wrong(metric, pair) else cells
+
+
+def by_kind(evaluation: Evaluation) -> list[RecordedTable]:
+    """The first metric at every L for each kind of question by itself, where there are kinds."""
+    kinds = sorted({item.kind for item in evaluation.items})
+    if len(kinds) < 2:
+        return []
+    name = evaluation.benchmark.metrics[0].name
+    parts, kind_of = evaluation.parts[name], np.array([item.kind for item in evaluation.items])
+    header = ["kind", "n", *(f"L = {layer}" for layer in range(parts.shape[1]))]
+    rows = []
+    for kind in kinds:
+        total = parts[kind_of == kind].sum(axis=0)
+        rows.append([kind, int((kind_of == kind).sum()), *map(percent, total[:, 0] / total[:, 1])])
+    return [
+        (f"{evaluation.benchmark.title}: {name} (%) by kind of question, truncated after L", header, rows)
+    ]
+
+
+def by_stratum(evaluation: Evaluation) -> list[RecordedTable]:
+    """Every metric and detail of the baseline for each stratum by itself, their mean, and all items at once."""
+    strata = np.array([item.stratum for item in evaluation.items])
+    if len(set(strata)) < 2:
+        return []
+    names = evaluation.benchmark.metric_names
+    parts = np.stack([evaluation.parts[name][:, -1] for name in names], axis=1)
+    pooled = np.zeros(len(strata))
+    rows: list[list[object]] = []
+    for stratum in np.unique(strata):
+        own = strata == stratum
+        rows.append([str(stratum), int(own.sum()), *map(percent, aggregate(parts[own], pooled[own]))])
+    rows.append(["mean of these", len(strata), *map(percent, aggregate(parts, strata))])
+    rows.append(["all at once", len(strata), *map(percent, aggregate(parts, pooled))])
+    title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}: baseline (%) by category"
+    return [(title, ["category", "n", *names], rows)]
+
+
+def by_cap(lvlm: Lvlm, evaluation: Evaluation) -> list[RecordedTable]:
+    """CHAIR of the baseline captions cut after so many tokens: what a lower cap would have given, from one run.
+
+    A greedy caption of at most n tokens is the beginning of a longer one. Differences are to the whole captions.
+    """
+    if evaluation.benchmark.name != "chair":
+        return []
+    lengths = [len(answer.ids) for answer in evaluation.answers]
+    caps = [cap for cap in CAPS if cap < max(lengths)]
+    task = evaluation.task
+    scored = [
+        [task.score(item, task.read(lvlm.decode(answer.ids[:cap]).text)) for cap in (*caps, None)]
+        for item, answer in zip(evaluation.items, evaluation.answers, strict=True)
+    ]
+    rows: list[list[object]] = []
+    for metric in evaluation.benchmark.metrics:
+        parts = np.array([[part[metric.name] for part in row] for row in scored], float)
+        scores = task.scores(evaluation.items, {metric.name: parts}, metric.name)
+        for i, cap in enumerate((*caps, f"whole, at most {max(lengths)}")):
+            compared = compare(scores.at(i, -1))
+            interval = percent_interval(compared.score_interval(0))
+            cut_short = sum(length > cap for length in lengths) if isinstance(cap, int) else 0
+            rows.append([labelled(metric), cap, cut_short, percent(float(compared.score[0])), interval])
+    title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}: captions cut after so many tokens"
+    return [(title, ["metric", "tokens", "captions cut", "score (%)", "95 % interval"], rows)]

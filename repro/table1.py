@@ -1,0 +1,241 @@
+"""One model on one benchmark: answers at every truncation layer, the cliff layer, all that the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from repro.benchmarks import find_benchmark, miniworld
+from repro.benchmarks.benchmark import Benchmark, Item, image_names
+from repro.cliff import MARGIN, HeldOut, UndefinedScore, compare, held_out
+from repro.evaluation.breakdown import tables
+from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
+from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Pointing, TableRow, save
+from repro.evaluation.results import NAME, Results
+from repro.evaluation.run import Evaluation, begin, evaluate, limited
+from repro.models.lvlm import Lvlm
+from repro.models.pictures import read_image
+from repro.protocols import find_task
+from repro.scores import TooFew, choosing_half
+
+#: Items behind Figure 2 and behind the pointing: enough for intervals of a few points.
+FLOW_ITEMS = 60
+#: How many of the items that failed a message names.
+SHOWN = 20
+#: Item -> boxes in pixels of its image file, which the model may see larger or smaller; none where none are known.
+Boxes = Callable[[Item], Sequence[Box]]
+
+
+@dataclass(frozen=True, eq=False)
+class Table1:
+    """What ``table1`` measured.
+
+    Attributes:
+        evaluation: every answer and score.
+        held: the cliff layer and the score at it, each from its own half of the images.
+        measured: all that the report shows; ``path`` the file it is in.
+        run: number of the run in ``results.sqlite``.
+    """
+
+    evaluation: Evaluation
+    held: HeldOut
+    measured: Measured
+    path: Path
+    run: int
+
+
+def table1(
+    lvlm: Lvlm,
+    benchmark: Benchmark | str,
+    data: Path = miniworld.DIRECTORY,
+    *,
+    protocol: str = "official",
+    margin: float = MARGIN,
+    limit: int | None = None,
+    report: Path = Path("report"),
+    resume: bool = True,
+    progress: bool = True,
+) -> Table1:
+    """Measure a model on a benchmark at every truncation layer.
+
+    Answers go to ``report/results.sqlite`` as they come, and a run that was broken off goes on there; what the
+    report shows goes to ``report/measured/``.
+
+    Args:
+        benchmark: or its name.
+        data: directory of the benchmarks, in the published layouts.
+        protocol: how to ask, decode, read and score.
+        margin: largest loss that counts as none, in units of the score.
+        limit: only so many items of each stratum and kind.
+        progress: show items/s and the time left on stderr.
+
+    Raises:
+        DataError: the data cannot be used.
+        ProtocolError: the protocol does not define the benchmark for the model.
+        TooFew, UndefinedScore: too few images for two halves; no baseline to compare with.
+        ResultsError, OSError: results cannot be written.
+    """
+    benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
+    task = find_task(protocol, lvlm.card.name, benchmark)
+    items = limited(benchmark.load(data), limit)
+    try:  # before anything long starts
+        choosing_half([item.stratum for item in items], image_names(items))
+    except TooFew as error:
+        raise TooFew(f"too few images of {benchmark.title}: {error}") from None
+    with closing(Results(report / NAME, new=True)) as results:
+        run = begin(results, lvlm, task, items, resume)
+        evaluation = evaluate(lvlm, task, items, run, progress=progress)
+    name = f"{task.model}-{benchmark.name}-{protocol}"
+    path = report / "measured" / f"{name}.npz"
+    boxes = partial(miniworld.asked_boxes, directory=data) if (data / "boxes.json").is_file() else None
+    try:
+        held = held_out(evaluation.scores(), margin)
+        measured = measure(lvlm, evaluation, held, boxes)
+        save(measured, path)
+    except (UndefinedScore, TooFew, OSError) as error:
+        text = f"{name}: {error}; the answers are in {report / NAME}. {failures(evaluation)}"
+        raise type(error)(text) from error
+    return Table1(evaluation, held, measured, path, run.number)
+
+
+def failures(evaluation: Evaluation) -> str:
+    """How many items failed, and why the first of them did."""
+    reasons = list(evaluation.failed.values())
+    count = len(evaluation.items) + len(reasons)
+    return f"{len(reasons)} of {count} items failed\n" + "\n".join(reasons[:SHOWN])
+
+
+def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | None) -> Measured:
+    """Everything the report shows of one model on one benchmark; ``boxes=None`` leaves the pointing out."""
+    shipped = lvlm.path == lvlm.card.miniature
+    heats, pointing = heat_sections(lvlm, evaluation, boxes) if boxes else ([], [])
+    return Measured(
+        checkpoint="" if shipped else str(lvlm.path),
+        table=table_rows(evaluation, held),
+        curves=curves(evaluation, held),
+        shares=[shares_of(lvlm, evaluation)],
+        heats=heats,
+        pointing=pointing,
+        recorded=tables(lvlm, evaluation, held.cliff.margin),
+    )
+
+
+def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
+    """One row per metric; its scores are from the images that had no part in choosing the layer."""
+    rows = []
+    task, at = evaluation.task, held.cliff.layer
+    for metric in evaluation.benchmark.metrics:
+        compared = compare(evaluation.scores(metric.name).halves()[1])
+        difference, interval = compared.change(at)
+        rows.append(
+            TableRow(
+                model=task.model,
+                benchmark=evaluation.benchmark.title,
+                metric=metric.name,
+                higher_is_better=metric.higher_is_better,
+                n=held.reported_on,
+                baseline=float(compared.score[-1]),
+                baseline_interval=compared.score_interval(-1),
+                cliff=at,
+                cliff_interval=held.cliff.interval,
+                at_cliff=float(compared.score[at]),
+                at_cliff_interval=compared.score_interval(at),
+                difference=difference,
+                difference_interval=interval,
+                n_layers=len(compared.score) - 1,
+                chosen_on=held.chosen_on,
+                margin=held.cliff.margin,
+                protocol=task.protocol,
+                data=evaluation.data,
+            )
+        )
+    return rows
+
+
+def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
+    """Figure 5, one curve per metric, all items; the cliff layer is the first metric's."""
+    margin, panels = held.cliff.margin, []
+    for metric in evaluation.benchmark.metrics:
+        compared = compare(evaluation.scores(metric.name))
+        decides = metric is evaluation.benchmark.metrics[0]
+        panels.append(
+            Curve(
+                benchmark=evaluation.benchmark.title,
+                metric=metric.name,
+                score=compared.score,
+                low=compared.score_low,
+                high=compared.score_high,
+                cliff=held.cliff.layer,
+                cliff_interval=held.cliff.interval,
+                non_inferior=held.cliff.non_inferior if decides else compared.non_inferior(margin),
+                chance=None,
+                probability=evaluation.probability.mean(axis=0) if decides else None,
+                limit=compared.worst_allowed(margin),
+                n=len(evaluation.items),
+            )
+        )
+    return panels
+
+
+def shares_of(lvlm: Lvlm, evaluation: Evaluation) -> MeanShares:
+    """Figure 2 of one benchmark."""
+    raw, paper = mean_shares(lvlm, evaluation, FLOW_ITEMS)
+    half = 1.96 * paper.std(axis=0, ddof=1) / np.sqrt(len(paper))
+    mean = paper.mean(axis=0)
+    title = evaluation.benchmark.title
+    return MeanShares(title, mean, mean - half, mean + half, raw.mean(axis=0), n=len(paper))
+
+
+def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[list[HeatRow], list[Pointing]]:
+    """Figures 3-4 for the first item with boxes answered as wanted, and the pointing of up to FLOW_ITEMS.
+
+    Items whose baseline answer scores nothing are left out: their heat explains a mistake. Nothing where image
+    tokens have no place in the picture. Boxes are of square pictures, which no model pads: what the model sees is
+    the whole file, in another size.
+    """
+    right = evaluation.scores().goodness[:, -1] > 0
+    with_boxes = [i for i, item in enumerate(evaluation.items) if right[i] and boxes(item)]
+    chosen = spread(with_boxes, FLOW_ITEMS)
+    if not chosen or not evaluation.prompt(lvlm, chosen[0]).spatial:
+        return [], []
+    maps = heat_maps(lvlm, evaluation, chosen)
+    energy, area = [], []
+    for i, heat in zip(chosen, maps, strict=True):
+        item = evaluation.items[i]
+        assert item.image is not None, "an item with boxes was asked about a picture"
+        covered = coverage(boxes(item), read_image(item.image).size, heat.shape[1:])
+        energy.append(energy_inside(heat, covered))
+        area.append(covered.mean())
+    row = heat_row(lvlm, evaluation, chosen[0], maps[0], boxes)
+    return [row], [pointing_of(evaluation.benchmark.title, np.stack(energy), float(np.mean(area)))]
+
+
+def pointing_of(title: str, energy: np.ndarray, area_share: float) -> Pointing:
+    """Mean and interval by layer of the heat inside the boxes [items, N], NaN where a map is all zero."""
+    defined = np.isfinite(energy)
+    mean, half = np.full(energy.shape[1], np.nan), np.full(energy.shape[1], np.nan)
+    for layer in np.flatnonzero(defined.sum(axis=0) > 1):
+        values = energy[defined[:, layer], layer]
+        mean[layer], half[layer] = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    return Pointing(title, mean, mean - half, mean + half, area_share, len(energy))
+
+
+def heat_row(lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, boxes: Boxes) -> HeatRow:
+    """The maps of one item over the picture as the model sees it, with the first of its boxes."""
+    item, prompt = evaluation.items[index], evaluation.prompt(lvlm, index)
+    assert item.image is not None, "an item with boxes was asked about a picture"
+    wide, high = np.array(prompt.image.size) / read_image(item.image).size
+    x, y, width, height = boxes(item)[0]
+    return HeatRow(
+        benchmark=evaluation.benchmark.title,
+        question=evaluation.task.ask(item).replace("\n", " "),
+        answer=evaluation.answers[index].text,
+        image=np.asarray(prompt.image),
+        heat=heat,
+        box=(x * wide, y * high, width * wide, height * high),
+    )
