@@ -80,8 +80,8 @@ def compared(paper: Paper, evaluation: Evaluation, held: HeldOut) -> list[Compar
                 Compared(
                     agrees,
                     f"cliff layer: measured {held.cliff.layer} on {held.chosen_on} items, 95 % interval "
-                    f"[{low}, {high}]; the paper's is {' or '.join(map(str, stated.layers))} ({stated.place}), "
-                    f"{'inside' if agrees else 'OUTSIDE'}",
+                    f"[{low}, {high}]; the paper's is {' or '.join(map(str, stated.layers))} "
+                    f"({stated.place}), {'inside' if agrees else 'OUTSIDE'}",
                 )
             )
     return lines
@@ -98,9 +98,9 @@ def _score(
     agrees = bool(np.isfinite(allowed)) and abs(score - printed) <= allowed
     return Compared(
         agrees,
-        f"{cell.metric}, {which}: measured {score:.2f} % on {n} items, 95 % interval [{low:.2f}, {high:.2f}]; the "
-        f"paper's is {printed:.2f} % on {items} ({paper.place(cell)}); difference {score - printed:+.2f} points, "
-        f"tolerance {allowed:.2f}{'' if agrees else ', EXCEEDED'}",
+        f"{cell.metric}, {which}: measured {score:.2f} % on {n} items, 95 % interval [{low:.2f}, "
+        f"{high:.2f}]; the paper's is {printed:.2f} % on {items} ({paper.place(cell)}); difference "
+        f"{score - printed:+.2f} points, tolerance {allowed:.2f}{'' if agrees else ', EXCEEDED'}",
     )
 
 
@@ -111,7 +111,7 @@ def compare_with_paper(paper: Paper, evaluation: Evaluation, held: HeldOut) -> N
     if odd:
         first = (
             f"{evaluation.task.model} on {evaluation.benchmark.title}, protocol {evaluation.task.protocol}: "
-            f"{len(odd)} of {len(lines)} figures do not agree with the paper's (tolerance: 1.96 standard errors of "
-            "the difference)"
+            f"{len(odd)} of {len(lines)} figures do not agree with the paper's (tolerance: 1.96 standard "
+            "errors of the difference)"
         )
         raise AssertionError("\n".join([first, *(one.line for one in lines)]))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -174,8 +174,12 @@ def has_table(accuracy: float, f1: float, asked: Questions, reading: str = "roun
     for right in counts(accuracy, sum(asked), reading):
         wrong = sum(asked) - right
         true_yes = range(asked.yes - min(asked.yes, wrong), asked.yes - max(0, wrong - asked.no) + 1)
-        first = bisect_left(true_yes, low, key=lambda tp, wrong=wrong: Fraction(2 * tp, 2 * tp + wrong))
-        if first < len(true_yes) and Fraction(2 * true_yes[first], 2 * true_yes[first] + wrong) <= high:
+
+        def score(tp: int, wrong: int = wrong) -> Fraction:
+            return Fraction(2 * tp, 2 * tp + wrong)
+
+        first = bisect_left(true_yes, low, key=score)
+        if first < len(true_yes) and score(true_yes[first]) <= high:
             return True
     return False
 
@@ -207,7 +211,7 @@ def unpaired_z(baseline: float, at_cliff: float, n: int) -> float:
     ZeroDivisionError where neither number leaves an error (0 and 100).
     """
     before, after = baseline / 100, at_cliff / 100
-    return (after - before) / ((before * (1 - before) + after * (1 - after)) / n) ** 0.5
+    return (after - before) / sqrt((before * (1 - before) + after * (1 - after)) / n)
 
 
 def net_changes(baseline: float, at_cliff: float, n: int) -> range:

@@ -50,7 +50,7 @@ class Claim:
         quantity: what is compared with what.
         verdict: recorded; ``check`` must support it.
         evidence: template, filled with the numbers and words of the finding by their names; ``{reading}`` is what
-            the text states and leaves out.
+            the text states and leaves out, ``{paper}`` the paper.
         stated: what a measurement must know -> where the text states it; None where it does not. Decides, if any:
             a claim that leaves out what no choice of ours can fill in (of which model, on what, by which measure)
             is ``undefined``, one that says as much ``not measured here``. Prompts, usual subsets and tolerances,
@@ -90,7 +90,7 @@ class Claim:
             numbers |= {"things to state": len(self.stated), "stated": len(said)}
             parts = (("Stated", said), ("Missing", missing))
             words["reading"] = " ".join(f"{word}: {'; '.join(named)}." for word, named in parts if named)
-        return Finding(supports, numbers, words, self.evidence.format_map(numbers | words))
+        return Finding(supports, numbers, words, self.evidence.format_map(numbers | words | {"paper": paper}))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def need(paper: Paper, models: Sequence[str]) -> Need:
     checkpoints = ", ".join(REGISTRY[model].hub_id for model in models)
     data = ", ".join(f"{paper.names[name]} ({paper.items[name]} items)" for name in paper.benchmarks)
     text = (
-        f'python -m pytest -m "gpu and table1" {given} --data DATA, with {checkpoints} and {data}; {memory:.0f} GB '
-        f"of GPU memory and, by the {work:.1e} token-layers, at least {hours:.1f} hours of an A100."
+        f'python -m pytest -m "gpu and table1" {given} --data DATA, with {checkpoints} and {data}; '
+        f"{memory:.0f} GB of GPU memory and, by the {work:.1e} token-layers, at least {hours:.1f} hours of "
+        "an A100."
     )
     return Need(text, work, memory, hours)

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from repro.audit.ledger import Cell, Paper, StatedLayer
 
 
-@dataclass(frozen=True)
-class WithoutImage:
-    """Section A.2: an accuracy with no image token passed to the language model.
-
-    Attributes:
-        accuracy: percent.
-        layer: of the truncation, as printed.
-        model, benchmark: None, as the section names neither.
-    """
+class WithoutImage(NamedTuple):
+    """Section A.2: percent right with no image token, the layer as printed, and of what: it names neither."""
 
     accuracy: float
     layer: int
@@ -37,21 +31,18 @@ class Text(Paper):
         image_ids: Section 3.1, the ids of LLaVA-1.5's image tokens, first and last as printed.
         projectors_named, projectors_compared, projectors: Section 4.3, the types that map images to tokens, how
             many it says were compared, and what each model has.
-        replicated, decoding, gpu, scienceqa_questions: Section 4.1, the model replicated, as printed; the decoding;
-            the GPU; the questions of ScienceQA.
+        replicated, decoding, gpu, scienceqa_questions: Section 4.1, the model replicated, as printed, and more.
         gpu_memory: not of the paper, GB of the two kinds of that GPU there are.
         k_values: Section A.2, the "different values" of K, as printed.
-        share_after, share_limit, weights: Section 1, after this layer image tokens have less than this share, "with
-            their weights ranging" from... to.
+        share_after, share_limit, weights: Section 1, after this layer image tokens have less than this share,
+            "with their weights ranging" from... to.
         figure_2_drops, figure_2_level, figure_2_rises: its caption, first and last layer of a fast drop and of a
             level stretch, and the layer of a fast rise.
         symbols, defined: of Eqs. 1-3, and those of them that an equation or the text defines.
         noise_power: Eq. 4, the noise's level is the Gaussian's variance; the text under it calls it the standard
             deviation.
         equation_8: indices left of the equals sign, indices right of it, and the one that is summed over.
-        cliff_words: what a cliff layer is, by where.
-        flow_words: what the flow does in deeper layers, by where.
-        without_image: Section A.2.
+        cliff_words, flow_words: what a cliff layer is, and what the flow does in deeper layers, by where.
     """
 
     figure_5_models: tuple[str, ...]
@@ -82,6 +73,25 @@ class Text(Paper):
     without_image: WithoutImage
 
 
+#: Table 1: our names of benchmark and metric, and the label printed, of every model's rows. Only Qwen-VL's last is
+#: labelled CHAIR_i, but the others are of its size: OPERA's published greedy captions of up to 512 tokens, as many
+#: as are generated here, score CHAIR_s / CHAIR_i 45.0 / 12.7 (LLaVA-1.5), 58.8 / 23.7 (InstructBLIP) and 55.8 /
+#: 15.4 (Shikra).
+ROWS = (
+    ("pope", "accuracy", "Acc ↑"),
+    ("pope", "F1", "F1-score ↑"),
+    ("scienceqa", "accuracy", "Acc ↑"),
+    ("textvqa", "accuracy", "Acc ↑"),
+    ("chair", "CHAIR_i", "CHAIR_s ↓"),
+)
+#: Baseline and score at the cliff layer of these rows, by model.
+SCORES: Mapping[str, tuple[tuple[float, float] | tuple[None, None], ...]] = {
+    "llava-1.5": ((84.70, 85.51), (85.50, 85.99), (65.00, 66.48), (59.34, 60.02), (13.80, 13.80)),
+    "qwen-vl": ((80.81, 81.13), (77.29, 77.82), (67.12, 67.67), (60.60, 60.73), (12.50, 12.50)),
+    "instructblip": ((84.85, 85.44), (85.40, 85.40), (60.50, 60.50), (50.10, 50.62), (24.50, 22.80)),
+    "shikra": ((75.41, 76.34), (78.52, 79.16), (45.80, 46.70), (None, None), (12.50, 12.50)),
+    "intern-vl": ((94.01, 94.58), (86.31, 87.21), (66.20, 66.85), (57.00, 58.18), (12.90, 12.90)),
+}
 #: The paper but for its claims (``repro.audit.claims``).
 TEXT = Text(
     citation="arXiv 2406.06579",
@@ -104,35 +114,10 @@ TEXT = Text(
     # ScienceQA's test questions with an image, TextVQA's validation set, OPERA's sample.
     items={"pope": 8910, "scienceqa": 2017, "textvqa": 5000, "chair": 500},
     n_layers=32,
-    # Only Qwen-VL's row is labelled CHAIR_i, but the others are of its size: OPERA's published greedy captions of up
-    # to 512 tokens, as many as are generated here, score CHAIR_s / CHAIR_i 45.0 / 12.7 (LLaVA-1.5), 58.8 / 23.7
-    # (InstructBLIP) and 55.8 / 15.4 (Shikra).
-    table=(
-        Cell("llava-1.5", "pope", "accuracy", "Acc ↑", 84.70, 85.51),
-        Cell("llava-1.5", "pope", "F1", "F1-score ↑", 85.50, 85.99),
-        Cell("llava-1.5", "scienceqa", "accuracy", "Acc ↑", 65.00, 66.48),
-        Cell("llava-1.5", "textvqa", "accuracy", "Acc ↑", 59.34, 60.02),
-        Cell("llava-1.5", "chair", "CHAIR_i", "CHAIR_s ↓", 13.80, 13.80),
-        Cell("qwen-vl", "pope", "accuracy", "Acc ↑", 80.81, 81.13),
-        Cell("qwen-vl", "pope", "F1", "F1-score ↑", 77.29, 77.82),
-        Cell("qwen-vl", "scienceqa", "accuracy", "Acc ↑", 67.12, 67.67),
-        Cell("qwen-vl", "textvqa", "accuracy", "Acc ↑", 60.60, 60.73),
-        Cell("qwen-vl", "chair", "CHAIR_i", "CHAIR_i ↓", 12.50, 12.50),
-        Cell("instructblip", "pope", "accuracy", "Acc ↑", 84.85, 85.44),
-        Cell("instructblip", "pope", "F1", "F1-score ↑", 85.40, 85.40),
-        Cell("instructblip", "scienceqa", "accuracy", "Acc ↑", 60.50, 60.50),
-        Cell("instructblip", "textvqa", "accuracy", "Acc ↑", 50.10, 50.62),
-        Cell("instructblip", "chair", "CHAIR_i", "CHAIR_s ↓", 24.50, 22.80),
-        Cell("shikra", "pope", "accuracy", "Acc ↑", 75.41, 76.34),
-        Cell("shikra", "pope", "F1", "F1-score ↑", 78.52, 79.16),
-        Cell("shikra", "scienceqa", "accuracy", "Acc ↑", 45.80, 46.70),
-        Cell("shikra", "textvqa", "accuracy", "Acc ↑", None, None),
-        Cell("shikra", "chair", "CHAIR_i", "CHAIR_s ↓", 12.50, 12.50),
-        Cell("intern-vl", "pope", "accuracy", "Acc ↑", 94.01, 94.58),
-        Cell("intern-vl", "pope", "F1", "F1-score ↑", 86.31, 87.21),
-        Cell("intern-vl", "scienceqa", "accuracy", "Acc ↑", 66.20, 66.85),
-        Cell("intern-vl", "textvqa", "accuracy", "Acc ↑", 57.00, 58.18),
-        Cell("intern-vl", "chair", "CHAIR_i", "CHAIR_s ↓", 12.90, 12.90),
+    table=tuple(
+        Cell(model, of, metric, "CHAIR_i ↓" if (model, of) == ("qwen-vl", "chair") else label, *pair)
+        for model, pairs in SCORES.items()
+        for (of, metric, label), pair in zip(ROWS, pairs, strict=True)
     ),
     cliffs=(
         StatedLayer("llava-1.5", "scienceqa", (12,), "Sections 3.2 and 4.2"),

@@ -14,16 +14,14 @@ import torch
 from repro.attention import attention_shares
 from repro.audit.released import CAM_IMAGE, Span
 from repro.benchmarks.chair import PROMPT
+from repro.benchmarks.miniworld import DIRECTORY
 from repro.cam import llava_cam
 from repro.models import load_model
-from repro.models.card import FIXTURES
 from repro.models.lvlm import Lvlm, Prompt
 from repro.truncation import truncated
 
 #: Two scenes of the miniature benchmarks.
-SCENES = tuple(
-    FIXTURES / "miniworld" / "coco" / "val2014" / f"COCO_val2014_{number:012}.png" for number in (3033, 3527)
-)
+SCENES = tuple(DIRECTORY / "coco" / "val2014" / f"COCO_val2014_{number:012}.png" for number in (3033, 3527))
 
 
 class Covered(NamedTuple):
@@ -103,8 +101,7 @@ def heat(relu_gradients: bool = False, threshold: float | None = None) -> np.nda
 def answer_sums() -> np.ndarray:
     """Attention on system, image and user tokens together, [N, rows]; row 0 is the last of the prompt."""
     prompt, ids = captioned()
-    sums: np.ndarray = attention_shares(miniature(), prompt, ids).raw[..., :3].sum(axis=-1)
-    return sums
+    return attention_shares(miniature(), prompt, ids).raw[..., :3].sum(axis=-1)
 
 
 def change_by_image(after: int) -> float:

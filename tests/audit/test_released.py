@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from repro.audit import needs
-from repro.audit.paper import N_LAYERS
+from repro.audit.paper import TEXT
 from repro.audit.released import CAPTIONS, Span
 from repro.audit.replayed import FIELDS, MODELS, longest, mentions, replayed, stored
 from repro.audit.structure import Covered, covered, reached
@@ -72,18 +73,29 @@ def test_token_layers_are_those_of_the_sweep():
     model, name = "llava-1.5", "pope"
     user, answer = needs.USER[name], needs.ANSWER[name]
     count = 0
-    for layer in range(1, N_LAYERS + 1):
-        count += needs.SYSTEM + 576 + user + sum(user for after in range(N_LAYERS) if after < layer)
-        count += sum(answer for after in range(N_LAYERS + 1))
-    assert needs.token_layers(model, name) == count
+    for layer in range(1, 33):
+        count += needs.SYSTEM + 576 + user + sum(user for after in range(32) if after < layer)
+        count += sum(answer for after in range(33))
+    assert needs.token_layers(32, model, name) == count
 
 
 def test_need_names_what_has_to_be_there():
-    one, both = needs.need(["llava-1.5"], ["pope"]), needs.need(["llava-1.5", "qwen-vl"])
-    assert "--model llava-1.5=DIR --benchmark pope --data DATA" in one.text
-    assert "Qwen/Qwen-VL" in both.text and "--benchmark" not in both.text
-    assert one.figures["token-layers"] == 8910 * needs.token_layers("llava-1.5", "pope")
-    assert one.figures["GPU memory, GB"] > 14 and both.figures["GPU memory, GB"] > 19
+    pope = replace(TEXT, benchmarks=("pope",))
+    one, both = needs.need(pope, ["llava-1.5"]), needs.need(TEXT, ["llava-1.5", "qwen-vl"])
+    assert "--model llava-1.5=DIR --data DATA" in one.text and "POPE (8910 items);" in one.text
+    assert "Qwen/Qwen-VL" in both.text and "CHAIR (500 items);" in both.text
+    assert one.token_layers == 8910 * needs.token_layers(32, "llava-1.5", "pope")
+    assert one.memory_gb > 14 and both.memory_gb > 19
     # 0.405 GFLOP for each token and layer at 124.8 TFLOP/s, and two reads of 14 GB at 1.5 TB/s.
-    each = one.figures["token-layers"] / 8910 * 0.405e9 / 124.8e12 + 2 * 14 / 1500
-    assert one.figures["A100 hours"] == pytest.approx(8910 * each / 3600, rel=0.01)
+    each = one.token_layers / 8910 * 0.405e9 / 124.8e12 + 2 * 14 / 1500
+    assert one.a100_hours == pytest.approx(8910 * each / 3600, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("models", "layers", "memory", "hours"),
+    [(("llava-1.5",), 775_698_528, 21.665, 0.950), (TEXT.table_models, 3_256_106_464, 33.665, 4.530)],
+)
+def test_what_measuring_takes_is_as_stated(models, layers, memory, hours):
+    found = needs.need(TEXT, models)
+    assert found.token_layers == layers
+    assert (found.memory_gb, found.a100_hours) == pytest.approx((memory, hours), abs=0.0006)

@@ -17,12 +17,12 @@ ANSWER = 3
     statement=f"In LLaVA-CAM a large number of features contribute at layer {TEXT.n_layers}, the last.",
     quantity="gradient and heat at image tokens behind the last layer's post-attention norm",
     verdict="contradicted",
-    evidence="Behind the last layer's post-attention norm no token reads another: the logits that predict the answer "
-    "do not depend on what stands at image tokens there, and Eqs. 1-3 give zero. With the decoder of the miniature the "
-    "gradient reaches {image tokens reached, other layers} of {tokens} image tokens in every layer but the last, and "
-    "{image tokens reached, last layer} in the last; its heat map has maximum {maximum of the last map:.0f} there and "
-    f"{{least:.0f}} in all others. That many features contribute at layer {TEXT.n_layers} cannot come from these "
-    "equations.",
+    evidence="Behind the last layer's post-attention norm no token reads another: the logits that predict "
+    "the answer do not depend on what stands at image tokens there, and Eqs. 1-3 give zero. With the "
+    "decoder of the miniature the gradient reaches {image tokens reached, other layers} of {tokens} image "
+    "tokens in every layer but the last, and {image tokens reached, last layer} in the last; its heat map "
+    "has maximum {maximum of the last map:.0f} there and {least:.0f} in all others. That many features "
+    "contribute at layer {paper.n_layers} cannot come from these equations.",
     figure="figures-3-4",
 )
 def cam_last_layer(paper: Text) -> Finding:
@@ -47,10 +47,11 @@ def cam_last_layer(paper: Text) -> Finding:
     statement="The released demo differentiates the logits of the answer, as Eq. 1 has it.",
     quantity="positions of the rows that the released demo differentiates",
     verdict="contradicted",
-    evidence="The demo reads logits from the row whose number is the prompt's length, with the image counted as one "
-    f"token; the logits count all {released.CAM_IMAGE.length}, so the prompt ends {released.CAM_IMAGE.length - 1} rows "
-    "further on. There is an answer behind it only from the second layer's map on: each layer's appends one more copy. "
-    f"For an answer of {ANSWER} tokens (gradients of the miniature's decoder): {{said}}.",
+    evidence="The demo reads logits from the row whose number is the prompt's length, with the image "
+    f"counted as one token; the logits count all {released.CAM_IMAGE.length}, so the prompt ends "
+    f"{released.CAM_IMAGE.length - 1} rows further on. There is an answer behind it only from the second "
+    f"layer's map on: each layer's appends one more copy. For an answer of {ANSWER} tokens (gradients of "
+    "the miniature's decoder): {said}.",
     figure="figures-3-4",
 )
 def cam_rows(paper: Text) -> Finding:
@@ -65,8 +66,9 @@ def cam_rows(paper: Text) -> Finding:
             f"{name}: patches reached in the last layer": seen.patches[-1],
         }
         said.append(
-            f"{name}, {prompt} such tokens, is read from image patch {first} on (from 0), and its gradient reaches "
-            f"{seen.patches[0]} patches of {released.CAM_IMAGE.length}, {seen.patches[-1]} in the last layer"
+            f"{name}, {prompt} such tokens, is read from image patch {first} on (from 0), and its gradient "
+            f"reaches {seen.patches[0]} patches of {released.CAM_IMAGE.length}, {seen.patches[-1]} in the "
+            "last layer"
         )
     return Finding("contradicted" if any(at_image) else "holds", numbers, {"said": "; ".join(said)})
 
@@ -77,10 +79,10 @@ def cam_rows(paper: Text) -> Finding:
     statement="The released demo follows Eqs. 2-5: ReLU of the weighted features, averaged over noisy images.",
     quantity="what the released demo does beside the equations, and how much heat that leaves",
     verdict="contradicted",
-    evidence="The demo averages {maps averaged} map, without noise; takes ReLU of the gradients; and sets heat below "
-    f"{released.CAM_THRESHOLD} of the maximum to zero, which no equation does. On the miniature that leaves heat on "
-    "{percent of cells with heat, demo:.0f} % of the cells, where the equations leave it on "
-    "{percent of cells with heat, equations:.0f} %.",
+    evidence="The demo averages {maps averaged} map, without noise; takes ReLU of the gradients; and sets "
+    f"heat below {released.CAM_THRESHOLD} of the maximum to zero, which no equation does. On the miniature "
+    "that leaves heat on {percent of cells with heat, demo:.0f} % of the cells, where the equations leave "
+    "it on {percent of cells with heat, equations:.0f} %.",
     figure="figures-3-4",
 )
 def cam_steps(paper: Text) -> Finding:
@@ -103,9 +105,9 @@ def cam_steps(paper: Text) -> Finding:
     statement="The map is a sum of features weighted by the gradients of z_c.",
     quantity="symbols used against symbols defined",
     verdict="undefined",
-    evidence="Of {used}, {missing} have no definition: c is said to run over the tokens that Eq. 1 sums, alpha to be a "
-    "weight vector. z is called probabilities before Eq. 1 and logits behind it. (Here, as in the demo: z_c is "
-    "z_answer, of logits, and alpha the mean gradient over image tokens.)",
+    evidence="Of {used}, {missing} have no definition: c is said to run over the tokens that Eq. 1 sums, "
+    "alpha to be a weight vector. z is called probabilities before Eq. 1 and logits behind it. (Here, as in "
+    "the demo: z_c is z_answer, of logits, and alpha the mean gradient over image tokens.)",
 )
 def equations_1_3(paper: Text) -> Finding:
     missing = [symbol for symbol in paper.symbols if symbol not in paper.defined]
@@ -122,8 +124,8 @@ def equations_1_3(paper: Text) -> Finding:
     statement="The noise has variance noise_s, which is its standard deviation.",
     quantity="standard deviation by the equation against the text's",
     verdict="contradicted",
-    evidence="Eq. 4 makes noise_s the variance, the text under it the standard deviation. At the demo's level of "
-    f"{released.CAM_NOISE} the standard deviation is {{said}}. The demo takes the text's.",
+    evidence="Eq. 4 makes noise_s the variance, the text under it the standard deviation. At the demo's "
+    f"level of {released.CAM_NOISE} the standard deviation is {{said}}. The demo takes the text's.",
 )
 def equation_4(paper: Text) -> Finding:
     levels = {where: released.CAM_NOISE**power for where, power in paper.noise_power.items()}
@@ -144,8 +146,8 @@ CLAIMS = (
         quantity="share of the heat on the object asked about, by layer",
         verdict="undefined",
         evidence="In deeper layers the flow is said to "
-        f"{listed(f'{words} ({place})' for place, words in TEXT.flow_words.items())}, and to converge before; "
-        "pictures of single items show it. {reading}",
+        f"{listed(f'{words} ({place})' for place, words in TEXT.flow_words.items())}, and to converge "
+        "before; pictures of single items show it. {reading}",
         stated={
             "a number that is small where the flow converges and large where it does not": None,
             "from which value on it has": None,
@@ -194,8 +196,8 @@ CLAIMS = (
         verdict="undefined",
         evidence="Contribution is read off the maps themselves. {reading}",
         stated={
-            "what becomes of the answer when what the maps mark is taken away (Petsiuk et al. 2018: as the hottest "
-            "image tokens are deleted or inserted, against a random order)": None,
+            "what becomes of the answer when what the maps mark is taken away (Petsiuk et al. 2018: as the "
+            "hottest image tokens are deleted or inserted, against a random order)": None,
         },
         outcome="in part not",
         experiment=heat.deletion_insertion,

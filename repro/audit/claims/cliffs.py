@@ -37,9 +37,9 @@ def cliff_pope(paper: Text) -> Finding:
     statement="In middle or deep layers image tokens do not affect the answer.",
     quantity="the cliff layers named in the text against the middle of the decoder",
     verdict="undefined",
-    evidence="By the accuracy reading (Figure 5) a cliff layer is the last that needs the image. Of the text's own, "
-    f"{{late}} are in the deeper half of {TEXT.n_layers} layers: up to there image tokens matter. Missing: where "
-    "middle and deep begin, and whether both are meant or one of them, by task.",
+    evidence="By the accuracy reading (Figure 5) a cliff layer is the last that needs the image. Of the "
+    "text's own, {late} are in the deeper half of {paper.n_layers} layers: up to there image tokens matter. "
+    "Missing: where middle and deep begin, and whether both are meant or one of them, by task.",
     figure="figure-5",
 )
 def no_impact(paper: Text) -> Finding:
@@ -58,8 +58,8 @@ def no_impact(paper: Text) -> Finding:
     statement=f"Without any image token {TEXT.without_image.accuracy} % of the answers are still right.",
     quantity="accuracy with no layer seeing the image, and with a prompt without one",
     verdict="undefined",
-    evidence="{accuracy} % can be compared with nothing: Section A.2 leaves out the {missing}. LLaVA-1.5 can be "
-    "measured on all four benchmarks.",
+    evidence="{accuracy} % can be compared with nothing: Section A.2 leaves out the {missing}. LLaVA-1.5 "
+    "can be measured on all four benchmarks.",
     takes=("llava-1.5",),
     outcome="inconclusive",
     experiment=no_image.no_image,
@@ -82,10 +82,10 @@ CLAIMS = (
         statement="From the cliff layer on the image no longer contributes to the answer.",
         quantity="a rule that names the layer for given scores",
         verdict="undefined",
-        evidence=f"It is {listed(f'{words} ({place})' for place, words in TEXT.cliff_words.items())}. By attention it "
-        f"would be layer {TEXT.share_after} (Section 1), by accuracy the text has {FIRST} to {LAST} of "
-        f"{TEXT.n_layers}. {{reading}} (Here: the smallest L from which on the paired interval of the change stays "
-        "above a stated margin.)",
+        evidence=f"It is {listed(f'{words} ({place})' for place, words in TEXT.cliff_words.items())}. By "
+        f"attention it would be layer {TEXT.share_after} (Section 1), by accuracy the text has {FIRST} to "
+        f"{LAST} of {TEXT.n_layers}. {{reading}} (Here: the smallest L from which on the paired interval of "
+        "the change stays above a stated margin.)",
         stated={"which of its descriptions it is, where they name different layers": None},
         numbers={"layer by attention": TEXT.share_after, "first by accuracy": min(TEXT.cliffs[0].layers)},
         outcome="compared",
@@ -98,8 +98,8 @@ CLAIMS = (
         statement="LLaVA-1.5's cliff layers come in the order ScienceQA, TextVQA, POPE, captions.",
         quantity="cliff layers by accuracy, with intervals, and the probability of the order",
         verdict="not measured here",
-        evidence=f"The text's layers come in this order ({listed(map(TEXT.said, ASCENDING))}), without intervals. "
-        "{reading}",
+        evidence=f"The text's layers come in this order ({listed(map(TEXT.said, ASCENDING))}), without "
+        "intervals. {reading}",
         stated={"model": PLACES, "tasks": "Section 4.2"} | MEASURE,
         numbers={TEXT.names[stated.benchmark]: place for place, stated in enumerate(ASCENDING, 1)},
         takes=("llava-1.5",),
@@ -113,8 +113,8 @@ CLAIMS = (
         statement=f"LLaVA-1.5's cliff layers are {LAYERS}.",
         quantity="each layer against the interval of a measured one",
         verdict="not measured here",
-        evidence=f"Of {TEXT.n_layers} layers the text names {LAYERS}, without an interval, and none for the other "
-        "models of Table 1. {reading}",
+        evidence=f"Of {TEXT.n_layers} layers the text names {LAYERS}, without an interval, and none for the "
+        "other models of Table 1. {reading}",
         stated={"model": PLACES, "layers": "Section 4.2"} | MEASURE,
         numbers={f"{TEXT.names[one.benchmark]}: first it can mean": min(one.layers) for one in TEXT.cliffs},
         takes=("llava-1.5",),
@@ -127,8 +127,8 @@ CLAIMS = (
         statement="The more complex the reasoning, the earlier the cliff layer.",
         quantity="cliff layer by number of objects and of reasoning steps",
         verdict="undefined",
-        evidence="ScienceQA is called complex, TextVQA and POPE simpler, captions least so; the cliff layers, "
-        f"{LAYERS}, are of four tasks that differ in much else. {{reading}}",
+        evidence="ScienceQA is called complex, TextVQA and POPE simpler, captions least so; the cliff "
+        f"layers, {LAYERS}, are of four tasks that differ in much else. {{reading}}",
         stated={
             "tasks": "Section 4.2",
             "a measure of complexity that is independent of the layers": None,
@@ -145,9 +145,9 @@ CLAIMS = (
         statement=f"Layer {RISES} seems to look back at image and prompt before the answer is given.",
         quantity=f"score truncated after layer {RISES - 1} against the baseline",
         verdict="undefined",
-        evidence=f"One sign would be a loss of score when layer {RISES} alone does not see the image (truncated after "
-        f"{RISES - 1}). The text's own cliff layers, {LAYERS}, say that there is none. {{reading}} It can be measured "
-        "if LLaVA-1.5 is meant.",
+        evidence=f"One sign would be a loss of score when layer {RISES} alone does not see the image "
+        f"(truncated after {RISES - 1}). The text's own cliff layers, {LAYERS}, say that there is none. "
+        "{reading} It can be measured if LLaVA-1.5 is meant.",
         stated={"layer": "Section 4.2", "the model": None, "what would show that it looks back": None},
         numbers={"layer": RISES},
         takes=("llava-1.5",),

@@ -22,8 +22,9 @@ SINGLE = [kind for kind in TYPES if TYPES.count(kind) == 1]
     statement=f"The pattern was verified in {len(TEXT.models)} models, each with its cliff layers.",
     quantity="models named against models with scores and with cliff layers",
     verdict="contradicted",
-    evidence="{named} models are named; Table 1 has {in Table 1} and Figure 5 {in Figure 5}, and {missing} is in "
-    'neither. Numbers of cliff layers are given for {placed} alone. "{instructblip}" is InstructBLIP by the reference.',
+    evidence="{named} models are named; Table 1 has {in Table 1} and Figure 5 {in Figure 5}, and {missing} "
+    'is in neither. Numbers of cliff layers are given for {placed} alone. "{instructblip}" is InstructBLIP '
+    "by the reference.",
 )
 def models_verified(paper: Text) -> Finding:
     measured, placed = set(paper.table_models), {stated.model for stated in paper.cliffs}
@@ -50,8 +51,9 @@ def models_verified(paper: Text) -> Finding:
     statement=f"{TEXT.projectors_compared} types of projectors were compared, InstructBLIP's as an MLP.",
     quantity="types named against types of the models",
     verdict="contradicted",
-    evidence="{said} types are said to be compared; the paragraph before names {named}, {names}. InstructBLIP's is "
-    "called {stated}, but its published configuration has a Q-Former; with it the models have {of the models} types.",
+    evidence="{said} types are said to be compared; the paragraph before names {named}, {names}. "
+    "InstructBLIP's is called {stated}, but its published configuration has a Q-Former; with it the models "
+    "have {of the models} types.",
 )
 def projector_types(paper: Text) -> Finding:
     """The published architecture of InstructBLIP is that of its miniature's configuration."""
@@ -89,9 +91,10 @@ def model_replicated(paper: Text) -> Finding:
     statement="The paper's source code can be accessed: that of all of the method and its evaluation.",
     quantity="parts of the method and its evaluation against the released files",
     verdict="contradicted",
-    evidence="Read as the code behind the method and its scores. Of {parts} parts of the method and its evaluation "
-    "{without code} have no code in any commit: {absent}. {not as committed} have code that does not do it as "
-    "committed: {stopped}. {complete}, {listed}, has code that was not run here; the rows it reads are another entry.",
+    evidence="Read as the code behind the method and its scores. Of {parts} parts of the method and its "
+    "evaluation {without code} have no code in any commit: {absent}. {not as committed} have code that does "
+    "not do it as committed: {stopped}. {complete}, {listed}, has code that was not run here; the rows it "
+    "reads are another entry.",
 )
 def released_code(paper: Text) -> Finding:
     absent = [part for part, code in released.CODE.items() if code.file is None]
@@ -115,8 +118,8 @@ def released_code(paper: Text) -> Finding:
     statement=f"The experiments fit on an {TEXT.gpu}, on which they ran.",
     quantity="memory needed against memory there",
     verdict="holds",
-    evidence=f"An {TEXT.gpu} has {{sizes}} GB. At half precision the largest model with the keys and values of a whole "
-    "sweep takes {GB needed:.0f} GB.",
+    evidence="An {paper.gpu} has {sizes} GB. At half precision the largest model with the keys and values "
+    "of a whole sweep takes {GB needed:.0f} GB.",
 )
 def gpu(paper: Text) -> Finding:
     needed = need(paper, tuple(paper.projectors)).memory_gb
@@ -133,8 +136,8 @@ def gpu(paper: Text) -> Finding:
     statement=f"ScienceQA has {TEXT.scienceqa_questions} questions.",
     quantity="questions of the published splits",
     verdict="holds",
-    evidence="{splits} are {questions}. Of the {test} test questions {test, with an image} have an image; which were "
-    "asked the text does not say.",
+    evidence="{splits} are {questions}. Of the {test} test questions {test, with an image} have an image; "
+    "which were asked the text does not say.",
 )
 def scienceqa_questions(paper: Text) -> Finding:
     splits = released.SCIENCEQA_SPLITS
@@ -159,8 +162,8 @@ CLAIMS = (
         statement="That the flow converges in shallow layers does not depend on the type of the projector.",
         quantity="cliff layer and shares by type of projector",
         verdict="undefined",
-        evidence=f"{listed(SINGLE)} are types of one model each, and models differ in vision tower, decoder and data "
-        "too. {reading}",
+        evidence=f"{listed(SINGLE)} are types of one model each, and models differ in vision tower, decoder "
+        "and data too. {reading}",
         stated={
             "models and projectors": "Section 4.3",
             "a number for convergence": None,
@@ -172,16 +175,17 @@ CLAIMS = (
         experiment=cliffs.projectors,
     ),
     model_replicated,
+    # What ``pope_eval.py`` (204-206) and ``chair_eval.py`` pass to ``generate``.
     Claim(
         id="greedy",
         where="Section 4.1; released evaluation scripts",
         statement=f"Answers come from {TEXT.decoding} search.",
         quantity="decoding of the released evaluation scripts",
         verdict="undefined",
-        evidence="The released evaluation scripts of POPE and CHAIR ask for OPERA's decoding, a beam search, and take "
-        "the number of beams from the command line without a default. With one beam that ends in an assertion for "
-        "Shikra and InstructBLIP, and LLaVA's generate does not take these arguments: they are not what gave the "
-        "scores. The demo of heat maps is greedy. {reading}",
+        evidence="The released evaluation scripts of POPE and CHAIR ask for OPERA's decoding, a beam "
+        "search, and take the number of beams from the command line without a default. With one beam that "
+        "ends in an assertion for Shikra and InstructBLIP, and LLaVA's generate does not take these "
+        "arguments: they are not what gave the scores. The demo of heat maps is greedy. {reading}",
         stated={"the decoding": "Section 4.1", "code that produced the scores": None},
     ),
     released_code,

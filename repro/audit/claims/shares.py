@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from repro.audit import structure
-from repro.audit.experiments import shares as share_experiments
 from repro.audit.experiments import rankings
+from repro.audit.experiments import shares as share_experiments
 from repro.audit.ledger import Claim, Finding, listed
 from repro.audit.paper import TEXT, Text
 
+AFTER, LIMIT = TEXT.share_after, TEXT.share_limit
 LEVEL = "{}-{}".format(*TEXT.figure_2_level)
 NO_CODE = "No code for shares was released."
 IF_LLAVA = "They can be measured if LLaVA-1.5 is meant."
@@ -16,16 +17,17 @@ IF_LLAVA = "They can be measured if LLaVA-1.5 is meant."
 @Claim(
     id="share-range",
     where="Section 1, Figure 2",
-    statement=f"After layer {TEXT.share_after} image tokens have less than {TEXT.share_limit:.0f} %, with weights of "
+    statement=f"After layer {AFTER} image tokens have less than {LIMIT:.0f} %, with weights of "
     f"{TEXT.weights[0] / 100:.0f} to {TEXT.weights[1] / 100:.1f}.",
     quantity="the numbers of one sentence against each other, Eq. 7 and Figure 2",
     verdict="undefined",
-    evidence="One sentence has image tokens below {percent of image tokens:.0f} % and weights of up to {weight:.1f}. "
-    "If these are their shares, {highest weight, percent:.0f} % is more than {percent of image tokens:.0f}; if they "
-    "are shares of system and prompt tokens, both together have at most {both:.0f} %, where Eq. 7 leaves them "
-    "{percent left to the others:.0f}. Missing: whose weights, of one token or of all, and their unit. In Figure 2 "
-    f"the drop lasts until layer {TEXT.figure_2_drops[1]}, {{late}} layers longer, the share is level over {LEVEL}, "
-    f"and rises at {TEXT.figure_2_rises}.",
+    evidence="One sentence has image tokens below {percent of image tokens:.0f} % and weights of up to "
+    "{weight:.1f}. If these are their shares, {highest weight, percent:.0f} % is more than "
+    "{percent of image tokens:.0f}; if they are shares of system and prompt tokens, both together have at "
+    "most {both:.0f} %, where Eq. 7 leaves them {percent left to the others:.0f}. Missing: whose weights, "
+    "of one token or of all, and their unit. In Figure 2 the drop lasts until layer "
+    "{paper.figure_2_drops[1]}, {late} layers longer, the share is level over "
+    "{paper.figure_2_level[0]}-{paper.figure_2_level[1]}, and rises at {paper.figure_2_rises}.",
     figure="figure-2",
 )
 def share_range(paper: Text) -> Finding:
@@ -48,12 +50,13 @@ def share_range(paper: Text) -> Finding:
     statement="The attention of a query token on system, image and user tokens sums to 1.",
     quantity="that sum, for the last prompt row and for answer rows, which see answer tokens too",
     verdict="undefined",
-    evidence="Softmax gives every earlier token some attention, so an answer token leaves less than 1 to system, image "
-    "and user tokens once the answer has begun: in the miniature's description of a scene ({tokens} tokens, {layers} "
-    "layers) {least sum of an answer row:.2f} to {greatest sum of an answer row:.4f}, mean {mean:.2f}. It holds for "
-    "the last prompt row ({least sum of the last prompt row:.4f} to {greatest:.4f}), and by construction once the "
-    "three are divided by their sum. Missing: whether Eq. 7 is of the attention as it is, as the words before it say, "
-    "or after the normalisation that the words behind it ask for.",
+    evidence="Softmax gives every earlier token some attention, so an answer token leaves less than 1 to "
+    "system, image and user tokens once the answer has begun: in the miniature's description of a scene "
+    "({tokens} tokens, {layers} layers) {least sum of an answer row:.2f} to {greatest sum of an answer "
+    "row:.4f}, mean {mean:.2f}. It holds for the last prompt row ({least sum of the last prompt row:.4f} to "
+    "{greatest:.4f}), and by construction once the three are divided by their sum. Missing: whether Eq. 7 "
+    "is of the attention as it is, as the words before it say, or after the normalisation that the words "
+    "behind it ask for.",
     figure="figure-2",
 )
 def equation_7(paper: Text) -> Finding:
@@ -77,9 +80,9 @@ def equation_7(paper: Text) -> Finding:
     statement="The share of the image is a sum over its tokens.",
     quantity="indices left against indices right",
     verdict="undefined",
-    evidence="The right-hand side sums over {summed} and depends on {free}; the left-hand side depends on {left}. "
-    "Missing: the row, and whether rows of an answer are averaged. (Here: the last prompt row and every answer row, "
-    "each for itself.)",
+    evidence="The right-hand side sums over {summed} and depends on {free}; the left-hand side depends on "
+    "{left}. Missing: the row, and whether rows of an answer are averaged. (Here: the last prompt row and "
+    "every answer row, each for itself.)",
 )
 def equation_8(paper: Text) -> Finding:
     left, right, summed = paper.equation_8
@@ -94,9 +97,9 @@ def equation_8(paper: Text) -> Finding:
     statement="The answer token's attention ranks the image tokens by what they contribute.",
     quantity="the row of Eq. 10 against the index sets of Eq. 6; scores with the top k tokens kept",
     verdict="contradicted",
-    evidence="By Eq. 6 image tokens are N_sys + 1 to N_sys + N_img, so row N_sys + N_img is the last of them "
-    "(LLaVA-1.5: row {row} of {first image token} to {last image token}). It stands before the question and sees none "
-    "of it. Figure 6 has the row of the answer token, the released code the last row.",
+    evidence="By Eq. 6 image tokens are N_sys + 1 to N_sys + N_img, so row N_sys + N_img is the last of "
+    "them (LLaVA-1.5: row {row} of {first image token} to {last image token}). It stands before the "
+    "question and sees none of it. Figure 6 has the row of the answer token, the released code the last row.",
     outcome="inconclusive",
     experiment=rankings.fastv,
 )
@@ -113,7 +116,7 @@ CLAIMS = (
     Claim(
         id="share-below-2",
         where="Section 1, Figure 2",
-        statement=f"After layer {TEXT.share_after} the image gets less than {TEXT.share_limit:.0f} % of the attention.",
+        statement=f"After layer {AFTER} the image gets less than {LIMIT:.0f} % of the attention.",
         quantity="mean share of image tokens by layer, last prompt row and answer rows",
         verdict="undefined",
         evidence=f"{{reading}} {NO_CODE} {IF_LLAVA}",
@@ -123,7 +126,7 @@ CLAIMS = (
             "the model": None,
             "the items": None,
         },
-        numbers={"percent": TEXT.share_limit, "after layer": TEXT.share_after},
+        numbers={"percent": LIMIT, "after layer": AFTER},
         takes=("llava-1.5",),
         outcome="in part not",
         experiment=share_experiments.image_share,
@@ -153,8 +156,8 @@ CLAIMS = (
         statement="System tokens get most of the attention, image tokens far less than system and user tokens.",
         quantity="order of the three shares by layer, with the first token apart",
         verdict="undefined",
-        evidence=f"{{reading}} {NO_CODE} The first token of the prompt draws attention as a sink, which the share of "
-        f"the system tokens includes. {IF_LLAVA}",
+        evidence=f"{{reading}} {NO_CODE} The first token of the prompt draws attention as a sink, which the "
+        f"share of the system tokens includes. {IF_LLAVA}",
         stated={"layers": "Figure 2", "the model": None, "the items": None},
         takes=("llava-1.5",),
         outcome="in part not",

@@ -44,8 +44,8 @@ def flips_at_most(before: float, after: float, n: int) -> tuple[int, bool]:
     statement="No score at the cliff layer is worse than its baseline: all are equal to it or surpass it.",
     quantity="sign of the printed change, row by row",
     verdict="holds",
-    evidence="As printed: of {rows} rows {better} are better at the cliff layer, {equal} equal and {worse} worse. "
-    "Whether that is more than noise, and why none is worse, are other entries.",
+    evidence="As printed: of {rows} rows {better} are better at the cliff layer, {equal} equal and {worse} "
+    "worse. Whether that is more than noise, and why none is worse, are other entries.",
     figure="table-1",
 )
 def equal_or_better(paper: Paper) -> Finding:
@@ -68,11 +68,12 @@ def equal_or_better(paper: Paper) -> Finding:
     statement="Truncation enhances the scores of some models on some benchmarks.",
     quantity="printed change against its error, of different items and of the same",
     verdict="undefined",
-    evidence="{changed} rows change, F1 apart. As if of different items, at every published number of items, the "
-    "largest |z| is {below:.2f}, below 1.96, but for {beyond} (|z| {largest:.2f}). Of the same items, a change is "
-    "significant by McNemar's exact test if few answers flip both ways: in the best case (all flips one way) {best} "
-    "of {combinations} combinations of row and number are, in the worst {worst}. LLaVA1.5 on POPE: significant up to "
-    "{flips} flips of 8910. Missing: the number of items, and answers by item.",
+    evidence="{changed} rows change, F1 apart. As if of different items, at every published number of "
+    "items, the largest |z| is {below:.2f}, below 1.96, but for {beyond} (|z| {largest:.2f}). Of the same "
+    "items, a change is significant by McNemar's exact test if few answers flip both ways: in the best case "
+    "(all flips one way) {best} of {combinations} combinations of row and number are, in the worst {worst}. "
+    "LLaVA1.5 on POPE: significant up to {flips} flips of 8910. Missing: the number of items, and answers "
+    "by item.",
     figure="table-1",
 )
 def significance(paper: Paper) -> Finding:
@@ -107,9 +108,9 @@ def significance(paper: Paper) -> Finding:
     statement="The score at the cliff layer is what truncation there gives on new items.",
     quantity="printed gains against those of the best of several layers when nothing changes",
     verdict="undefined",
-    evidence="If the layer was chosen on the items it is reported on, scores rise without any effect: the best of "
-    f"{LAYERS} layers at each of which {FLIPS:.0f} % of the answers flip either way gains, in points, "
-    "{gains}. {not above} of {printed gains} printed gains are not above that 95 % range. {reading}",
+    evidence="If the layer was chosen on the items it is reported on, scores rise without any effect: the "
+    f"best of {LAYERS} layers at each of which {FLIPS:.0f} % of the answers flip either way gains, in "
+    "points, {gains}. {not above} of {printed gains} printed gains are not above that 95 % range. {reading}",
     stated={
         "the items on which the layer was chosen": None,
         "the scores at the other layers, as numbers": None,
@@ -126,8 +127,8 @@ def selection(paper: Paper) -> Finding:
         numbers["not above"] += sum(gain <= seen.high for gain in gains)
         numbers |= {f"{name}: mean gain": seen.gain, f"{name}: low": seen.low, f"{name}: high": seen.high}
         said.append(
-            f"{name} {seen.gain:+.2f} [{seen.low:.2f}, {seen.high:.2f}], printed "
-            f"{min(gains):+.2f} to {max(gains):+.2f}"
+            f"{name} {seen.gain:+.2f} [{seen.low:.2f}, {seen.high:.2f}], printed {min(gains):+.2f} to "
+            f"{max(gains):+.2f}"
         )
     return Finding(None, numbers, {"gains": "; ".join(said)})
 
@@ -138,10 +139,10 @@ def selection(paper: Paper) -> Finding:
     statement="Baselines were obtained as the scores at the cliff layer were.",
     quantity="last digits, and scores that others published",
     verdict="undefined",
-    evidence="Of {rows} baselines {baselines that end in 0} end in 0 ({at the cliff layer} at the cliff layer), where "
-    "one in ten would by chance (probability of as many {probability of as many:.0e}). Of {published numbers} that "
-    "the models' authors published too, with one decimal, {equal to published numbers} are equal: {equal}; {near} "
-    "would round to it. {reading}",
+    evidence="Of {rows} baselines {baselines that end in 0} end in 0 ({at the cliff layer} at the cliff "
+    "layer), where one in ten would by chance (probability of as many {probability of as many:.0e}). Of "
+    "{published numbers} that the models' authors published too, with one decimal, {equal to published "
+    "numbers} are equal: {equal}; {near} would round to it. {reading}",
     stated={"whether they were run or quoted": None},
 )
 def baselines(paper: Paper) -> Finding:

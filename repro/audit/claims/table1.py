@@ -24,8 +24,8 @@ def pope(paper: Paper, model: str) -> dict[str, tuple[float, float]]:
 table_1 = Claim(
     id="table-1",
     where="Table 1",
-    statement=f"{len(TEXT.table_models)} models have these scores on {len(TEXT.items)} benchmarks, whole and "
-    "truncated.",
+    statement=f"{len(TEXT.table_models)} models have these scores on {len(TEXT.items)} benchmarks, whole "
+    "and truncated.",
     quantity="each printed score against a measured one, within the error of both",
     verdict="not measured here",
     evidence="Table 1 prints {numbers} numbers of {models} models. No published checkpoint was run. {reading}",
@@ -45,10 +45,10 @@ table_1 = Claim(
     statement="Intern-VL has these accuracies and F1 scores on POPE.",
     quantity="the printed F1 against those that the printed accuracy leaves possible",
     verdict="contradicted",
-    evidence="Half of POPE's answers are yes. A share E of wrong answers then leaves F1 between (1 - 2E) / (1 - E) "
-    "and 1 / (1 + E): {said}. No table of answers to {sizes} questions prints such a pair, nor do three tables whose "
-    "scores are averaged, rounded or cut off. The authors of InternVL-Chat published F1 {published F1}, so it is the "
-    "{nearer} that seems wrong.",
+    evidence="Half of POPE's answers are yes. A share E of wrong answers then leaves F1 between (1 - 2E) / "
+    "(1 - E) and 1 / (1 + E): {said}. No table of answers to {sizes} questions prints such a pair, nor do "
+    "three tables whose scores are averaged, rounded or cut off. The authors of InternVL-Chat published F1 "
+    "{published F1}, so it is the {nearer} that seems wrong.",
 )
 def intern_vl(paper: Paper) -> Finding:
     """F1 = 2 TP / (2 TP + E) with TP = 1/2 - FN and 0 <= FN <= E, on a balanced set."""
@@ -77,8 +77,8 @@ def intern_vl(paper: Paper) -> Finding:
                 f"{column}: percent of yes needed, most": most,
             }
         said.append(
-            f"{column}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean of three categories at "
-            f"least {means:.2f}), printed is {f1:.2f}, {takes}"
+            f"{column}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean of three categories "
+            f"at least {means:.2f}), printed is {f1:.2f}, {takes}"
         )
     pairs = pope(paper, IMPOSSIBLE).values()
     possible = all(a.fits(*pair) for pair in pairs)
@@ -100,7 +100,7 @@ def intern_vl(paper: Paper) -> Finding:
     statement="Accuracy and F1 are possible together: some table of answers has both.",
     quantity="the printed F1 against those that the printed accuracy leaves possible",
     verdict="holds",
-    evidence="{inside} of {pairs} pairs lie in the range that a balanced set leaves to F1, and tables of answers to "
+    evidence="{inside} pairs lie in the range that a balanced set leaves to F1, and tables of answers to "
     "{sizes} questions print every one of them.",
 )
 def other_pope(paper: Paper) -> Finding:
@@ -109,13 +109,15 @@ def other_pope(paper: Paper) -> Finding:
     ranges = {key: a.f1_range(accuracy) for key, (accuracy, _) in pairs.items()}
     inside = sum(low <= pairs[key][1] <= high for key, (low, high) in ranges.items())
     common = set.intersection(*(set(a.fits(*pair)) for pair in pairs.values()))
+    impossible = any(a.contradict(*pair) for pair in pairs.values())
+    possible = inside == len(pairs) and common
     return Finding(
-        "holds" if inside == len(pairs) and common else "contradicted",
+        "contradicted" if impossible else "holds" if possible else "undefined",
         {"pairs": len(pairs)}
         | {f"{paper.names[m]}, {column}: lowest F1": low for (m, column), (low, _) in ranges.items()}
         | {f"{paper.names[m]}, {column}: highest F1": high for (m, column), (_, high) in ranges.items()},
         {
-            "inside": "All" if inside == len(pairs) else inside,
+            "inside": f"All {inside}" if inside == len(pairs) else f"{inside} of {len(pairs)}",
             "sizes": listed(sorted(common)) or "no number of",
         },
     )
@@ -123,9 +125,9 @@ def other_pope(paper: Paper) -> Finding:
 
 #: Evidence on the granularity of a benchmark's scores.
 POSSIBLE = (
-    "Rounded, all scores can be shares of {sizes} {subject}.{otherwise} Of {distinct numbers:.0f} distinct scores "
-    "these are impossible as rounded shares of n (and however read), beside the percentage of all numbers that pass "
-    "rounded: {by_size}.{missing}"
+    "Rounded, all scores can be shares of {sizes} {subject}.{otherwise} Of {distinct numbers:.0f} distinct "
+    "scores these are impossible as rounded shares of n (and however read), beside the percentage of all "
+    "numbers that pass rounded: {by_size}.{missing}"
 )
 
 
@@ -188,7 +190,8 @@ GRANULARITY = (
     Claim(
         id="granularity-textvqa",
         where="Table 1, TextVQA",
-        statement=f"All accuracies on TextVQA are possible together: as means over {TEXT.items['textvqa']} questions.",
+        statement=f"All accuracies on TextVQA are possible together: as means over {TEXT.items['textvqa']} "
+        "questions.",
         quantity="whether a sum of tenths over n gives each score",
         verdict="holds",
         evidence=POSSIBLE + " A soft score counts tenths: granularity excludes nothing here.",
@@ -212,10 +215,11 @@ GRANULARITY = (
     statement="CHAIR's rows are CHAIR_s for four models and CHAIR_i for Qwen-VL.",
     quantity="the printed scores against CHAIR_s and CHAIR_i of published greedy captions of the same models",
     verdict="undefined",
-    evidence=f"OPERA published greedy captions of up to {CAPTION_TOKENS} tokens, as many as the released script asks "
-    "for, of three models. Printed as CHAIR_s, against CHAIR_s / CHAIR_i of these captions by the script's own "
-    "rules: {said}. So the printed scores have the size of CHAIR_i, as Qwen-VL's row is labelled, unless captions "
-    "were much shorter: cut off after {cut} words and marks, CHAIR_s is {left}. Missing: how long captions were.",
+    evidence=f"OPERA published greedy captions of up to {CAPTION_TOKENS} tokens, as many as the released "
+    "script asks for, of three models. Printed as CHAIR_s, against CHAIR_s / CHAIR_i of these captions by "
+    "the script's own rules: {said}. So the printed scores have the size of CHAIR_i, as Qwen-VL's row is "
+    "labelled, unless captions were much shorter: cut off after {cut} words and marks, CHAIR_s is {left}. "
+    "Missing: how long captions were.",
 )
 def chair_label(paper: Paper) -> Finding:
     numbers: dict[str, float] = {}

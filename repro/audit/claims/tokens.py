@@ -12,7 +12,6 @@ from repro.audit.paper import TEXT, Text
 
 #: The prompt that the ids of Section 3.1 fit.
 OWN = "LLaVA's own vicuna_v1"
-FIRST_ID, LAST_ID = TEXT.image_ids
 
 
 @Claim(
@@ -56,12 +55,12 @@ def truncated_576(paper: Text) -> Finding:
 @Claim(
     id="image-ids",
     where="Section 3.1",
-    statement=f"LLaVA-1.5's image tokens are the ids {FIRST_ID}-{LAST_ID}.",
+    statement=f"LLaVA-1.5's image tokens are the ids {TEXT.image_ids[0]}-{TEXT.image_ids[1]}.",
     quantity="how many ids that are",
     verdict="undefined",
-    evidence=f"{FIRST_ID} to {LAST_ID} are {{ids}} ids, not {{image tokens}}. Counted from 0 and with {LAST_ID} left "
-    "out they fit LLaVA's own prompt, where {before} tokens stand before the image. Missing: from where ids are "
-    "counted, and whether the last is one of them.",
+    evidence="{paper.image_ids[0]} to {paper.image_ids[1]} are {ids} ids, not {image tokens}. Counted from "
+    "0 and with {paper.image_ids[1]} left out they fit LLaVA's own prompt, where {before} tokens stand "
+    "before the image. Missing: from where ids are counted, and whether the last is one of them.",
 )
 def image_ids(paper: Text) -> Finding:
     first, last = paper.image_ids
@@ -77,12 +76,9 @@ def image_ids(paper: Text) -> Finding:
 
 def span(paper: Text, model: str) -> Finding:
     """The positions that the released truncation of a model hides, against those of its image tokens."""
-    masked, tokens, before = (
-        of[model] for of in (released.MASKED, released.IMAGE_TOKENS, released.BEFORE_IMAGE)
-    )
-    covered = {
-        name: structure.covered(released.Span(start, tokens), masked) for name, start in before.items()
-    }
+    masked, before = released.MASKED[model], released.BEFORE_IMAGE[model]
+    images = {name: released.Span(start, released.IMAGE_TOKENS[model]) for name, start in before.items()}
+    covered = {name: structure.covered(image, masked) for name, image in images.items()}
     exact = any(one.visible == one.text == 0 for one in covered.values())
     said = (
         f"{name} (image from {before[name]}) {one.visible} and {one.text}" for name, one in covered.items()
@@ -96,8 +92,8 @@ def span(paper: Text, model: str) -> Finding:
 
 
 HIDDEN = (
-    "The released code hides positions {first} to {last}, from 0, whatever the prompt. Image tokens that stay visible, "
-    "and other tokens that are hidden: with {said}."
+    "The released code hides positions {first} to {last}, from 0, whatever the prompt. Image tokens that "
+    "stay visible, and other tokens that are hidden: with {said}."
 )
 SPANS = tuple(
     Claim(
@@ -128,10 +124,10 @@ SPANS = tuple(
     statement=f"With layer = {TEXT.without_image.layer} no image token is passed to the language model.",
     quantity="change of the logits with the image, truncated after that layer and after layer 0",
     verdict="undefined",
-    evidence="By the released code's convention (AGG_LAYER = {agg}: layers 1 to {agg} see the image) layer = {stated} "
-    "lets one layer see it: on the miniature another image then changes the logits of the first answer token by up to "
-    "{largest change, layer = 1:.2f}, and by {largest change, layer = 0:.2f} only at 0. Missing: whether layer = "
-    "{stated} is the last that sees the image, or the first that does not.",
+    evidence="By the released code's convention (AGG_LAYER = {agg}: layers 1 to {agg} see the image) layer "
+    "= {stated} lets one layer see it: on the miniature another image then changes the logits of the first "
+    "answer token by up to {largest change, layer = 1:.2f}, and by {largest change, layer = 0:.2f} only at "
+    "0. Missing: whether layer = {stated} is the last that sees the image, or the first that does not.",
 )
 def layer_1(paper: Text) -> Finding:
     stated = paper.without_image.layer
@@ -149,13 +145,14 @@ def layer_1(paper: Text) -> Finding:
     statement="Truncation was tried with different numbers K of kept image tokens.",
     quantity="values of K that are given",
     verdict="contradicted",
-    evidence="The values of K that follow are: {given}. With none but 0 no token is kept and the ranking of Eqs. 9-12 "
-    "decides nothing; no result for any other K is given.",
+    evidence="The values of K that follow are: {given}. With none but 0 no token is kept and the ranking of "
+    "Eqs. 9-12 decides nothing; no result for any other K is given.",
 )
 def k_values(paper: Text) -> Finding:
     values = sorted(set(paper.k_values))
-    supports = "holds" if len(values) > 1 else "contradicted"
-    return Finding(supports, {"values": len(values)}, {"given": listed(values)})
+    return Finding(
+        "holds" if len(values) > 1 else "contradicted", {"values": len(values)}, {"given": listed(values)}
+    )
 
 
 @Claim(
@@ -164,9 +161,9 @@ def k_values(paper: Text) -> Finding:
     statement="Passing on the top K image tokens alone simplifies inference.",
     quantity="token-layers, time and memory with and without truncation at the cliff layer",
     verdict="undefined",
-    evidence="No time or memory is given. The released code masks tokens, computes all rows and caches all keys, which "
-    "saves nothing. Removed after LLaVA-1.5's cliff layers they would save, of the token-layers of reading the prompt: "
-    "{said}. {reading}",
+    evidence="No time or memory is given. The released code masks tokens, computes all rows and caches all "
+    "keys, which saves nothing. Removed after LLaVA-1.5's cliff layers they would save, of the token-layers "
+    "of reading the prompt: {said}. {reading}",
     stated={"whether tokens are removed or masked": None, "what was simplified, and by how much": None},
     outcome="as claimed",
     experiment=cost_experiment.cost,

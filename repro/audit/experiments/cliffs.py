@@ -39,8 +39,7 @@ PROJECTORS = {
 
 def ordered(layers: np.ndarray) -> np.ndarray:
     """Where layers rise strictly from left to right: bool [draws] of int [draws, benchmarks]."""
-    rise: np.ndarray = np.all(np.diff(layers, axis=1) > 0, axis=1)
-    return rise
+    return np.all(np.diff(layers, axis=1) > 0, axis=1)
 
 
 def cliff_order(paper: Paper, load: Load) -> Finding:
@@ -76,9 +75,9 @@ def cliff_order(paper: Paper, load: Load) -> Finding:
     [(title, models)] = usual.most_common(1)
     return shown(
         [True if share >= SURE else False if share <= 1 - SURE else None for share in claimed],
-        "The cliff layers stand in the order claimed, strictly, in {claimed} of 2000 resamples of the images (six "
-        "miniatures, all items). The most frequent order of {models} miniatures is {order} ({likeliest}); without POPE "
-        "the order is as claimed in {alone}.",
+        "The cliff layers stand in the order claimed, strictly, in {claimed} of 2000 resamples of the "
+        "images (six miniatures, all items). The most frequent order of {models} miniatures is {order} "
+        "({likeliest}); without POPE the order is as claimed in {alone}.",
         numbers,
         **{"claimed": span(claimed), "likeliest": span(likeliest), "alone": span(alone)},
         **{"order": title, "models": models},
@@ -115,12 +114,13 @@ def projectors(paper: Paper, load: Load) -> Finding:
         numbers |= {f"{word} with {kind}": own.count(case) for word, case in WORDS.items()}
     return shown(
         cases["other projectors"],
-        "Of {pairs with other projectors} pairs of miniatures with other projectors (MLP, linear, Q-Former, resampler; "
-        "four benchmarks, all items) the cliff layers are the same to {margin:.2f} of the decoder, one layer of six, "
-        "for certain, in {equal with other projectors}, further apart for certain in {apart with other projectors}, "
-        "and {open with other projectors} are open; of {pairs with MLPs} pairs with MLPs {equal with MLPs}, {apart "
-        "with MLPs} and {open with MLPs}. Ends of the 95 % intervals, as parts of the decoder: {lines}. Five of the "
-        "decoders are made of LLaVA-1.5's layers, which favours the claim.",
+        "Of {pairs with other projectors} pairs of miniatures with other projectors (MLP, linear, Q-Former, "
+        "resampler; four benchmarks, all items) the cliff layers are the same to {margin:.2f} of the "
+        "decoder, one layer of six, for certain, in {equal with other projectors}, further apart for "
+        "certain in {apart with other projectors}, and {open with other projectors} are open; of {pairs "
+        "with MLPs} pairs with MLPs {equal with MLPs}, {apart with MLPs} and {open with MLPs}. Ends of the "
+        "95 % intervals, as parts of the decoder: {lines}. Five of the decoders are made of LLaVA-1.5's "
+        "layers, which favours the claim.",
         numbers,
         margin=MARGIN,
         lines="; ".join(lines),
@@ -146,10 +146,11 @@ def retrospective(paper: Paper, load: Load) -> Finding:
         gained, lost, items, smallest = gained + up, lost + down, items + len(after), min(smallest, p)
     return shown(
         cases,
-        "When the last layer sees the image too, {better with the last layer} of {answers} answers score better and "
-        "{worse with the last layer} worse ({changed} change, 95 % interval {interval}, questions taken as "
-        "independent; six miniatures, four benchmarks). Smallest p of McNemar's test in {cases} cases: {smallest "
-        "p:.3f}; significant in {cases as claimed}, and a gain of 3 points excluded in {cases not as claimed}.",
+        "When the last layer sees the image too, {better with the last layer} of {answers} answers score "
+        "better and {worse with the last layer} worse ({changed} change, 95 % interval {interval}, "
+        "questions taken as independent; six miniatures, four benchmarks). Smallest p of McNemar's test in "
+        "{cases} cases: {smallest p:.3f}; significant in {cases as claimed}, and a gain of 3 points "
+        "excluded in {cases not as claimed}.",
         {
             "answers": items,
             "better with the last layer": gained,

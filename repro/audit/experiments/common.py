@@ -10,14 +10,12 @@ import numpy as np
 from repro.audit.ledger import Finding, Outcome
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
+from repro.benchmarks.miniworld import DIRECTORY
 from repro.evaluation.recorded import recorded_parts
 from repro.evaluation.scored import Scored
-from repro.models.card import FIXTURES
 from repro.protocols import find_task
 from repro.statistics import mean_interval
 
-#: The miniature benchmarks.
-DATA = FIXTURES / "miniworld"
 #: Whether a case is as claimed, for certain; None where its interval leaves it open.
 Case = bool | None
 
@@ -25,7 +23,7 @@ Case = bool | None
 @cache
 def items_of(benchmark: str) -> list[Item]:
     """All items of a miniature benchmark."""
-    return BENCHMARKS[benchmark].load(DATA)
+    return BENCHMARKS[benchmark].load(DIRECTORY)
 
 
 @cache
@@ -70,8 +68,8 @@ def shown(cases: Sequence[Case], evidence: str, numbers: Mapping[str, float], **
         "cases open": cases.count(None),
     }
     evidence += (
-        " Of {cases} cases {cases as claimed} are as claimed for certain, {cases not as claimed} not, {cases open} "
-        "open."
+        " Of {cases} cases {cases as claimed} are as claimed for certain, {cases not as claimed} not, {cases "
+        "open} open."
     )
     found = {name: float(value) for name, value in {**numbers, **counts}.items()}
     return Finding(outcome_of(cases), found, words, evidence.format_map({**numbers, **counts, **words}))

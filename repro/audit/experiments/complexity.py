@@ -2,8 +2,8 @@
 
 The cliff layer of few items is too uncertain to compare groups by, so every item has its own: the smallest L
 from which on it scores as at the baseline. Only items that are right at the baseline count: of the others
-nothing is lost. Intervals are 95 % for all comparisons together (Bonferroni): scenes for every model and benchmark,
-and hops for every model.
+nothing is lost. Intervals are 95 % for all comparisons together (Bonferroni): scenes for every model and
+benchmark, and hops for every model.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import linregress, t, ttest_ind
 
-from repro.audit.experiments.common import DATA, above, record_of, shown, span
+from repro.audit.experiments.common import above, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
-from repro.benchmarks.benchmark import image_names
-from repro.benchmarks.miniworld import objects_of
+from repro.benchmarks.miniworld import DIRECTORY, objects_of
 from repro.cliff import first_lasting
 
 #: Kinds of ScienceQA questions that differ in hops: an object's colour, and the price of that colour.
@@ -55,9 +54,9 @@ def complexity(paper: Paper, load: Load) -> Finding:
     for model in paper.models:
         for name in paper.benchmarks:
             record = record_of(model, name)
-            goodness, images = record.scores().goodness, np.array(image_names(record.items))
+            goodness, images = record.scores().goodness, np.array(record.images)
             right, own = goodness[:, -1] > 0, own_layers(goodness)
-            objects = np.array([len(objects_of(item, DATA)) for item in record.items])
+            objects = np.array([len(objects_of(item, DIRECTORY)) for item in record.items])
             slopes.append(slope(own[right], objects[right], images[right], level))
             numbers[f"{model} {name}, layers per object"] = slopes[-1][0]
             if name == "scienceqa":
@@ -69,14 +68,15 @@ def complexity(paper: Paper, load: Load) -> Finding:
                 numbers[f"{model}, layers of two hops less one"] = hops[-1][0]
 
     def sides(of: list[tuple[float, float, float]]) -> str:
-        return f"below 0 in {sum(high < 0 for *_, high in of)} of {len(of)}, above in {sum(low > 0 for _, low, _ in of)}"
+        fewer, more = sum(high < 0 for *_, high in of), sum(low > 0 for _, low, _ in of)
+        return f"below 0 in {fewer} of {len(of)}, above in {more}"
 
     return shown(
         [above(-high, -low) for _, low, high in (*slopes, *hops)],
-        "By each item's own layer (the first from which on it scores as at the baseline), all items right at the "
-        "baseline: with every further object in the scene it comes {per_object} layers later (six miniatures, four "
-        "benchmarks; interval {slopes}). For two hops (price) it comes {per_hop} layers later than for one (color): "
-        "{hops}; of the two-hop questions {right} are right, of three choices.",
+        "By each item's own layer (the first from which on it scores as at the baseline), all items right "
+        "at the baseline: with every further object in the scene it comes {per_object} layers later (six "
+        "miniatures, four benchmarks; interval {slopes}). For two hops (price) it comes {per_hop} layers "
+        "later than for one (color): {hops}; of the two-hop questions {right} are right, of three choices.",
         numbers,
         per_object=span([mean for mean, *_ in slopes], "{:+.2f}".format),
         slopes=sides(slopes),

@@ -90,9 +90,9 @@ def cost(paper: Paper, load: Load) -> Finding:
         torch.set_num_threads(threads)
     return shown(
         cases,
-        f"Keys and values, and CPU time, of a prompt of {SYSTEM} system, {IMAGE} image and {USER} user tokens and "
-        f"{ANSWER} tokens of answer, image truncated at the cliff layer of {lvlm.n_layers}, over the untouched model "
-        f"({MODEL}'s miniature): {{lines}}.",
+        f"Keys and values, and CPU time, of a prompt of {SYSTEM} system, {IMAGE} image and {USER} user "
+        f"tokens and {ANSWER} tokens of answer, image truncated at the cliff layer of {lvlm.n_layers}, over "
+        f"the untouched model ({MODEL}'s miniature): {{lines}}.",
         numbers,
         lines="; ".join(lines),
     )

@@ -16,7 +16,6 @@ import torch
 from scipy.stats import spearmanr
 
 from repro.audit.experiments.common import (
-    DATA,
     Case,
     above,
     every,
@@ -27,7 +26,7 @@ from repro.audit.experiments.common import (
     span,
 )
 from repro.audit.ledger import Finding, Load, Paper
-from repro.benchmarks.miniworld import asked_boxes
+from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
 from repro.cam import Module, llava_cam
 from repro.curves import deletion_curve, token_heat
 from repro.evaluation.flow import coverage, energy_inside, spread
@@ -65,7 +64,7 @@ def asked(load: Load, model: str, benchmark: str) -> list[Asked]:
     """``ITEMS`` questions of a benchmark that a model answers right about what is in the image."""
     lvlm, record = load(model), record_of(model, benchmark)
     right = record.scores().goodness[:, -1] == 1
-    known = [i for i, item in enumerate(record.items) if right[i] and asked_boxes(item, DATA)]
+    known = [i for i, item in enumerate(record.items) if right[i] and asked_boxes(item, DIRECTORY)]
     items = [record.items[i] for i in spread(known, ITEMS)]
     evaluation = evaluate(lvlm, record.task, items, progress=False)
     questions = []
@@ -73,7 +72,7 @@ def asked(load: Load, model: str, benchmark: str) -> list[Asked]:
         prompt = evaluation.prompt(lvlm, i)
         ids = answer.ids[:-1] if len(answer.ids) > 1 and answer.ids[-1] in lvlm.stop_ids else answer.ids
         assert item.image is not None, "an item with boxes was asked about an image"
-        covered = coverage(asked_boxes(item, DATA), read_image(item.image).size, prompt.grid)
+        covered = coverage(asked_boxes(item, DIRECTORY), read_image(item.image).size, prompt.grid)
         questions.append(Asked(prompt, ids, covered))
     return questions
 
@@ -96,8 +95,7 @@ def plain_gain(load: Load, model: str, benchmark: str, module: Module) -> np.nda
     """Gain (see ``gains``) of a module's maps without noise, mean over all layers but the last: [items]."""
     questions = asked(load, model, benchmark)
     heats = [llava_cam(load(model), one.prompt, one.answer, noise=0, module=module) for one in questions]
-    gain: np.ndarray = np.nanmean(gains(heats, questions)[:, :-1], axis=1)
-    return gain
+    return np.nanmean(gains(heats, questions)[:, :-1], axis=1)
 
 
 def gains(heats: Sequence[np.ndarray], questions: Sequence[Asked]) -> np.ndarray:
@@ -128,9 +126,9 @@ def pointing_by_layer(paper: Paper, load: Load) -> Finding:
         numbers |= interval(f"{cell}, first half", *own) | interval(f"{cell}, first less second", *less)
     return shown(
         cases,
-        "Of the heat, {first} points more than of the area fall on what is asked about in the first half of the "
-        f"layers, {{second}} in the second (five miniatures, POPE and TextVQA, {ITEMS} items each). Claimed is more "
-        "than of the area in the first half, and more than in the second.",
+        "Of the heat, {first} points more than of the area fall on what is asked about in the first half of "
+        f"the layers, {{second}} in the second (five miniatures, POPE and TextVQA, {ITEMS} items each). "
+        "Claimed is more than of the area in the first half, and more than in the second.",
         numbers,
         first=span(first, "{:+.0f}".format),
         second=span(second, "{:+.0f}".format),
@@ -154,8 +152,9 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
             numbers |= interval(f"{cell}, less {module}", *less)
     return shown(
         [case for held in cases.values() for case in held],
-        "The post-attention norm's maps have more heat on what is asked about than another module's, for certain, in "
-        f"(of {{each}} cases each) {{modules}} (five miniatures, POPE and TextVQA, {ITEMS} items each).",
+        "The post-attention norm's maps have more heat on what is asked about than another module's, for "
+        f"certain, in (of {{each}} cases each) {{modules}} (five miniatures, POPE and TextVQA, {ITEMS} "
+        "items each).",
         numbers,
         each=len(list(cells())),
         modules=", ".join(f"{module.replace('_', ' ')} {held.count(True)}" for module, held in cases.items()),
@@ -210,10 +209,10 @@ def parameter_randomisation(paper: Paper, load: Load) -> Finding:
         cases.append(above(ends["noise"][0] - ends["shuffled"][1], ends["noise"][1] - ends["shuffled"][0]))
     return shown(
         cases,
-        "With the decoder's weights shuffled a map's rank correlation with itself is {shuffled}, with other noise "
-        "{noise}, with another image's map {picture} (means over layers and "
-        f"{ITEMS} items; five miniatures, POPE and TextVQA). A map must change by more than noise does to explain "
-        "anything; that it does is not enough.",
+        "With the decoder's weights shuffled a map's rank correlation with itself is {shuffled}, with other "
+        f"noise {{noise}}, with another image's map {{picture}} (means over layers and {ITEMS} items; five "
+        "miniatures, POPE and TextVQA). A map must change by more than noise does to explain anything; that "
+        "it does is not enough.",
         numbers,
         **{which: span(values, "{:.2f}".format) for which, values in means.items()},
     )
@@ -259,9 +258,9 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
     return shown(
         cases["heat"],
         "Against a random order, deleting the hottest image tokens first lowers the answer's probability by "
-        "{heat_deletion} points, inserting them first raises it by {heat_insertion} (means over the curve; five "
-        f"miniatures, POPE and TextVQA, {ITEMS} items each). With the tokens of what is asked about first it is "
-        "{box_deletion} and {box_insertion}, both for certain in {cases, boxes} of {of}.",
+        "{heat_deletion} points, inserting them first raises it by {heat_insertion} (means over the curve; "
+        f"five miniatures, POPE and TextVQA, {ITEMS} items each). With the tokens of what is asked about "
+        "first it is {box_deletion} and {box_insertion}, both for certain in {cases, boxes} of {of}.",
         numbers | {"cases, boxes": cases["box"].count(True)},
         **{which: span(values, "{:+.0f}".format) for which, values in means.items()},
         of=len(cases["box"]),

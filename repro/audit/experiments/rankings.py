@@ -82,10 +82,11 @@ def vtw(paper: Paper, load: Load) -> Finding:
     }
     words = {"calibration": CALIBRATION, "costs": span(costs, "{:.1f}".format)}
     evidence = (
-        "VTW's layer lies in the cliff layer's interval in {inside} of {cases} cases (six miniatures, four benchmarks; "
-        "{calibration} items each), behind it in {too late} and before it in {too early}, of these in {at layer 0} at "
-        "layer 0: no layer sees the image. Truncating there costs {costs} points (all items); with the layer found on "
-        "ScienceQA, as published, up to {most points lost, as published:.1f}."
+        "VTW's layer lies in the cliff layer's interval in {inside} of {cases} cases (six miniatures, four "
+        "benchmarks; {calibration} items each), behind it in {too late} and before it in {too early}, of "
+        "these in {at layer 0} at layer 0: no layer sees the image. Truncating there costs {costs} points "
+        "(all items); with the layer found on ScienceQA, as published, up to {most points lost, as "
+        "published:.1f}."
     )
     return Finding("compared", numbers, words, evidence.format_map(numbers | words))
 
@@ -139,8 +140,8 @@ def fastv(paper: Paper, load: Load) -> Finding:
         lines.append(f"{part:.0%} kept: {percent(ranked.mean())}, {said}")
     return shown(
         cases,
-        f"TextVQA, {FASTV_ITEMS} items, mean of six miniatures, truncated after layer {FASTV_LAYER} of 6 to 10; "
-        "baseline {baseline_is}, 0 % kept {none_is}. {lines} (points).",
+        f"TextVQA, {FASTV_ITEMS} items, mean of six miniatures, truncated after layer {FASTV_LAYER} of 6 to "
+        "10; baseline {baseline_is}, 0 % kept {none_is}. {lines} (points).",
         numbers,
         baseline_is=percent(numbers["baseline"]),
         none_is=percent(numbers["0 % kept"]),
