@@ -61,7 +61,7 @@ PAPER = Paper(
 
 def handed_over() -> list[dict[str, str]]:
     """What tests of its claims hand over."""
-    found = {claim: claim.check(PAPER) for claim in PAPER.claims}
+    findings = [claim.check(PAPER) for claim in PAPER.claims]
     return [
         {
             "claim": claim.id,
@@ -69,7 +69,7 @@ def handed_over() -> list[dict[str, str]]:
             "verdict": str(finding.supports),
             "evidence": finding.evidence,
         }
-        for claim, finding in found.items()
+        for claim, finding in zip(PAPER.claims, findings, strict=True)
     ]
 
 
