@@ -112,7 +112,7 @@ def sizes(
 
 
 def f1_range(accuracy: float, yes: float = 50.0) -> tuple[float, float]:
-    """Lowest and highest F1 that go with an accuracy, ``yes`` being the percentage of questions with answer yes.
+    """Lowest and highest F1 that go with an accuracy where ``yes`` percent of the questions have answer yes.
 
     With the shares E = FP + FN of wrong answers and P of yes, F1 = 2 TP / (2 TP + E) grows with TP = P - FN; FN is
     at most min(P, E) and at least E - (1 - P). On a balanced set (P = 1/2) and for E <= 1/2, F1 therefore lies in

@@ -6,7 +6,6 @@ Its decoder is LLaVA-1.5's, smaller. It reads prompts of the published length wh
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,25 +23,6 @@ from repro.truncation import truncated
 SCENES = tuple(DIRECTORY / "coco" / "val2014" / f"COCO_val2014_{number:012}.png" for number in (3033, 3527))
 
 
-class Covered(NamedTuple):
-    """What a mask of fixed positions does to a prompt: image tokens left visible, and other tokens hidden."""
-
-    visible: int
-    text: int
-
-
-class Reached(NamedTuple):
-    """Where the gradient of Eq. 2 is not zero.
-
-    Attributes:
-        patches: image tokens with a gradient, for each layer.
-        rows: image tokens among the rows whose logits were differentiated.
-    """
-
-    patches: list[int]
-    rows: int
-
-
 @cache
 def miniature() -> Lvlm:
     """LLaVA-1.5's, loaded once."""
@@ -56,19 +36,23 @@ def captioned() -> tuple[Prompt, tuple[int, ...]]:
     return prompt, miniature().answer(prompt, max_new_tokens=64).ids
 
 
-def covered(image: Span, masked: Span) -> Covered:
-    """Of a span of image tokens and the positions that are masked."""
+def covered(image: Span, masked: Span) -> tuple[int, int]:
+    """Image tokens that a mask of fixed positions leaves visible, and other tokens that it hides."""
     both = len(set(image.range()) & set(masked.range()))
-    return Covered(image.length - both, masked.length - both)
+    return image.length - both, masked.length - both
 
 
-def reached(first_row: int, answer: int, prompt: int, image: Span = CAM_IMAGE) -> Reached:
+def reached(first_row: int, answer: int, prompt: int, image: Span = CAM_IMAGE) -> tuple[list[int], int]:
     """Differentiate as many logits as the answer has tokens, from a row on, behind the post-attention norm.
 
     Args:
         first_row: of the sequence in which the image has all its tokens.
         answer: tokens of the answer.
         prompt: length of the prompt with the image counted as one token.
+
+    Returns:
+        image tokens at which the gradient of Eq. 2 is not zero, for each layer, and how many of them are among
+        the rows whose logits were differentiated.
     """
     lvlm = miniature()
     length = prompt - 1 + image.length + answer
@@ -87,7 +71,7 @@ def reached(first_row: int, answer: int, prompt: int, image: Span = CAM_IMAGE) -
     z = logits[first_row : first_row + answer].amax(dim=-1).sum()
     at_image = [gradient[0, image.start :][: image.length] for gradient in torch.autograd.grad(z, normed)]
     patches = [int((gradient != 0).any(dim=-1).sum()) for gradient in at_image]
-    return Reached(patches, len(set(range(first_row, first_row + answer)) & set(image.range())))
+    return patches, len(set(range(first_row, first_row + answer)) & set(image.range()))
 
 
 def heat(relu_gradients: bool = False, threshold: float | None = None) -> np.ndarray:

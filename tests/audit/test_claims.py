@@ -131,7 +131,7 @@ MEASURED_OTHERWISE = [
     ("chair-label", table1, "replayed", lambda model, words=None: Chair(13.8, 4.0), "holds"),
     # Not even the shortest captions would have so few.
     ("chair-label", table1, "longest", lambda model, sentences: 0, "contradicted"),
-    ("cam-last-layer", structure, "reached", lambda *rows: structure.Reached([576] * 10, 0), "holds"),
+    ("cam-last-layer", structure, "reached", lambda *rows: ([576] * 10, 0), "holds"),
     ("cam-last-layer", structure, "heat", lambda: np.ones((10, 6, 6)), "holds"),
     ("equation-7", structure, "answer_sums", lambda: np.ones((10, 5)), "holds"),
     ("cam-rows", released, "CAM_PROMPTS", {"a prompt": 34 + 576}, "holds"),

@@ -12,7 +12,7 @@ from repro.audit import needs
 from repro.audit.paper import TEXT
 from repro.audit.released import CAPTIONS, Span
 from repro.audit.replayed import FIELDS, MODELS, longest, mentions, replayed, stored
-from repro.audit.structure import Covered, covered, reached
+from repro.audit.structure import covered, reached
 from repro.benchmarks import chair
 from repro.evaluation.answers import replay
 
@@ -56,16 +56,16 @@ def test_captions_cut_short_name_fewer_objects(model):
     [((3, 4), (3, 4), 0, 0), ((3, 4), (4, 4), 1, 1), ((0, 2), (5, 3), 2, 3), ((2, 3), (0, 9), 0, 6)],
 )
 def test_covered_counts_positions(image, masked, visible, text):
-    assert covered(Span(*image), Span(*masked)) == Covered(visible, text)
+    assert covered(Span(*image), Span(*masked)) == (visible, text)
 
 
 @pytest.mark.parametrize("row", [0, 3, 7])
 def test_gradients_reach_what_stands_at_or_before_the_rows(row):
     """Positions 2 to 6 are the image; the last layer's norm is followed by nothing that mixes tokens."""
-    seen = reached(row, answer=2, prompt=6, image=Span(2, 5))
+    patches, rows = reached(row, answer=2, prompt=6, image=Span(2, 5))
     image = range(2, 7)
-    assert seen.patches[0] == sum(position <= row + 1 for position in image)
-    assert seen.patches[-1] == seen.rows == len({row, row + 1} & set(image))
+    assert patches[0] == sum(position <= row + 1 for position in image)
+    assert patches[-1] == rows == len({row, row + 1} & set(image))
 
 
 def test_token_layers_are_those_of_the_sweep():

@@ -27,14 +27,14 @@ ANSWER = 3
 )
 def cam_last_layer(paper: Text) -> Finding:
     [first, *_] = released.CAM_PROMPTS.values()
-    seen = structure.reached(first - 1 + released.CAM_IMAGE.length - 1, ANSWER, first)
+    *others, last = structure.reached(first - 1 + released.CAM_IMAGE.length - 1, ANSWER, first)[0]
     peaks = structure.heat().max(axis=(1, 2))
-    empty = seen.patches[-1] == 0 and peaks[-1] == 0
+    empty = last == 0 and peaks[-1] == 0
     return Finding(
-        "contradicted" if empty and min(seen.patches[:-1]) > 0 and peaks[:-1].min() > 0 else "holds",
+        "contradicted" if empty and min(others) > 0 and peaks[:-1].min() > 0 else "holds",
         {
-            "image tokens reached, last layer": seen.patches[-1],
-            "image tokens reached, other layers": min(seen.patches[:-1]),
+            "image tokens reached, last layer": last,
+            "image tokens reached, other layers": min(others),
             "maximum of the last map": float(peaks[-1]),
         },
         {"tokens": released.CAM_IMAGE.length, "least": peaks[:-1].min()},
@@ -58,16 +58,17 @@ def cam_rows(paper: Text) -> Finding:
     numbers: dict[str, float] = {}
     said, at_image = [], []
     for name, prompt in released.CAM_PROMPTS.items():
-        seen, first = structure.reached(prompt, ANSWER, prompt), prompt - released.CAM_IMAGE.start
-        at_image.append(seen.rows)
+        patches, rows = structure.reached(prompt, ANSWER, prompt)
+        first = prompt - released.CAM_IMAGE.start
+        at_image.append(rows)
         numbers |= {
             f"{name}: first patch": first,
-            f"{name}: patches reached": seen.patches[0],
-            f"{name}: patches reached in the last layer": seen.patches[-1],
+            f"{name}: patches reached": patches[0],
+            f"{name}: patches reached in the last layer": patches[-1],
         }
         said.append(
             f"{name}, {prompt} such tokens, is read from image patch {first} on (from 0), and its gradient "
-            f"reaches {seen.patches[0]} patches of {released.CAM_IMAGE.length}, {seen.patches[-1]} in the "
+            f"reaches {patches[0]} patches of {released.CAM_IMAGE.length}, {patches[-1]} in the "
             "last layer"
         )
     return Finding("contradicted" if any(at_image) else "holds", numbers, {"said": "; ".join(said)})
@@ -197,7 +198,7 @@ CLAIMS = (
         evidence="Contribution is read off the maps themselves. {reading}",
         stated={
             "what becomes of the answer when what the maps mark is taken away (Petsiuk et al. 2018: as the "
-            "hottest image tokens are deleted or inserted, against a random order)": None,
+            "hottest image tokens are deleted or inserted, against a random order)": None
         },
         outcome="in part not",
         experiment=heat.deletion_insertion,

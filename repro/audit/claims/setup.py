@@ -144,11 +144,7 @@ def scienceqa_questions(paper: Text) -> Finding:
     total = sum(splits.values())
     return Finding(
         "holds" if total == paper.scienceqa_questions else "contradicted",
-        {
-            "questions": total,
-            "test": splits["test"],
-            "test, with an image": released.SCIENCEQA_WITH_IMAGE,
-        },
+        {"questions": total, "test": splits["test"], "test, with an image": released.SCIENCEQA_WITH_IMAGE},
         {"splits": listed(f"{n} {split}" for split, n in splits.items())},
     )
 

@@ -79,14 +79,11 @@ def span(paper: Text, model: str) -> Finding:
     masked, before = released.MASKED[model], released.BEFORE_IMAGE[model]
     images = {name: released.Span(start, released.IMAGE_TOKENS[model]) for name, start in before.items()}
     covered = {name: structure.covered(image, masked) for name, image in images.items()}
-    exact = any(one.visible == one.text == 0 for one in covered.values())
-    said = (
-        f"{name} (image from {before[name]}) {one.visible} and {one.text}" for name, one in covered.items()
-    )
+    said = [f"{name} (image from {before[name]}) {seen} and {text}" for name, (seen, text) in covered.items()]
     return Finding(
-        "holds" if exact else "contradicted",
-        {f"{name}: visible image tokens": one.visible for name, one in covered.items()}
-        | {f"{name}: hidden other tokens": one.text for name, one in covered.items()},
+        "holds" if (0, 0) in covered.values() else "contradicted",
+        {f"{name}: visible image tokens": seen for name, (seen, _) in covered.items()}
+        | {f"{name}: hidden other tokens": text for name, (_, text) in covered.items()},
         {"first": masked.start, "last": masked.start + masked.length - 1, "said": ", ".join(said)},
     )
 

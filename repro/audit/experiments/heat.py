@@ -15,16 +15,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from repro.audit.experiments.common import (
-    Case,
-    above,
-    every,
-    interval,
-    points,
-    record_of,
-    shown,
-    span,
-)
+from repro.audit.experiments.common import Case, above, every, interval, points, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
 from repro.cam import Module, llava_cam
