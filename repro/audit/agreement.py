@@ -67,11 +67,11 @@ def compared(paper: Paper, evaluation: Evaluation, held: HeldOut) -> list[Compar
         scores = evaluation.scores(cell.metric)
         reporting = compare(scores.halves()[1])
         assert cell.baseline is not None and cell.at_cliff is not None
-        for which, seen, at, n, printed in (
+        for which, comparison, at, n, printed in (
             ("baseline", compare(scores), -1, len(scores), cell.baseline),
             ("at the cliff layer", reporting, held.cliff.layer, held.reported_on, cell.at_cliff),
         ):
-            lines.append(_score(paper, cell, which, seen, at, n, printed))
+            lines.append(_score(paper, cell, which, comparison, at, n, printed))
     for stated in paper.cliffs:
         if (stated.model, stated.benchmark) == (model, name):
             low, high = held.cliff.interval
@@ -88,9 +88,11 @@ def compared(paper: Paper, evaluation: Evaluation, held: HeldOut) -> list[Compar
 
 
 def _score(
-    paper: Paper, cell: Cell, which: str, seen: Comparison, at: int, n: int, printed: float
+    paper: Paper, cell: Cell, which: str, comparison: Comparison, at: int, n: int, printed: float
 ) -> Compared:
-    score, low, high = (100 * float(value) for value in (seen.score[at], *seen.score_interval(at)))
+    score, low, high = (
+        100 * float(value) for value in (comparison.score[at], *comparison.score_interval(at))
+    )
     items = paper.items[cell.benchmark]
     accuracy = (cell.benchmark, cell.metric) in ACCURACIES
     allowed = 100 * tolerance(printed / 100, items, (high - low) / 200, n, accuracy)
@@ -106,12 +108,12 @@ def _score(
 
 def compare_with_paper(paper: Paper, evaluation: Evaluation, held: HeldOut) -> None:
     """AssertionError unless every number agrees with the paper's; its message has a line for each of them."""
-    lines = compared(paper, evaluation, held)
-    odd = [one for one in lines if not one.agrees]
+    rows = compared(paper, evaluation, held)
+    odd = [row for row in rows if not row.agrees]
     if odd:
         first = (
             f"{evaluation.task.model} on {evaluation.benchmark.title}, protocol {evaluation.task.protocol}: "
-            f"{len(odd)} of {len(lines)} figures do not agree with the paper's (tolerance: 1.96 standard "
+            f"{len(odd)} of {len(rows)} figures do not agree with the paper's (tolerance: 1.96 standard "
             "errors of the difference)"
         )
-        raise AssertionError("\n".join([first, *(one.line for one in lines)]))
+        raise AssertionError("\n".join([first, *(row.line for row in rows)]))

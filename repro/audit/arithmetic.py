@@ -97,7 +97,7 @@ def power(n: int) -> float:
 
 def impossible(printed: Iterable[float], n: int, readings: Iterable[str] = READINGS) -> list[float]:
     """The printed numbers that n items cannot have, in one or another of the readings."""
-    return [one for one in printed if not any(counts(one, n, reading) for reading in readings)]
+    return [number for number in printed if not any(counts(number, n, reading) for reading in readings)]
 
 
 def sizes(

@@ -81,14 +81,14 @@ class Claim:
 
     def check(self, paper: Paper) -> Finding:
         """The evidence computed anew, and the verdict it supports."""
-        found = self.compute(paper) if self.compute else Finding(None, self.numbers)
-        supports, numbers, words = found.supports, dict(found.numbers), dict(found.words)
+        finding = self.compute(paper) if self.compute else Finding(None, self.numbers)
+        supports, numbers, words = finding.supports, dict(finding.numbers), dict(finding.words)
         if self.stated:
-            said = [f"{what} ({where})" for what, where in self.stated.items() if where is not None]
+            given = [f"{what} ({where})" for what, where in self.stated.items() if where is not None]
             missing = [what for what, where in self.stated.items() if where is None]
             supports = "undefined" if missing else "not measured here"
-            numbers |= {"things to state": len(self.stated), "stated": len(said)}
-            parts = (("Stated", said), ("Missing", missing))
+            numbers |= {"things to state": len(self.stated), "stated": len(given)}
+            parts = (("Stated", given), ("Missing", missing))
             words["reading"] = " ".join(f"{word}: {'; '.join(named)}." for word, named in parts if named)
         return Finding(supports, numbers, words, self.evidence.format_map(numbers | words | {"paper": paper}))
 
@@ -178,7 +178,7 @@ class Paper:
         """Where the paper has a row."""
         return f"Table 1, {self.names[cell.model]}, {self.names[cell.benchmark]}, {cell.label}"
 
-    def said(self, layer: StatedLayer) -> str:
+    def in_words(self, layer: StatedLayer) -> str:
         """A benchmark and its cliff layer, in the paper's words."""
         return f"{self.names[layer.benchmark]} {layer.text}"
 

@@ -51,12 +51,12 @@ def cam_last_layer(paper: Text) -> Finding:
     f"counted as one token; the logits count all {released.CAM_IMAGE.length}, so the prompt ends "
     f"{released.CAM_IMAGE.length - 1} rows further on. There is an answer behind it only from the second "
     f"layer's map on: each layer's appends one more copy. For an answer of {ANSWER} tokens (gradients of "
-    "the miniature's decoder): {said}.",
+    "the miniature's decoder): {by_prompt}.",
     figure="figures-3-4",
 )
 def cam_rows(paper: Text) -> Finding:
     numbers: dict[str, float] = {}
-    said, at_image = [], []
+    by_prompt, at_image = [], []
     for name, prompt in released.CAM_PROMPTS.items():
         patches, rows = structure.reached(prompt, ANSWER, prompt)
         first = prompt - released.CAM_IMAGE.start
@@ -66,12 +66,11 @@ def cam_rows(paper: Text) -> Finding:
             f"{name}: patches reached": patches[0],
             f"{name}: patches reached in the last layer": patches[-1],
         }
-        said.append(
+        by_prompt.append(
             f"{name}, {prompt} such tokens, is read from image patch {first} on (from 0), and its gradient "
-            f"reaches {patches[0]} patches of {released.CAM_IMAGE.length}, {patches[-1]} in the "
-            "last layer"
+            f"reaches {patches[0]} patches of {released.CAM_IMAGE.length}, {patches[-1]} in the last layer"
         )
-    return Finding("contradicted" if any(at_image) else "holds", numbers, {"said": "; ".join(said)})
+    return Finding("contradicted" if any(at_image) else "holds", numbers, {"by_prompt": "; ".join(by_prompt)})
 
 
 @Claim(
@@ -126,12 +125,14 @@ def equations_1_3(paper: Text) -> Finding:
     quantity="standard deviation by the equation against the text's",
     verdict="contradicted",
     evidence="Eq. 4 makes noise_s the variance, the text under it the standard deviation. At the demo's "
-    f"level of {released.CAM_NOISE} the standard deviation is {{said}}. The demo takes the text's.",
+    f"level of {released.CAM_NOISE} the standard deviation is {{by_place}}. The demo takes the text's.",
 )
 def equation_4(paper: Text) -> Finding:
     levels = {where: released.CAM_NOISE**power for where, power in paper.noise_power.items()}
-    said = listed(f"{level:.2f} by {where}" for where, level in levels.items())
-    return Finding("holds" if len(set(levels.values())) == 1 else "contradicted", levels, {"said": said})
+    by_place = listed(f"{level:.2f} by {where}" for where, level in levels.items())
+    return Finding(
+        "holds" if len(set(levels.values())) == 1 else "contradicted", levels, {"by_place": by_place}
+    )
 
 
 CLAIMS = (

@@ -8,8 +8,8 @@ from repro.audit.experiments import no_image, rankings
 from repro.audit.ledger import Claim, Finding, listed
 from repro.audit.paper import TEXT, Text
 
-LAYERS = listed(map(TEXT.said, TEXT.cliffs))
-FIRST, LAST = (TEXT.said(TEXT.cliffs[i]) for i in (0, -1))
+LAYERS = listed(map(TEXT.in_words, TEXT.cliffs))
+FIRST, LAST = (TEXT.in_words(TEXT.cliffs[i]) for i in (0, -1))
 ASCENDING = sorted(TEXT.cliffs, key=lambda stated: min(stated.layers))
 RISES = TEXT.figure_2_rises
 PLACES = "Sections 3.2 and 4.2; panel A of Figure 5"
@@ -26,7 +26,7 @@ MEASURE = {"measure": "Figure 5, accuracy when truncated there"}
     figure="figure-5",
 )
 def cliff_pope(paper: Text) -> Finding:
-    [stated] = [one for one in paper.cliffs if one.benchmark == "pope"]
+    [stated] = [layer for layer in paper.cliffs if layer.benchmark == "pope"]
     numbers = {f"layer, {i}": layer for i, layer in enumerate(stated.layers, 1)}
     return Finding("holds" if len(numbers) == 1 else "contradicted", numbers, {"place": stated.place})
 
@@ -48,7 +48,7 @@ def no_impact(paper: Text) -> Finding:
     return Finding(
         "contradicted" if last else "undefined" if late else "holds",
         {"cliff layers": len(paper.cliffs), "in the deeper half": len(late)},
-        {"late": listed(map(paper.said, late))},
+        {"late": listed(map(paper.in_words, late))},
     )
 
 
@@ -98,7 +98,7 @@ CLAIMS = (
         statement="LLaVA-1.5's cliff layers come in the order ScienceQA, TextVQA, POPE, captions.",
         quantity="cliff layers by accuracy, with intervals, and the probability of the order",
         verdict="not measured here",
-        evidence=f"The text's layers come in this order ({listed(map(TEXT.said, ASCENDING))}), without "
+        evidence=f"The text's layers come in this order ({listed(map(TEXT.in_words, ASCENDING))}), without "
         "intervals. {reading}",
         stated={"model": PLACES, "tasks": "Section 4.2"} | MEASURE,
         numbers={TEXT.names[stated.benchmark]: place for place, stated in enumerate(ASCENDING, 1)},
@@ -116,7 +116,9 @@ CLAIMS = (
         evidence=f"Of {TEXT.n_layers} layers the text names {LAYERS}, without an interval, and none for the "
         "other models of Table 1. {reading}",
         stated={"model": PLACES, "layers": "Section 4.2"} | MEASURE,
-        numbers={f"{TEXT.names[one.benchmark]}: first it can mean": min(one.layers) for one in TEXT.cliffs},
+        numbers={
+            f"{TEXT.names[layer.benchmark]}: first it can mean": min(layer.layers) for layer in TEXT.cliffs
+        },
         takes=("llava-1.5",),
         figure="figure-5",
     ),

@@ -79,10 +79,10 @@ def projector_types(paper: Text) -> Finding:
     statement=f'The experiments replicate "{TEXT.replicated}".',
     quantity="the name of a model",
     verdict="undefined",
-    evidence='The sentence says "{said}" where the name should be. Missing: checkpoints and versions.',
+    evidence='The sentence says "{paper.replicated}" where the name should be. Missing: checkpoints and versions.',
 )
 def model_replicated(paper: Text) -> Finding:
-    return Finding("undefined" if paper.replicated == "model" else "holds", {}, {"said": paper.replicated})
+    return Finding("undefined" if paper.replicated == "model" else "holds", {})
 
 
 @Claim(

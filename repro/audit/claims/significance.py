@@ -119,18 +119,18 @@ def significance(paper: Paper) -> Finding:
 )
 def selection(paper: Paper) -> Finding:
     numbers: dict[str, float] = {"printed gains": 0, "not above": 0}
-    said = []
+    by_benchmark = []
     for benchmark in ("pope", "scienceqa", "textvqa"):
-        name, seen = paper.names[benchmark], a.selection_effect(paper.items[benchmark], LAYERS, FLIPS)
+        name, best = paper.names[benchmark], a.selection_effect(paper.items[benchmark], LAYERS, FLIPS)
         gains = [after - before for _, of, before, after in changes(paper) if of == benchmark]
         numbers["printed gains"] += len(gains)
-        numbers["not above"] += sum(gain <= seen.high for gain in gains)
-        numbers |= {f"{name}: mean gain": seen.gain, f"{name}: low": seen.low, f"{name}: high": seen.high}
-        said.append(
-            f"{name} {seen.gain:+.2f} [{seen.low:.2f}, {seen.high:.2f}], printed {min(gains):+.2f} to "
+        numbers["not above"] += sum(gain <= best.high for gain in gains)
+        numbers |= {f"{name}: mean gain": best.gain, f"{name}: low": best.low, f"{name}: high": best.high}
+        by_benchmark.append(
+            f"{name} {best.gain:+.2f} [{best.low:.2f}, {best.high:.2f}], printed {min(gains):+.2f} to "
             f"{max(gains):+.2f}"
         )
-    return Finding(None, numbers, {"gains": "; ".join(said)})
+    return Finding(None, numbers, {"gains": "; ".join(by_benchmark)})
 
 
 @Claim(

@@ -46,14 +46,14 @@ table_1 = Claim(
     quantity="the printed F1 against those that the printed accuracy leaves possible",
     verdict="contradicted",
     evidence="Half of POPE's answers are yes. A share E of wrong answers then leaves F1 between (1 - 2E) / "
-    "(1 - E) and 1 / (1 + E): {said}. No table of answers to {sizes} questions prints such a pair, nor do "
-    "three tables whose scores are averaged, rounded or cut off. The authors of InternVL-Chat published F1 "
-    "{published F1}, so it is the {nearer} that seems wrong.",
+    "(1 - E) and 1 / (1 + E): {by_column}. No table of answers to {sizes} questions prints such a pair, nor "
+    "do three tables whose scores are averaged, rounded or cut off. The authors of InternVL-Chat published "
+    "F1 {published F1}, so it is the {nearer} that seems wrong.",
 )
 def intern_vl(paper: Paper) -> Finding:
     """F1 = 2 TP / (2 TP + E) with TP = 1/2 - FN and 0 <= FN <= E, on a balanced set."""
     numbers: dict[str, float] = {}
-    said = []
+    by_column = []
     for column, (accuracy, f1) in pope(paper, IMPOSSIBLE).items():
         if not a.contradict(accuracy, f1):
             continue
@@ -76,7 +76,7 @@ def intern_vl(paper: Paper) -> Finding:
                 f"{column}: percent of yes needed, least": least,
                 f"{column}: percent of yes needed, most": most,
             }
-        said.append(
+        by_column.append(
             f"{column}, accuracy {accuracy:.2f} leaves {low:.2f} to {high:.2f} (a mean of three categories "
             f"at least {means:.2f}), printed is {f1:.2f}, {takes}"
         )
@@ -84,10 +84,10 @@ def intern_vl(paper: Paper) -> Finding:
     possible = all(a.fits(*pair) for pair in pairs)
     near = min(abs(f1 - INTERN_VL_F1) for _, f1 in pairs) < 1
     return Finding(
-        "contradicted" if said else "holds" if possible else "undefined",
-        {"columns": len(said), "published F1": INTERN_VL_F1, **numbers},
+        "contradicted" if by_column else "holds" if possible else "undefined",
+        {"columns": len(by_column), "published F1": INTERN_VL_F1, **numbers},
         {
-            "said": "; ".join(said) or "no pair lies outside",
+            "by_column": "; ".join(by_column) or "no pair lies outside",
             "sizes": " or ".join(map(str, a.POPE)),
             "nearer": "accuracy" if near else "F1",
         },
@@ -217,30 +217,30 @@ GRANULARITY = (
     verdict="undefined",
     evidence=f"OPERA published greedy captions of up to {CAPTION_TOKENS} tokens, as many as the released "
     "script asks for, of three models. Printed as CHAIR_s, against CHAIR_s / CHAIR_i of these captions by "
-    "the script's own rules: {said}. So the printed scores have the size of CHAIR_i, as Qwen-VL's row is "
-    "labelled, unless captions were much shorter: cut off after {cut} words and marks, CHAIR_s is {left}. "
-    "Missing: how long captions were.",
+    "the script's own rules: {by_model}. So the printed scores have the size of CHAIR_i, as Qwen-VL's row "
+    "is labelled, unless captions were much shorter: cut off after {cut} words and marks, CHAIR_s is "
+    "{left}. Missing: how long captions were.",
 )
 def chair_label(paper: Paper) -> Finding:
     numbers: dict[str, float] = {}
-    above, said, cut, left = [], [], [], []
+    above, by_model, cut, left = [], [], [], []
     for model in REPLAYED:
         name, (printed, _) = paper.names[model], paper.pairs("chair", "CHAIR_i")[model]
-        whole, words = replayed(model), longest(model, printed)
-        above.append(a.unpaired_z(printed, whole.sentences, CAPTIONS) > 1.96)
+        chair, words = replayed(model), longest(model, printed)
+        above.append(a.unpaired_z(printed, chair.sentences, CAPTIONS) > 1.96)
         cut.append(words)
         left.append(f"{replayed(model, words).sentences:.1f}")
         numbers |= {
             f"{name}: printed": printed,
-            f"{name}: CHAIR_s replayed": whole.sentences,
-            f"{name}: CHAIR_i replayed": whole.instances,
+            f"{name}: CHAIR_s replayed": chair.sentences,
+            f"{name}: CHAIR_i replayed": chair.instances,
             f"{name}: words at which CHAIR_s is as printed": words,
         }
-        said.append(f"{name} {printed:.2f}, replayed {whole.sentences:.1f} / {whole.instances:.2f}")
+        by_model.append(f"{name} {printed:.2f}, replayed {chair.sentences:.1f} / {chair.instances:.2f}")
     return Finding(
         "holds" if not any(above) else "undefined" if all(cut) else "contradicted",
         numbers,
-        {"said": "; ".join(said), "cut": listed(cut), "left": listed(left)},
+        {"by_model": "; ".join(by_model), "cut": listed(cut), "left": listed(left)},
     )
 
 

@@ -20,7 +20,7 @@ OWN = "LLaVA's own vicuna_v1"
     statement=f"Image tokens: {listed(f'{n} in {TEXT.names[model]}' for model, n in TEXT.image_tokens.items())}.",
     quantity="tokens by the published configurations",
     verdict="holds",
-    evidence="By the published configurations: {said} (the latter are queries, laid out so).",
+    evidence="By the published configurations: {grids} (the latter are queries, laid out so).",
 )
 def image_tokens(paper: Text) -> Finding:
     sides = {model: size // patch for model, (size, patch) in released.PATCHES.items()}
@@ -30,7 +30,7 @@ def image_tokens(paper: Text) -> Finding:
     return Finding(
         "holds" if right else "contradicted",
         {paper.names[model]: side**2 for model, side in sides.items()},
-        {"said": listed(f"{paper.names[m]} {side} x {side} = {side**2}" for m, side in sides.items())},
+        {"grids": listed(f"{paper.names[m]} {side} x {side} = {side**2}" for m, side in sides.items())},
     )
 
 
@@ -40,7 +40,7 @@ def image_tokens(paper: Text) -> Finding:
     statement=f"{TEXT.figure_5_tokens} image tokens are truncated in all models of Figure 5.",
     quantity=f"{TEXT.figure_5_tokens} against each model's image tokens",
     verdict="contradicted",
-    evidence="Figure 5 is of {models}. {said}, as Section 3.3 says.",
+    evidence="Figure 5 is of {models}. {others}, as Section 3.3 says.",
 )
 def truncated_576(paper: Text) -> Finding:
     tokens = {paper.names[model]: released.IMAGE_TOKENS[model] for model in paper.figure_5_models}
@@ -48,7 +48,7 @@ def truncated_576(paper: Text) -> Finding:
     return Finding(
         "contradicted" if other else "holds",
         tokens,
-        {"models": listed(tokens), "said": listed(f"{name} has {n}" for name, n in other.items())},
+        {"models": listed(tokens), "others": listed(f"{name} has {n}" for name, n in other.items())},
     )
 
 
@@ -79,18 +79,20 @@ def span(paper: Text, model: str) -> Finding:
     masked, before = released.MASKED[model], released.BEFORE_IMAGE[model]
     images = {name: released.Span(start, released.IMAGE_TOKENS[model]) for name, start in before.items()}
     covered = {name: structure.covered(image, masked) for name, image in images.items()}
-    said = [f"{name} (image from {before[name]}) {seen} and {text}" for name, (seen, text) in covered.items()]
+    by_prompt = [
+        f"{name} (image from {before[name]}) {seen} and {text}" for name, (seen, text) in covered.items()
+    ]
     return Finding(
         "holds" if (0, 0) in covered.values() else "contradicted",
         {f"{name}: visible image tokens": seen for name, (seen, _) in covered.items()}
         | {f"{name}: hidden other tokens": text for name, (_, text) in covered.items()},
-        {"first": masked.start, "last": masked.start + masked.length - 1, "said": ", ".join(said)},
+        {"first": masked.start, "last": masked.start + masked.length - 1, "by_prompt": ", ".join(by_prompt)},
     )
 
 
 HIDDEN = (
     "The released code hides positions {first} to {last}, from 0, whatever the prompt. Image tokens that "
-    "stay visible, and other tokens that are hidden: with {said}."
+    "stay visible, and other tokens that are hidden: with {by_prompt}."
 )
 SPANS = tuple(
     Claim(
@@ -128,10 +130,10 @@ SPANS = tuple(
 )
 def layer_1(paper: Text) -> Finding:
     stated = paper.without_image.layer
-    none, one = structure.change_by_image(0), structure.change_by_image(stated)
+    after_0, after_stated = structure.change_by_image(0), structure.change_by_image(stated)
     return Finding(
-        "undefined" if none == 0 < one else "holds",
-        {"largest change, layer = 1": one, "largest change, layer = 0": none},
+        "undefined" if after_0 == 0 < after_stated else "holds",
+        {"largest change, layer = 1": after_stated, "largest change, layer = 0": after_0},
         {"agg": released.AGG_LAYER["llava-1.5"], "stated": stated},
     )
 
@@ -160,22 +162,22 @@ def k_values(paper: Text) -> Finding:
     verdict="undefined",
     evidence="No time or memory is given. The released code masks tokens, computes all rows and caches all "
     "keys, which saves nothing. Removed after LLaVA-1.5's cliff layers they would save, of the token-layers "
-    "of reading the prompt: {said}. {reading}",
+    "of reading the prompt: {by_benchmark}. {reading}",
     stated={"whether tokens are removed or masked": None, "what was simplified, and by how much": None},
     outcome="as claimed",
     experiment=cost_experiment.cost,
 )
 def cost(paper: Text) -> Finding:
     numbers: dict[str, float] = {}
-    said = []
+    by_benchmark = []
     for stated in paper.cliffs:
         layer, name = stated.layers[len(stated.layers) // 2], paper.names[stated.benchmark]
         tokens = paper.image_tokens["llava-1.5"]
         text = SYSTEM + USER[stated.benchmark]
         saved = 100 * (paper.n_layers - layer) * tokens / (paper.n_layers * (text + tokens))
         numbers[f"{name}: percent of token-layers"] = saved
-        said.append(f"{name} (layer {layer}) {saved:.0f} %")
-    return Finding(None, numbers, {"said": ", ".join(said)})
+        by_benchmark.append(f"{name} (layer {layer}) {saved:.0f} %")
+    return Finding(None, numbers, {"by_benchmark": ", ".join(by_benchmark)})
 
 
 CLAIMS = (image_tokens, truncated_576, image_ids, *SPANS, layer_1, k_values, cost)

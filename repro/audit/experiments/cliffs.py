@@ -100,10 +100,10 @@ def projectors(paper: Paper, load: Load) -> Finding:
         for seed, model in enumerate(paper.models):
             scores = record_of(model, name).scores()
             depths[model] = cliff_draws(scores, LOSS, seed=seed) / (scores.parts.shape[1] - 1)
-        for one, two in combinations(paper.models, 2):
-            low, high = np.percentile(depths[one] - depths[two], [2.5, 97.5])
+        for first, second in combinations(paper.models, 2):
+            low, high = np.percentile(depths[first] - depths[second], [2.5, 97.5])
             equal, apart = -MARGIN <= low and high <= MARGIN, low > MARGIN or high < -MARGIN
-            kind = "MLPs" if PROJECTORS[one] == PROJECTORS[two] else "other projectors"
+            kind = "MLPs" if PROJECTORS[first] == PROJECTORS[second] else "other projectors"
             cases[kind].append(True if equal else False if apart else None)
         ends = {model: np.percentile(drawn, [2.5, 97.5]) for model, drawn in depths.items()}
         for model, (low, high) in ends.items():

@@ -71,8 +71,8 @@ def shown(cases: Sequence[Case], evidence: str, numbers: Mapping[str, float], **
         " Of {cases} cases {cases as claimed} are as claimed for certain, {cases not as claimed} not, {cases "
         "open} open."
     )
-    found = {name: float(value) for name, value in {**numbers, **counts}.items()}
-    return Finding(outcome_of(cases), found, words, evidence.format_map({**numbers, **counts, **words}))
+    values = {name: float(value) for name, value in {**numbers, **counts}.items()}
+    return Finding(outcome_of(cases), values, words, evidence.format_map({**numbers, **counts, **words}))
 
 
 def interval(name: str, mean: float, low: float, high: float) -> dict[str, float]:

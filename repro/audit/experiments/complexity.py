@@ -61,9 +61,9 @@ def complexity(paper: Paper, load: Load) -> Finding:
             numbers[f"{model} {name}, layers per object"] = slopes[-1][0]
             if name == "scienceqa":
                 kinds = np.array([item.kind for item in record.items])
-                one, two = (own[right & (kinds == kind)] for kind in (ONE_HOP, TWO_HOPS))
-                ends = ttest_ind(two, one, equal_var=False).confidence_interval(level)
-                hops.append((float(two.mean() - one.mean()), float(ends.low), float(ends.high)))
+                one_hop, two_hops = (own[right & (kinds == kind)] for kind in (ONE_HOP, TWO_HOPS))
+                ends = ttest_ind(two_hops, one_hop, equal_var=False).confidence_interval(level)
+                hops.append((float(two_hops.mean() - one_hop.mean()), float(ends.low), float(ends.high)))
                 shares.append(float(right[kinds == TWO_HOPS].mean()))
                 numbers[f"{model}, layers of two hops less one"] = hops[-1][0]
 

@@ -1,15 +1,16 @@
 """Where the heat of LLaVA-CAM falls, and whether it explains: on miniatures, whose images have known boxes.
 
 Measured on items whose baseline answer is right, evenly spaced over those. Intervals are 95 %, Student's t
-over items. InstructBLIP is left out: its image tokens have no place in the image.
+over items.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,9 @@ from repro.models.lvlm import Lvlm, Prompt
 from repro.models.pictures import read_image
 from repro.statistics import mean_interval
 
-#: Models with maps over the image, and benchmarks with one object asked about and a short answer.
-MODELS = ("llava-1.5", "llava-1.6", "qwen-vl", "shikra", "intern-vl")
+#: Left out: its image tokens have no place in the image.
+WITHOUT_MAP = "instructblip"
+#: Benchmarks with one object asked about and a short answer.
 ASKED = ("pope", "textvqa")
 ITEMS = 8
 #: Noisy copies of an image, as in the report.
@@ -37,7 +39,7 @@ OTHERS: tuple[Module, ...] = ("input_norm", "attention", "mlp", "layer")
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Question:
     """A question answered right.
 
     Attributes:
@@ -51,7 +53,7 @@ class Asked:
 
 
 @cache
-def asked(load: Load, model: str, benchmark: str) -> list[Asked]:
+def questions_of(load: Load, model: str, benchmark: str) -> list[Question]:
     """``ITEMS`` questions of a benchmark that a model answers right about what is in the image."""
     lvlm, record = load(model), record_of(model, benchmark)
     right = record.scores().goodness[:, -1] == 1
@@ -64,35 +66,42 @@ def asked(load: Load, model: str, benchmark: str) -> list[Asked]:
         ids = answer.ids[:-1] if len(answer.ids) > 1 and answer.ids[-1] in lvlm.stop_ids else answer.ids
         assert item.image is not None, "an item with boxes was asked about an image"
         covered = coverage(asked_boxes(item, DIRECTORY), read_image(item.image).size, prompt.grid)
-        questions.append(Asked(prompt, ids, covered))
+        questions.append(Question(prompt, ids, covered))
     return questions
 
 
 @cache
 def maps(load: Load, model: str, benchmark: str) -> list[np.ndarray]:
-    """Heat [N, rows, columns] of each of ``asked``."""
-    questions = asked(load, model, benchmark)
-    return [llava_cam(load(model), one.prompt, one.answer, SAMPLES) for one in questions]
+    """Heat [N, rows, columns] of each of ``questions_of``."""
+    return cams(load(model), questions_of(load, model, benchmark), samples=SAMPLES)
 
 
-def cells() -> Iterator[tuple[str, str, str]]:
+def cams(lvlm: Lvlm, questions: Sequence[Question], **settings: Any) -> list[np.ndarray]:
+    """LLaVA-CAM [N, rows, columns] of each question, by other ``settings`` than its own."""
+    return [llava_cam(lvlm, question.prompt, question.answer, **settings) for question in questions]
+
+
+def models_of(paper: Paper) -> list[str]:
+    """The models with maps over the image."""
+    return [model for model in paper.models if model != WITHOUT_MAP]
+
+
+def cells(paper: Paper) -> list[tuple[str, str, str]]:
     """Model, benchmark, and both in words."""
-    for model in MODELS:
-        for name in ASKED:
-            yield model, name, f"{model} {name}"
+    return [(model, name, f"{model} {name}") for model in models_of(paper) for name in ASKED]
 
 
 def plain_gain(load: Load, model: str, benchmark: str, module: Module) -> np.ndarray:
     """Gain (see ``gains``) of a module's maps without noise, mean over all layers but the last: [items]."""
-    questions = asked(load, model, benchmark)
-    heats = [llava_cam(load(model), one.prompt, one.answer, noise=0, module=module) for one in questions]
+    questions = questions_of(load, model, benchmark)
+    heats = cams(load(model), questions, noise=0, module=module)
     return np.nanmean(gains(heats, questions)[:, :-1], axis=1)
 
 
-def gains(heats: Sequence[np.ndarray], questions: Sequence[Asked]) -> np.ndarray:
+def gains(heats: Sequence[np.ndarray], questions: Sequence[Question]) -> np.ndarray:
     """Share of the heat in the boxes less their share of the area [items, N]: what an even map lacks."""
-    inside = [energy_inside(heat, one.covered) for heat, one in zip(heats, questions, strict=True)]
-    area = np.array([[one.covered.mean()] for one in questions])
+    inside = [energy_inside(heat, question.covered) for heat, question in zip(heats, questions, strict=True)]
+    area = np.array([[question.covered.mean()] for question in questions])
     return np.stack(inside) - area
 
 
@@ -106,8 +115,8 @@ def pointing_by_layer(paper: Paper, load: Load) -> Finding:
     """
     cases, first, second = [], [], []
     numbers: dict[str, float] = {}
-    for model, name, cell in cells():
-        gain = gains(maps(load, model, name), asked(load, model, name))
+    for model, name, cell in cells(paper):
+        gain = gains(maps(load, model, name), questions_of(load, model, name))
         half = gain.shape[1] // 2
         shallow, deep = (np.nanmean(part, axis=1) for part in (gain[:, :half], gain[:, half:-1]))
         own, less = points(shallow), points(shallow - deep)
@@ -135,7 +144,7 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
     """
     cases: dict[Module, list[Case]] = {module: [] for module in OTHERS}
     numbers: dict[str, float] = {}
-    for model, name, cell in cells():
+    for model, name, cell in cells(paper):
         own = plain_gain(load, model, name, "post_attention_norm")
         for module, held in cases.items():
             less = points(own - plain_gain(load, model, name, module))
@@ -147,7 +156,7 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
         f"certain, in (of {{each}} cases each) {{modules}} (five miniatures, POPE and TextVQA, {ITEMS} "
         "items each).",
         numbers,
-        each=len(list(cells())),
+        each=len(cells(paper)),
         modules=", ".join(f"{module.replace('_', ' ')} {held.count(True)}" for module, held in cases.items()),
     )
 
@@ -167,8 +176,8 @@ def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
 def likeness(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
     """Rank correlation (Spearman) of maps [N, rows, columns], mean over layers with heat in both: [items]."""
     means = []
-    for one, other in zip(some, others, strict=True):
-        pairs = [(a.ravel(), b.ravel()) for a, b in zip(one, other, strict=True) if np.ptp(a) > 0 < np.ptp(b)]
+    for own, other in zip(some, others, strict=True):
+        pairs = [(a.ravel(), b.ravel()) for a, b in zip(own, other, strict=True) if np.ptp(a) > 0 < np.ptp(b)]
         means.append(np.mean([spearmanr(a, b).statistic for a, b in pairs]) if pairs else 0.0)
     return np.array(means)
 
@@ -184,12 +193,12 @@ def parameter_randomisation(paper: Paper, load: Load) -> Finding:
     cases = []
     numbers: dict[str, float] = {}
     means: dict[str, list[float]] = {"shuffled": [], "noise": [], "picture": []}
-    shuffled = {model: randomised(load(model)) for model in MODELS}
-    for model, name, cell in cells():
-        questions, own = asked(load, model, name), maps(load, model, name)
+    shuffled = {model: randomised(load(model)) for model in models_of(paper)}
+    for model, name, cell in cells(paper):
+        questions, own = questions_of(load, model, name), maps(load, model, name)
         against = {
-            "shuffled": [llava_cam(shuffled[model], one.prompt, one.answer, SAMPLES) for one in questions],
-            "noise": [llava_cam(load(model), one.prompt, one.answer, SAMPLES, seed=1) for one in questions],
+            "shuffled": cams(shuffled[model], questions, samples=SAMPLES),
+            "noise": cams(load(model), questions, samples=SAMPLES, seed=1),
             "picture": [*own[1:], own[0]],
         }
         ends = {}
@@ -209,11 +218,12 @@ def parameter_randomisation(paper: Paper, load: Load) -> Finding:
     )
 
 
-def areas(lvlm: Lvlm, one: Asked, order: np.ndarray) -> tuple[float, float]:
+def areas(lvlm: Lvlm, question: Question, order: np.ndarray) -> tuple[float, float]:
     """Mean of the deletion and of the insertion curve."""
-    ids = order.tolist()
-    curves = (deletion_curve(lvlm, one.prompt, one.answer, ids, insert=insert) for insert in (False, True))
-    deleted, inserted = (float(curve.mean()) for curve in curves)
+    deleted, inserted = (
+        float(deletion_curve(lvlm, question.prompt, question.answer, order.tolist(), insert=insert).mean())
+        for insert in (False, True)
+    )
     return deleted, inserted
 
 
@@ -228,14 +238,14 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
     cases: dict[str, list[Case]] = {"heat": [], "box": []}
     means: dict[str, list[float]] = {}
     numbers: dict[str, float] = {}
-    for model, name, cell in cells():
+    for model, name, cell in cells(paper):
         lvlm, draw = load(model), np.random.default_rng(0)
         curves = []
-        for one, heat in zip(asked(load, model, name), maps(load, model, name), strict=True):
-            marks = (token_heat(grid, one.prompt) for grid in (heat.mean(axis=0), one.covered))
+        for question, heat in zip(questions_of(load, model, name), maps(load, model, name), strict=True):
+            marks = (token_heat(grid, question.prompt) for grid in (heat.mean(axis=0), question.covered))
             orders = [np.argsort(-mark, kind="stable") for mark in marks]
             orders.append(draw.permutation(len(orders[0])))
-            curves.append([areas(lvlm, one, order) for order in orders])
+            curves.append([areas(lvlm, question, order) for order in orders])
         *marked, at_random = np.array(curves).transpose(1, 0, 2)
         for (order, held), by_mark in zip(cases.items(), marked, strict=True):
             deleted, inserted = (by_mark - at_random).T

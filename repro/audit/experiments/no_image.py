@@ -77,9 +77,9 @@ def no_image(paper: Paper, load: Load) -> Finding:
 
             chosen = spread(range(len(items)), ITEMS)
             prompts = {i: task.prompt(lvlm, items[i]) for i in chosen}
-            said = {i: answer_without_image(lvlm, prompt, NEW_TOKENS).text for i, prompt in prompts.items()}
+            texts = {i: answer_without_image(lvlm, prompt, NEW_TOKENS).text for i, prompt in prompts.items()}
             metric = task.benchmark.metrics[0].name
-            alone = np.array([task.score(items[i], task.read(text))[metric][0] for i, text in said.items()])
+            alone = np.array([task.score(items[i], task.read(text))[metric][0] for i, text in texts.items()])
             up, down = flips(alone, right[chosen])
             gained, lost = gained + up, lost + down
             apart = max(moved(lvlm, prompts[i]) for i in chosen[:COMPARED])

@@ -101,8 +101,8 @@ def goodness_with(lvlm: Lvlm, part: float, ranking_row: RankingRow) -> np.ndarra
     for batch in batches(lvlm, task, items, FASTV_ITEMS):
         keep = round(part * len(batch[0][1].segments.image))
         swept = sweep(lvlm, [prompt for _, prompt in batch], task.max_new_tokens, keep, ranking_row)
-        for (i, _), one in zip(batch, swept, strict=True):
-            answer = task.read(one.answers[FASTV_LAYER].text)
+        for (i, _), result in zip(batch, swept, strict=True):
+            answer = task.read(result.answers[FASTV_LAYER].text)
             scores[i] = task.score(items[i], answer)[task.benchmark.metrics[0].name][0]
     return scores
 
@@ -117,8 +117,8 @@ def fastv(paper: Paper, load: Load) -> Finding:
     """
     chosen = spread(range(len(items_of(FASTV_BENCHMARK))), FASTV_ITEMS)
     records = [record_of(model, FASTV_BENCHMARK).scores().goodness[chosen] for model in paper.models]
-    baseline = np.mean([one[:, -1] for one in records], axis=0)
-    none = np.mean([one[:, FASTV_LAYER] for one in records], axis=0)
+    baseline = np.mean([goodness[:, -1] for goodness in records], axis=0)
+    none = np.mean([goodness[:, FASTV_LAYER] for goodness in records], axis=0)
     numbers = {"baseline": float(baseline.mean()), "0 % kept": float(none.mean())}
     cases: list[Case] = []
     lines = []
@@ -134,10 +134,10 @@ def fastv(paper: Paper, load: Load) -> Finding:
             numbers |= interval(f"{part:.0%} ranked - {name}", *ends)
         cases.append(above(*less["random"][1:]))
         numbers |= {f"{part:.0%} ranked": ranked.mean(), f"{part:.0%} random": random.mean()}
-        said = ", ".join(
+        differences = ", ".join(
             f"{m:+.1f} [{low:+.1f}, {high:+.1f}] to {name}" for name, (m, low, high) in less.items()
         )
-        lines.append(f"{part:.0%} kept: {percent(ranked.mean())}, {said}")
+        lines.append(f"{part:.0%} kept: {percent(ranked.mean())}, {differences}")
     return shown(
         cases,
         f"TextVQA, {FASTV_ITEMS} items, mean of six miniatures, truncated after layer {FASTV_LAYER} of 6 to "

@@ -79,9 +79,9 @@ def measure(paper: Paper, load: Load) -> list[Measured]:
     return cells
 
 
-def larger(one: np.ndarray, other: np.ndarray) -> list[Case]:
+def larger(share: np.ndarray, other: np.ndarray) -> list[Case]:
     """Of each layer whether one share [items, layers] is larger than the other on average."""
-    _, low, high = mean_interval(one - other)
+    _, low, high = mean_interval(share - other)
     return [above(*ends) for ends in zip(low, high, strict=True)]
 
 
