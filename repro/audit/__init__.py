@@ -1,1 +1,1 @@
-"""What arXiv 2406.06579 states, as data, and measured figures against it."""
+"""A paper's claims as a ledger: what it states, as data, and what arithmetic, files and miniatures say of it."""

@@ -1,11 +1,11 @@
-"""Do measured figures agree with the paper's, within the error that the number of items leaves to both?
+"""Do measured scores agree with a paper's, within the error that the number of items leaves to both?
 
-**Tolerance.** A measured figure m agrees with a printed one p where |m - p| <= 1.96 sqrt(SE_m^2 + SE_p^2), the
-two-sided 95 % limit for a difference of independent figures. It is wide rather than narrow where both come from
+**Tolerance.** A measured score m agrees with a printed one p where |m - p| <= 1.96 sqrt(SE_m^2 + SE_p^2), the
+two-sided 95 % limit for a difference of independent scores. It is wide rather than narrow where both come from
 the same questions, whose difficulty they share.
 
 - SE_m: half of the width of the measured 95 % bootstrap interval (``repro.cliff``, images drawn whole), over 1.96.
-- SE_p of an accuracy: sqrt(p (1 - p) / n), n being the data set's item count (``repro.audit.paper.ITEMS``).
+- SE_p of an accuracy: sqrt(p (1 - p) / n), n being the benchmark's item count (``Paper.items``).
 - SE_p of F1, CHAIR_i and TextVQA's soft score: SE_m sqrt(n_m / n). The paper gives no spread, so the spread is the
   one measured on n_m items.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.audit.paper import CLIFF_LAYERS, ITEMS, TABLE_1, Cell
-from repro.cliff import Comparison, HeldOut, compare, halves
+from repro.audit.ledger import Cell, Paper
+from repro.cliff import Comparison, HeldOut, compare
 from repro.evaluation.run import Evaluation
 
 Z = 1.96
@@ -27,17 +27,17 @@ ACCURACIES = {("pope", "accuracy"), ("scienceqa", "accuracy")}
 
 @dataclass(frozen=True)
 class Compared:
-    """A measured figure beside the paper's: whether they agree, and all that says so in one line."""
+    """A measured number beside the paper's: whether they agree, and all that says so in one line."""
 
     agrees: bool
     line: str
 
 
-def cells_of(model: str, benchmark: str) -> list[Cell]:
-    """The rows of Table 1 with figures for a model on a benchmark; LLaVA-1.6 has none, Shikra none for TextVQA."""
+def cells_of(paper: Paper, model: str, benchmark: str) -> list[Cell]:
+    """The rows of the table with scores for a model on a benchmark."""
     return [
         cell
-        for cell in TABLE_1
+        for cell in paper.table
         if (cell.model, cell.benchmark) == (model, benchmark) and cell.baseline is not None
     ]
 
@@ -46,72 +46,74 @@ def tolerance(printed: float, items: int, half: float, n: int, accuracy: bool) -
     """Largest difference that still agrees; see this module.
 
     Args:
-        printed: the paper's figure in [0, 1], of ``items`` items.
+        printed: the paper's score in [0, 1], of ``items`` items.
         half: half of the width of the 95 % interval measured on n items.
         accuracy: each item is right or wrong.
     """
     measured = half / Z
     of_paper = (printed * (1 - printed) / items) ** 0.5 if accuracy else measured * (n / items) ** 0.5
-    return Z * (measured**2 + of_paper**2) ** 0.5
+    return float(Z * (measured**2 + of_paper**2) ** 0.5)
 
 
-def compared(evaluation: Evaluation, held: HeldOut) -> list[Compared]:
-    """Every figure the paper has for the model on the benchmark, beside the measured one.
+def compared(paper: Paper, evaluation: Evaluation, held: HeldOut) -> list[Compared]:
+    """Every number the paper has for the model on the benchmark, beside the measured one.
 
     The baseline is measured on all items. The score at the cliff layer is that of the half that had no part in
     choosing the layer; the paper's layer was chosen on the items that its score is of.
     """
     lines = []
-    name = evaluation.benchmark.name.removesuffix("-exact")
-    strata, images = np.array(evaluation.strata), np.array(evaluation.images)
-    reporting = ~halves(strata, evaluation.images)
-    for cell in cells_of(evaluation.model, name):
-        parts = evaluation.parts[cell.metric]
-        whole = compare(parts, strata, clusters=images.tolist())
-        half = compare(parts[reporting], strata[reporting], clusters=images[reporting].tolist())
+    model, name = evaluation.task.model, evaluation.benchmark.name
+    for cell in cells_of(paper, model, name):
+        scores = evaluation.scores(cell.metric)
+        reporting = compare(scores.halves()[1])
         assert cell.baseline is not None and cell.at_cliff is not None
-        lines.append(_score(cell, "baseline", whole, -1, len(strata), cell.baseline))
-        lines.append(
-            _score(cell, "at the cliff layer", half, held.cliff.layer, held.reported_on, cell.at_cliff)
-        )
-    for stated in CLIFF_LAYERS:
-        if (stated.model, stated.benchmark) == (evaluation.model, name):
+        for which, comparison, at, n, printed in (
+            ("baseline", compare(scores), -1, len(scores), cell.baseline),
+            ("at the cliff layer", reporting, held.cliff.layer, held.reported_on, cell.at_cliff),
+        ):
+            lines.append(_score(paper, cell, which, comparison, at, n, printed))
+    for stated in paper.cliffs:
+        if (stated.model, stated.benchmark) == (model, name):
             low, high = held.cliff.interval
             agrees = any(low <= layer <= high for layer in stated.layers)
             lines.append(
                 Compared(
                     agrees,
                     f"cliff layer: measured {held.cliff.layer} on {held.chosen_on} items, 95 % interval "
-                    f"[{low}, {high}]; the paper's is {' or '.join(map(str, stated.layers))} ({stated.place}), "
-                    f"{'inside' if agrees else 'OUTSIDE'}",
+                    f"[{low}, {high}]; the paper's is {' or '.join(map(str, stated.layers))} "
+                    f"({stated.place}), {'inside' if agrees else 'OUTSIDE'}",
                 )
             )
     return lines
 
 
-def _score(cell: Cell, which: str, seen: Comparison, at: int, n: int, printed: float) -> Compared:
-    score, low, high = (100 * float(values[at]) for values in (seen.score, seen.score_low, seen.score_high))
-    items = ITEMS[cell.benchmark]
+def _score(
+    paper: Paper, cell: Cell, which: str, comparison: Comparison, at: int, n: int, printed: float
+) -> Compared:
+    score, low, high = (
+        100 * float(value) for value in (comparison.score[at], *comparison.score_interval(at))
+    )
+    items = paper.items[cell.benchmark]
     accuracy = (cell.benchmark, cell.metric) in ACCURACIES
     allowed = 100 * tolerance(printed / 100, items, (high - low) / 200, n, accuracy)
     # An undefined score or interval agrees with nothing.
     agrees = bool(np.isfinite(allowed)) and abs(score - printed) <= allowed
     return Compared(
         agrees,
-        f"{cell.metric}, {which}: measured {score:.2f} % on {n} items, 95 % interval [{low:.2f}, {high:.2f}]; the "
-        f"paper's is {printed:.2f} % on {items} ({cell.place}); difference {score - printed:+.2f} points, "
-        f"tolerance {allowed:.2f}{'' if agrees else ', EXCEEDED'}",
+        f"{cell.metric}, {which}: measured {score:.2f} % on {n} items, 95 % interval [{low:.2f}, "
+        f"{high:.2f}]; the paper's is {printed:.2f} % on {items} ({paper.place(cell)}); difference "
+        f"{score - printed:+.2f} points, tolerance {allowed:.2f}{'' if agrees else ', EXCEEDED'}",
     )
 
 
-def compare_with_paper(evaluation: Evaluation, held: HeldOut) -> None:
-    """AssertionError unless every figure agrees with the paper's; its message has a line for each of them."""
-    found = compared(evaluation, held)
-    odd = [one for one in found if not one.agrees]
+def compare_with_paper(paper: Paper, evaluation: Evaluation, held: HeldOut) -> None:
+    """AssertionError unless every number agrees with the paper's; its message has a line for each of them."""
+    rows = compared(paper, evaluation, held)
+    odd = [row for row in rows if not row.agrees]
     if odd:
         first = (
-            f"{evaluation.model} on {evaluation.benchmark.title}, protocol {evaluation.protocol}: {len(odd)} of "
-            f"{len(found)} figures do not agree with the paper's (tolerance: 1.96 standard errors of the "
-            "difference)"
+            f"{evaluation.task.model} on {evaluation.benchmark.title}, protocol {evaluation.task.protocol}: "
+            f"{len(odd)} of {len(rows)} figures do not agree with the paper's (tolerance: 1.96 standard "
+            "errors of the difference)"
         )
-        raise AssertionError("\n".join([first, *(one.line for one in found)]))
+        raise AssertionError("\n".join([first, *(row.line for row in rows)]))

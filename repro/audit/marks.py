@@ -1,62 +1,52 @@
-"""Which cells of Table 1 arithmetic has something against, and what; nothing here is written down by hand.
+"""Which cells of a table arithmetic has something against, and what; nothing here is written down by hand.
 
-Two marks, of different strength. A POPE cell is *impossible* where no table of answers gives the accuracy and the
-F1 printed beside each other (``fits``). A cell is marked by *granularity* where it is no whole number of the items
-that the benchmark is usually taken to have: weaker, as the paper states no item counts.
+Two marks, of different strength. A POPE cell is *impossible* where no answers give the accuracy and the F1 printed
+beside each other (``contradict``). A cell is marked by *granularity* where it is no whole number of the items that
+the benchmark is usually taken to have: weaker, as the paper states no item counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
-from repro.audit.arithmetic import READINGS, SIZES, counts, f1_range, mean_f1_at_least
-from repro.audit.claims.table1 import fits
-from repro.audit.paper import ITEMS, TABLE_1, Cell
+from repro.audit.arithmetic import READINGS, SIZES, contradict, counts, f1_range, mean_f1_at_least
+from repro.audit.ledger import Cell, Paper
 
 Column = Literal["baseline", "at_cliff"]
 COLUMNS: tuple[Column, ...] = ("baseline", "at_cliff")
-#: Labels of figures that are a number of items over all of them.
+#: Labels of numbers that are a number of items over all of them.
 _SHARES = ("Acc ↑", "CHAIR_s ↓")
 _READ = {"rounded": "", "truncated": " if cut off", "padded": " if rounded to one decimal"}
 
 
-@dataclass(frozen=True)
-class Mark:
-    """What is against a printed figure.
-
-    Attributes:
-        kind: how strong it is, see this module.
-        why: for people.
-        n: items that ``granularity`` is about, else None.
-    """
+class Mark(NamedTuple):
+    """What is against a printed number: how strong it is, why, and the items that ``granularity`` is about."""
 
     kind: Literal["impossible", "granularity"]
     why: str
     n: int | None = None
 
 
-def marks(table: Sequence[Cell] = TABLE_1) -> dict[tuple[Cell, Column], Mark]:
-    """The marked cells of a table, by row and column."""
-    found: dict[tuple[Cell, Column], Mark] = {}
-    for cell in table:
-        for column in COLUMNS:
-            mark = _pope(table, cell, column) or _granularity(cell, column)
-            if mark is not None:
-                found[cell, column] = mark
-    return found
+def marks(paper: Paper) -> dict[tuple[Cell, Column], Mark]:
+    """The marked cells of the table, by row and column."""
+    both = [
+        (cell, column, _pope(paper, cell, column) or _granularity(paper, cell, column))
+        for cell in paper.table
+        for column in COLUMNS
+    ]
+    return {(cell, column): mark for cell, column, mark in both if mark is not None}
 
 
-def _pope(table: Sequence[Cell], cell: Cell, column: Column) -> Mark | None:
+def _pope(paper: Paper, cell: Cell, column: Column) -> Mark | None:
     """The mark of an accuracy and F1 that do not go together."""
     pair = {
         other.metric: getattr(other, column)
-        for other in table
+        for other in paper.table
         if (other.model, other.benchmark) == (cell.model, cell.benchmark) == (cell.model, "pope")
     }
     accuracy, f1 = pair.get("accuracy"), pair.get("F1")
-    if accuracy is None or f1 is None or fits(accuracy, f1):
+    if accuracy is None or f1 is None or not contradict(accuracy, f1):
         return None
     low, high = f1_range(accuracy)
     return Mark(
@@ -66,23 +56,18 @@ def _pope(table: Sequence[Cell], cell: Cell, column: Column) -> Mark | None:
     )
 
 
-def _granularity(cell: Cell, column: Column) -> Mark | None:
-    """The mark of a figure that is no whole number of right answers, or of captions, of the usual items."""
-    printed, n = getattr(cell, column), ITEMS[cell.benchmark]
+def _granularity(paper: Paper, cell: Cell, column: Column) -> Mark | None:
+    """The mark of a number that is no whole number of right answers, or of captions, of the usual items."""
+    printed, n = getattr(cell, column), paper.items[cell.benchmark]
     if printed is None or cell.benchmark not in SIZES or cell.label not in _SHARES or counts(printed, n):
         return None
-    others = list(_otherwise(printed, SIZES[cell.benchmark]))
-    return Mark(
-        "granularity",
-        f"No whole number of {n} is {printed:.2f} %; possible {' or '.join(others) or 'in no way tried'}.",
-        n,
-    )
+    others = " or ".join(_otherwise(printed, cell.benchmark)) or "in no way tried"
+    return Mark("granularity", f"No whole number of {n} is {printed:.2f} %; possible {others}.", n)
 
 
-def _otherwise(printed: float, candidates: Sequence[int]) -> Iterator[str]:
-    """The sizes of which a figure is possible, each with the first reading in which it is."""
-    for n in candidates:
-        for reading in READINGS:
-            if counts(printed, n, reading):
-                yield f"of {n}{_READ[reading]}"
-                break
+def _otherwise(printed: float, benchmark: str) -> Iterator[str]:
+    """The sizes of which a number is possible, each with the first reading in which it is."""
+    for n in SIZES[benchmark]:
+        ways = [_READ[reading] for reading in READINGS if counts(printed, n, reading)]
+        if ways:
+            yield f"of {n}{ways[0]}"

@@ -8,9 +8,9 @@ the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from repro.audit.paper import ITEMS, N_LAYERS, PRINTED
+from repro.audit.ledger import Paper
 from repro.audit.released import IMAGE_TOKENS
 from repro.models.card import REGISTRY
 
@@ -28,55 +28,45 @@ PEAK, BANDWIDTH = 0.4 * 312e12, 1.5e12
 CACHED = 2 * 4096 * 2
 
 
-@dataclass(frozen=True)
-class Need:
-    """What it takes.
-
-    Attributes:
-        text: a sentence for people.
-        figures: the numbers in it.
-    """
+class Need(NamedTuple):
+    """What it takes, in a sentence for people and in numbers."""
 
     text: str
-    figures: dict[str, float]
+    token_layers: int
+    memory_gb: float
+    a100_hours: float
 
 
-def token_layers(model: str, benchmark: str) -> int:
-    """Of one item at every truncation: the prompt once, its text again past each layer, and the answers."""
-    n, user = N_LAYERS, USER[benchmark]
+def token_layers(n: int, model: str, benchmark: str) -> int:
+    """Of one item at every truncation: the prompt once, its text again past each of n layers, and the answers."""
+    user = USER[benchmark]
     prompt = SYSTEM + IMAGE_TOKENS[model] + user
     return n * prompt + user * n * (n + 1) // 2 + ANSWER[benchmark] * n * (n + 1)
 
 
-def cache_gb(model: str, benchmark: str) -> float:
-    """GB of keys and values of one item at all truncations: text in all layers, the image in those that see it."""
-    n = N_LAYERS
+def cache_gb(n: int, model: str, benchmark: str) -> float:
+    """GB of keys and values of one item at all truncations: text in n layers, the image in those that see it."""
     text = (n + 1) * n * (SYSTEM + USER[benchmark] + ANSWER[benchmark])
     return CACHED * (text + IMAGE_TOKENS[model] * n * (n + 1) // 2) / 1e9
 
 
-def need(models: Sequence[str], benchmarks: Sequence[str] = tuple(ITEMS)) -> Need:
-    """Of the sweep of some models on some benchmarks, the published ones in full.
+def need(paper: Paper, models: Sequence[str]) -> Need:
+    """Of the sweep of some models on all benchmarks of a paper, the published ones in full.
 
     The same command measures attention shares and heat maps beside the scores.
     """
-    pairs = [(model, benchmark) for model in models for benchmark in benchmarks]
-    work = sum(ITEMS[benchmark] * token_layers(model, benchmark) for model, benchmark in pairs)
-    reads = sum(ITEMS[name] * ANSWER[name] * WEIGHTS[model] * 1e9 / BANDWIDTH for model, name in pairs)
+    pairs = [(model, benchmark) for model in models for benchmark in paper.benchmarks]
+    n = paper.n_layers
+    work = sum(paper.items[name] * token_layers(n, model, name) for model, name in pairs)
+    reads = sum(paper.items[name] * ANSWER[name] * WEIGHTS[model] * 1e9 / BANDWIDTH for model, name in pairs)
     hours = (work * OPERATIONS / PEAK + reads) / 3600
-    memory = max(WEIGHTS[model] + cache_gb(model, name) for model, name in pairs)
-    command = " ".join(
-        [
-            'python -m pytest -m "gpu and table1"',
-            *(f"--model {model}=DIR" for model in models),
-            *(f"--benchmark {name}" for name in benchmarks if len(benchmarks) < len(ITEMS)),
-            "--data DATA",
-        ]
-    )
+    memory = max(WEIGHTS[model] + cache_gb(n, model, name) for model, name in pairs)
+    given = " ".join(f"--model {model}=DIR" for model in models)
     checkpoints = ", ".join(REGISTRY[model].hub_id for model in models)
-    data = ", ".join(f"{PRINTED[name]} ({ITEMS[name]} items)" for name in benchmarks)
+    data = ", ".join(f"{paper.names[name]} ({paper.items[name]} items)" for name in paper.benchmarks)
     text = (
-        f"To measure it: {command}, with {checkpoints} and {data}; {memory:.0f} GB of GPU memory and, by the "
-        f"{work:.1e} token-layers, at least {hours:.1f} hours of an A100."
+        f'python -m pytest -m "gpu and table1" {given} --data DATA, with {checkpoints} and {data}; '
+        f"{memory:.0f} GB of GPU memory and, by the {work:.1e} token-layers, at least {hours:.1f} hours of "
+        "an A100."
     )
-    return Need(text, {"token-layers": work, "GPU memory, GB": memory, "A100 hours": hours})
+    return Need(text, work, memory, hours)

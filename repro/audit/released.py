@@ -46,8 +46,6 @@ CAM_PROMPTS = {"the demo's prompt": 48, "its ScienceQA prompt": 159}
 CAM_RELU_GRADIENTS, CAM_THRESHOLD, CAM_SAMPLES = True, 0.5, 1
 #: The noise's level in it, used as a standard deviation of pixels in [0, 1] (152-160).
 CAM_NOISE = 0.1
-#: What ``pope_eval.py`` (204-206) and ``chair_eval.py`` pass to ``generate``.
-OPERA_DECODING = True
 #: How many captions ``chair_eval.py`` writes, and of at most how many tokens.
 CAPTIONS, CAPTION_TOKENS = 500, 512
 

@@ -44,13 +44,13 @@ def mentions(captions: Path, data: Path) -> Arrays:
     Raises:
         DataError: a file that cannot be used, or NLTK's data is missing.
     """
-    said = {row.id: row.text for row in read_answers(captions)[1]}
-    found = [
+    texts = {row.id: row.text for row in read_answers(captions)[1]}
+    rows = [
         (i, mention.index, mention.object not in item.reference.objects)
         for i, item in enumerate(replay(captions, data, chair_mode="exact").items)
-        for mention in chair.mentions(chair.lemmas(said[item.id], "exact"))
+        for mention in chair.mentions(chair.lemmas(texts[item.id], "exact"))
     ]
-    columns = zip(*found, strict=True)
+    columns = zip(*rows, strict=True)
     kinds = (np.uint16, np.uint16, np.bool_)
     return {name: np.array(c, kind) for name, c, kind in zip(FIELDS, columns, kinds, strict=True)}
 
@@ -64,12 +64,12 @@ def stored(model: str) -> Arrays:
 
 def replayed(model: str, words: int | None = None) -> Chair:
     """CHAIR of a model's captions, cut off after so many words and marks; None: whole."""
-    found = stored(model)
-    seen = found["word"] < words if words is not None else np.full(len(found["word"]), True)
-    wrong = seen & found["wrong"]
+    caption, word, wrong = (stored(model)[name] for name in FIELDS)
+    kept = np.full(len(word), True) if words is None else word < words
+    wrong = kept & wrong
     return Chair(
-        100 * len(np.unique(found["caption"][wrong])) / CAPTIONS,
-        100 * float(wrong.sum() / seen.sum()) if seen.any() else 0.0,
+        100 * len(np.unique(caption[wrong])) / CAPTIONS,
+        100 * float(wrong.sum() / kept.sum()) if kept.any() else 0.0,
     )
 
 

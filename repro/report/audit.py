@@ -10,9 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
-from repro.audit import paper
-from repro.audit.ledger import Claim, Verdict
+import repro.audit
+from repro.audit.ledger import Claim, Paper, Verdict
 from repro.audit.marks import COLUMNS, marks
+from repro.audit.needs import need
 from repro.report.build import environment, now
 from repro.report.columns import NAME
 from repro.report.pages import AUDIT, check_writable, render, write
@@ -21,8 +22,8 @@ from repro.text import columns, visible
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]
 #: What a test may have computed anew: the one from the paper and its arithmetic, the other on miniatures.
 KINDS = ("verdict", "outcome")
-#: The paper as data lies among the sources of the claims.
-SOURCES = Path(paper.__file__).parent
+#: The sources of the claims.
+SOURCES = Path(repro.audit.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,18 @@ class Audit:
     """Everything the page shows.
 
     Attributes:
+        paper: whose claims these are.
         command: the command line that produced it.
         created: ISO 8601 date and time.
         environment: versions, settings and digests.
     """
 
+    paper: Paper
     entries: Sequence[Entry]
     command: str
     created: str
     environment: dict[str, str]
-    title: str = "Audit of the claims of arXiv 2406.06579"
+    title: str
 
 
 def entries(claims: Sequence[Claim], handed: Sequence[Mapping[str, str]]) -> list[Entry]:
@@ -154,10 +157,21 @@ def digest(paths: Sequence[Path]) -> str:
     return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
-def build_audit(ledger: Sequence[Entry], command: str) -> Audit:
+def measuring(paper: Paper) -> list[tuple[list[str], str]]:
+    """The claims that take published models, by which of them, and what measuring these takes."""
+    claims: dict[tuple[str, ...], list[str]] = {}
+    for claim in paper.claims:
+        if claim.takes:
+            models = tuple(model for model in paper.models if model in claim.takes)
+            claims.setdefault(models, []).append(claim.id)
+    return [(ids, need(paper, models).text) for models, ids in claims.items()]
+
+
+def build_audit(paper: Paper, ledger: Sequence[Entry], command: str) -> Audit:
     """The page of what one session found."""
     sources = sorted(SOURCES.rglob("*.py"), key=Path.as_posix)
     return Audit(
+        paper,
         ledger,
         command,
         now(),
@@ -167,6 +181,7 @@ def build_audit(ledger: Sequence[Entry], command: str) -> Audit:
             "sha256 of repro/audit/paper.py": digest([SOURCES / "paper.py"]),
             "sha256 of repro/audit": digest(sources),
         },
+        f"Audit of the claims of {paper.citation}",
     )
 
 
@@ -184,17 +199,18 @@ def write_audit(audit: Audit, directory: str | Path) -> Path:
     """
     directory = Path(directory)
     check_writable(directory)
-    found = marks()
+    paper, marked = audit.paper, marks(audit.paper)
     page = render(
         "audit.html.j2",
         report=audit,
+        paper=paper,
+        measuring=measuring(paper),
         counted=counted(audit.entries),
         recomputed=recomputed_line(audit.entries),
         broken=broken_line(audit.entries),
-        printed=paper.PRINTED,
         table=[
-            (cell, [(getattr(cell, column), found.get((cell, column))) for column in COLUMNS])
-            for cell in paper.TABLE_1
+            (cell, [(getattr(cell, column), marked.get((cell, column))) for column in COLUMNS])
+            for cell in paper.table
         ],
     )
     write(directory, {AUDIT: page})

@@ -109,16 +109,16 @@ class Ledger:
     ) -> None:
         if not self.handed:
             return
-        from repro.audit import claims
+        from repro.audit.claims import PAPER
         from repro.report.audit import broken_line, build_audit, entries, ledger_lines, write_audit
 
-        ledger = entries(claims.CLAIMS, self.handed)
+        ledger = entries(PAPER.claims, self.handed)
         terminalreporter.section("Audit of the paper's claims")
         for line in ledger_lines(ledger):
             terminalreporter.write_line(line)
         if broken := broken_line(ledger):
             terminalreporter.write_line(broken, red=True)
-        _write(partial(write_audit, build_audit(ledger, _command(config))), terminalreporter, config)
+        _write(partial(write_audit, build_audit(PAPER, ledger, _command(config))), terminalreporter, config)
 
 
 def _command(config: pytest.Config) -> str:

@@ -1,7 +1,7 @@
-"""Is each measured figure put beside the right one of the paper's, and told with what it was measured on?
+"""Is each measured number put beside the right one of the paper's, and told with what it was measured on?
 
-They are compared with evaluations whose halves, strata and layers all have other scores, so that a figure taken
-from the wrong place is another figure.
+They are compared with evaluations whose halves, strata and layers all have other scores, so that a number taken
+from the wrong place is another number.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from repro.report.sections import cliff_of
 
 from repro.audit.agreement import Compared, compare_with_paper, compared
-from repro.audit.paper import ITEMS
+from repro.audit.paper import TEXT
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Item
-from repro.benchmarks.chair import CHAIR_EXACT
-from repro.cliff import halves
-from repro.evaluation.run import Evaluation, image_names
+from repro.benchmarks.benchmark import Item, image_names
+from repro.benchmarks.chair import BY_MODE
+from repro.cliff import held_out
+from repro.evaluation.run import Evaluation
+from repro.protocols import find_task
+from repro.scores import choosing_half
 
 pytestmark = pytest.mark.audit
 
@@ -32,7 +33,7 @@ CHOOSING = {"random": 0.9, "popular": 0.9, "adversarial": 0.9}
 REPORTING = {"random": 0.78, "popular": 0.84, "adversarial": 0.91}
 #: What is added to both at L = 24 and from 25 on, before the baseline; below, nothing is right.
 NEAR, FROM_25 = -0.03, -0.01
-FIGURE = re.compile(
+NUMBER = re.compile(
     r"(?P<metric>\w+), (?P<which>[\w ]+): measured (?P<score>[\d.]+) % on (?P<n>\d+) items, 95 % interval "
     r"\[(?P<low>[\d.]+), (?P<high>[\d.]+)\]; the paper's is (?P<printed>[\d.]+) % on (?P<items>\d+) "
     r"\((?P<place>.*)\); difference (?P<difference>[+-][\d.]+) points, "
@@ -56,7 +57,7 @@ def made(model: str = "llava-1.5") -> tuple[Evaluation, dict[str, float]]:
         for i in range(QUESTIONS)
     ]
     strata, names = [item.stratum for item in items], image_names(items)
-    choosing = dict(zip(names, halves(strata, names), strict=True))
+    choosing = dict(zip(names, choosing_half(strata, names), strict=True))
     seen, scores = {}, {"baseline": 0.0, "at the cliff layer": 0.0}
     for stratum, images in IMAGES.items():
         for chooses, shares in ((True, CHOOSING), (False, REPORTING)):
@@ -70,31 +71,37 @@ def made(model: str = "llava-1.5") -> tuple[Evaluation, dict[str, float]]:
     correct = np.array([seen[name] for name in names], dtype=float)
     parts = np.stack([correct, np.ones_like(correct)], axis=-1)
     both = {"accuracy": parts, "F1": parts}
-    return Evaluation(model, BENCHMARKS["pope"], "official", items, [], both, np.zeros(correct.shape)), scores
+    task = find_task("official", model, BENCHMARKS["pope"])
+    return Evaluation(task, items, both, [], np.zeros(correct.shape)), scores
+
+
+def beside(evaluation: Evaluation) -> list[Compared]:
+    """Beside the paper's, the cliff layer chosen on one half."""
+    return compared(TEXT, evaluation, held_out(evaluation.scores()))
 
 
 @pytest.fixture(scope="module")
 def pope():
     evaluation, scores = made()
-    return evaluation, scores, compared(evaluation, cliff_of(evaluation))
+    return evaluation, scores, beside(evaluation)
 
 
-def figures(lines: list[Compared]) -> dict[tuple[str, str], dict[str, str]]:
+def numbers(lines: list[Compared]) -> dict[tuple[str, str], dict[str, str]]:
     """The lines with a score, by metric and by where."""
-    found = [FIGURE.fullmatch(one.line) for one in lines if not one.line.startswith("cliff layer:")]
+    found = [NUMBER.fullmatch(one.line) for one in lines if not one.line.startswith("cliff layer:")]
     assert all(found)
     return {(one["metric"], one["which"]): one.groupdict() for one in found if one}
 
 
 def test_every_score_is_that_of_its_half_its_layer_and_its_strata(pope):
     _, scores, lines = pope
-    told, images = figures(lines), sum(IMAGES.values())
+    told, images = numbers(lines), sum(IMAGES.values())
     assert list(told) == [(m, w) for m in ("accuracy", "F1") for w in ("baseline", "at the cliff layer")]
     for (_, which), one in told.items():
         assert one["score"] == f"{scores[which]:.2f}"
         reporting = sum(count - count // 2 for count in IMAGES.values())
         assert int(one["n"]) == QUESTIONS * (images if which == "baseline" else reporting)
-        assert int(one["items"]) == ITEMS["pope"]
+        assert int(one["items"]) == TEXT.items["pope"]
         assert float(one["low"]) < float(one["score"]) < float(one["high"])
         assert float(one["difference"]) == pytest.approx(
             float(one["score"]) - float(one["printed"]), abs=0.011
@@ -107,7 +114,7 @@ def test_every_score_is_that_of_its_half_its_layer_and_its_strata(pope):
 
 
 def test_intervals_are_of_whole_images(pope):
-    for (_, which), one in figures(pope[2]).items():
+    for (_, which), one in numbers(pope[2]).items():
         variance = 0.0
         for stratum, images in IMAGES.items():
             halved = {True: images // 2, False: images - images // 2}
@@ -124,10 +131,10 @@ def test_intervals_are_of_whole_images(pope):
 def test_tolerances_add_the_papers_own_error(model):
     """It is of single questions for an accuracy, and as the measured one for F1."""
     evaluation, _ = made(model)
-    for (metric, _), one in figures(compared(evaluation, cliff_of(evaluation))).items():
+    for (metric, _), one in numbers(beside(evaluation)).items():
         half, p = (float(one["high"]) - float(one["low"])) / 2, float(one["printed"]) / 100
         paper = 196**2 * p * (1 - p) if metric == "accuracy" else half**2 * int(one["n"])
-        expected = (half**2 + paper / ITEMS["pope"]) ** 0.5
+        expected = (half**2 + paper / TEXT.items["pope"]) ** 0.5
         assert float(one["tolerance"]) == pytest.approx(expected, abs=0.02)  # all are printed with two digits
 
 
@@ -139,16 +146,16 @@ def test_a_stated_layer_agrees_anywhere_in_the_interval(pope):
         f"cliff layer: measured 25 on {chosen} items, 95 % interval [24, 25]; the paper's is 22 or 24 "
         "(Section 3.2 says 24, Section 4.2 says 22), inside",
     )
-    held = cliff_of(evaluation)
+    held = held_out(evaluation.scores())
     for interval, inside in (((20, 22), True), ((23, 24), True), ((25, 25), False), ((23, 23), False)):
-        line = compared(evaluation, replace(held, cliff=replace(held.cliff, interval=interval)))[-1]
+        line = compared(TEXT, evaluation, replace(held, cliff=replace(held.cliff, interval=interval)))[-1]
         assert line.agrees == inside and line.line.endswith("inside" if inside else "OUTSIDE")
 
 
 def test_a_model_without_a_stated_layer_is_held_to_its_own_scores_alone():
     evaluation, _ = made("shikra")
-    lines = compared(evaluation, cliff_of(evaluation))
-    assert [one["printed"] for one in figures(lines).values()] == ["75.41", "76.34", "78.52", "79.16"]
+    lines = beside(evaluation)
+    assert [one["printed"] for one in numbers(lines).values()] == ["75.41", "76.34", "78.52", "79.16"]
     assert len(lines) == 4
 
 
@@ -157,7 +164,7 @@ def test_the_message_counts_what_does_not_agree_and_shows_all(pope):
     odd = [one for one in lines if not one.agrees]
     assert 0 < len(odd) < len(lines)
     with pytest.raises(AssertionError) as error:
-        compare_with_paper(evaluation, cliff_of(evaluation))
+        compare_with_paper(TEXT, evaluation, held_out(evaluation.scores()))
     first, *told = str(error.value).splitlines()
     assert first.startswith("llava-1.5 on POPE, protocol official: ")
     assert f" {len(odd)} of {len(lines)} figures do not agree with the paper's" in first
@@ -165,32 +172,32 @@ def test_the_message_counts_what_does_not_agree_and_shows_all(pope):
     assert {one.line.endswith(", EXCEEDED") for one in odd} == {True}
 
 
-def test_one_figure_that_does_not_agree_is_enough(pope):
+def test_one_number_that_does_not_agree_is_enough(pope):
     """The layer, where the scores are the paper's."""
     evaluation, _, _ = pope
     shares = {"accuracy": (0.847, 0.8551), "F1": (0.855, 0.8599)}
-    strata, names = np.array(evaluation.strata), evaluation.images
-    reporting = ~halves(strata, names)
-    held = cliff_of(evaluation)
+    strata = [item.stratum for item in evaluation.items]
+    reporting = ~choosing_half(strata, evaluation.images)
+    held = held_out(evaluation.scores())
     parts = {}
     for metric, (baseline, at_cliff) in shares.items():
         parts[metric] = np.ones((len(strata), N + 1, 2))
         parts[metric][..., 0] = baseline
         parts[metric][reporting, held.cliff.layer, 0] = at_cliff
     like = replace(evaluation, parts=parts)
-    compare_with_paper(like, held)
+    compare_with_paper(TEXT, like, held)
     with pytest.raises(AssertionError, match="1 of 5 figures do not agree"):
-        compare_with_paper(like, replace(held, cliff=replace(held.cliff, interval=(25, 25))))
+        compare_with_paper(TEXT, like, replace(held, cliff=replace(held.cliff, interval=(25, 25))))
 
 
 def test_soft_scores_vary_as_measured_and_exact_chair_is_chairs():
     """TextVQA's answers are right to a degree: their spread is not that of right and wrong."""
     n = 3000
     items = [Item(str(i), Path(f"folder/{i}.png"), "", None) for i in range(n)]
-    half = halves([""] * n, image_names(items))
+    half = choosing_half([""] * n, image_names(items))
     for name, benchmark, metric, score, spread, printed in (
         ("textvqa", BENCHMARKS["textvqa"], "accuracy", 0.6, 0.1, "59.34"),
-        ("chair", CHAIR_EXACT, "CHAIR_i", 0.14, 0.05, "13.80"),
+        ("chair", BY_MODE["exact"], "CHAIR_i", 0.14, 0.05, "13.80"),
     ):
         values = np.zeros(n)
         for chosen in (half, ~half):
@@ -198,8 +205,9 @@ def test_soft_scores_vary_as_measured_and_exact_chair_is_chairs():
         parts = np.ones((n, N + 1, 2))
         parts[..., 0] = values[:, None]
         every = {one.name: parts for one in benchmark.metrics}
-        evaluation = Evaluation("llava-1.5", benchmark, "official", items, [], every, np.zeros((n, N + 1)))
-        told = figures(compared(evaluation, cliff_of(evaluation)))
+        task = find_task("official", "llava-1.5", benchmark)
+        evaluation = Evaluation(task, items, every, [], np.zeros((n, N + 1)))
+        told = numbers(beside(evaluation))
         assert told[metric, "baseline"]["printed"] == printed
-        exact = 196 * spread * (1 / n + 1 / ITEMS[name]) ** 0.5
+        exact = 196 * spread * (1 / n + 1 / TEXT.items[name]) ** 0.5
         assert float(told[metric, "baseline"]["tolerance"]) == pytest.approx(exact, rel=0.06)

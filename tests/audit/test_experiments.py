@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from repro.attention import softmax_rows
+from repro.audit.claims import PAPER
 from repro.audit.experiments import cliffs, common, complexity, cost, no_image, rankings, shares
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.miniworld import objects_of
+from repro.benchmarks.miniworld import DIRECTORY, objects_of
 from repro.cliff import cliff_draws
-from repro.evaluation.run import make_prompt
 from repro.models import load_model
+from repro.models.attending import softmax_rows
+from repro.protocols import find_task
+from repro.scores import Scores
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.audit
@@ -27,7 +29,7 @@ load = cache(load_model)
 
 def test_a_load_that_does_nothing_is_enough_for_recorded_scores():
     for experiment in (cliffs.cliff_order, cliffs.projectors, cliffs.retrospective, complexity.complexity):
-        assert experiment(None).evidence
+        assert experiment(PAPER, None).evidence
 
 
 # Recorded scores
@@ -35,15 +37,16 @@ def test_a_load_that_does_nothing_is_enough_for_recorded_scores():
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Puts other scores in place of the recorded ones: parts [items, N + 1, 2] by model and benchmark."""
+    """Puts other scores in place of the recorded ones: right or not [items, N + 1] by model and benchmark."""
 
-    def put(parts_of):
+    def put(right_of):
         @cache
         def record_of(model, benchmark):
             record = common.record_of(model, benchmark)
-            right = parts_of(record).astype(np.float64)
-            scores = right if record.higher_is_better else 1 - right
-            return replace(record, parts=np.stack([scores, np.ones_like(scores)], axis=-1))
+            metric = record.benchmark.metrics[0]
+            right = right_of(record).astype(np.float64)
+            scores = right if metric.higher_is_better else 1 - right
+            return replace(record, parts={metric.name: np.stack([scores, np.ones_like(scores)], axis=-1)})
 
         for module in (cliffs, complexity, no_image, rankings, cost):
             monkeypatch.setattr(module, "record_of", record_of)
@@ -53,34 +56,39 @@ def recorded(monkeypatch):
 
 def steps(record, first) -> np.ndarray:
     """Right from layer ``first`` [items] on, wrong before: bool [items, N + 1]."""
-    return np.arange(record.n_layers + 1) >= np.broadcast_to(first, len(record.items))[:, None]
+    return np.arange(depth(record) + 1) >= np.broadcast_to(first, len(record.items))[:, None]
+
+
+def depth(record) -> int:
+    """N."""
+    return record.scores().parts.shape[1] - 1
 
 
 def test_scores_in_the_order_claimed_are_as_claimed(recorded):
     order = {"scienceqa": 1, "textvqa": 2, "pope": 3, "chair": 4}
     recorded(lambda record: steps(record, order[record.benchmark.name]))
 
-    assert cliffs.cliff_order(load).outcome == "as claimed"
+    assert cliffs.cliff_order(PAPER, load).supports == "as claimed"
 
 
 def test_a_late_linear_projector_is_seen(recorded):
     late = {"MLP": 1, "Q-Former": 1, "resampler": 1, "linear": 6}
-    recorded(lambda record: steps(record, late[cliffs.PROJECTORS[record.model]]))
+    recorded(lambda record: steps(record, late[cliffs.PROJECTORS[record.task.model]]))
 
-    shown = cliffs.projectors(load)
+    shown = cliffs.projectors(PAPER, load)
 
-    assert shown.outcome == "mixed"
+    assert shown.supports == "mixed"
     # Shikra against five others, four benchmarks.
-    assert shown.figures["apart with other projectors"] == 20
-    assert shown.figures["equal with other projectors"] == 48 - 20
-    assert shown.figures["equal with MLPs"] == 12
+    assert shown.numbers["apart with other projectors"] == 20
+    assert shown.numbers["equal with other projectors"] == 48 - 20
+    assert shown.numbers["equal with MLPs"] == 12
 
     # One layer of 7 is within the margin, two are not, and one layer of 10 and three of 7 are further apart yet.
-    recorded(lambda record: steps(record, 2 if record.model == "instructblip" else 1))
-    assert cliffs.projectors(load).outcome == "mixed"
-    assert cliffs.projectors(load).figures["apart with other projectors"] == 4
+    recorded(lambda record: steps(record, 2 if record.task.model == "instructblip" else 1))
+    assert cliffs.projectors(PAPER, load).supports == "mixed"
+    assert cliffs.projectors(PAPER, load).numbers["apart with other projectors"] == 4
     recorded(lambda record: steps(record, 1))
-    assert cliffs.projectors(load).outcome == "as claimed"
+    assert cliffs.projectors(PAPER, load).supports == "as claimed"
 
 
 def test_cliffs_that_may_be_anywhere_are_no_evidence_of_independence(recorded):
@@ -88,10 +96,10 @@ def test_cliffs_that_may_be_anywhere_are_no_evidence_of_independence(recorded):
     draws = np.random.default_rng(0)
     recorded(lambda record: steps(record, np.where(draws.random(len(record.items)) < 0.03, 6, 1)))
 
-    shown = cliffs.projectors(load)
+    shown = cliffs.projectors(PAPER, load)
 
-    assert shown.outcome != "as claimed"
-    assert shown.figures["open with other projectors"] > 20 > shown.figures["apart with other projectors"]
+    assert shown.supports != "as claimed"
+    assert shown.numbers["open with other projectors"] > 20 > shown.numbers["apart with other projectors"]
 
 
 def test_layers_that_tie_are_in_no_order():
@@ -99,27 +107,27 @@ def test_layers_that_tie_are_in_no_order():
 
 
 def test_a_last_layer_that_rights_answers_is_as_claimed(recorded):
-    recorded(lambda record: steps(record, np.where(np.arange(len(record.items)) % 20, 0, record.n_layers)))
+    recorded(lambda record: steps(record, np.where(np.arange(len(record.items)) % 20, 0, depth(record))))
 
-    shown = cliffs.retrospective(load)
+    shown = cliffs.retrospective(PAPER, load)
 
-    assert shown.outcome == "as claimed"
-    assert shown.figures["better with the last layer"] == 6 * (90 + 25 + 15 + 15)
-    assert shown.figures["worse with the last layer"] == 0
+    assert shown.supports == "as claimed"
+    assert shown.numbers["better with the last layer"] == 6 * (90 + 25 + 15 + 15)
+    assert shown.numbers["worse with the last layer"] == 0
 
 
 def test_complex_scenes_that_need_fewer_layers_are_as_claimed(recorded):
     def first(record):
         kinds = [item.kind for item in record.items]
-        objects = [len(objects_of(item, common.DATA)) for item in record.items]
+        objects = [len(objects_of(item, DIRECTORY)) for item in record.items]
         layers = 5 - np.array(objects) - np.array([kind == complexity.TWO_HOPS for kind in kinds])
         return steps(record, layers)
 
     recorded(first)
-    shown = complexity.complexity(load)
+    shown = complexity.complexity(PAPER, load)
 
-    assert shown.outcome == "as claimed"
-    assert shown.figures["shikra chair, layers per object"] == pytest.approx(-1)
+    assert shown.supports == "as claimed"
+    assert shown.numbers["shikra chair, layers per object"] == pytest.approx(-1)
 
 
 def test_an_item_has_the_layer_from_which_it_stays():
@@ -134,20 +142,20 @@ def test_the_slope_takes_an_image_once():
     images = np.array(["a", "a", "b", "c"])
     x, y = np.array([2, 3, 4]), np.array([2.0, 4.0, 7.0])
 
-    found, low, high = complexity.slope(layers, objects, images)
+    found, low, high = complexity.slope(layers, objects, images, 0.99)
 
     assert found == pytest.approx(np.polyfit(x, y, 1)[0]) == pytest.approx(2.5)
     residual = y - np.polyval(np.polyfit(x, y, 1), x)
     error = math.sqrt((residual**2).sum() / 1 / 2)
     # One degree of freedom: Cauchy's quantile.
-    half = error * math.tan(math.pi * (complexity.LEVEL / 2))
+    half = error * math.tan(math.pi * (0.99 / 2))
     assert (low, high) == pytest.approx((found - half, found + half))
 
 
 def test_draws_of_the_cliff_agree_with_enumeration():
     """Three images in 27 equally likely samples; the first has two items."""
     right = np.array([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]])
-    images, margin, replicates = ["a", "b", "c", "a"], 0.5, 20_000
+    images, margin, replicates = np.array(["a", "b", "c", "a"]), 0.5, 20_000
     expected = np.zeros(4)
     for drawn in itertools.product("abc", repeat=3):
         rows = [row for one in drawn for row, image in zip(right, images, strict=True) if one == image]
@@ -156,7 +164,8 @@ def test_draws_of_the_cliff_agree_with_enumeration():
 
     for higher_is_better, scores in ((True, right), (False, 1 - right)):
         parts = np.stack([scores, np.ones_like(scores)], axis=-1)
-        drawn = cliff_draws(parts, np.zeros(4), higher_is_better, margin, replicates, seed=1, clusters=images)
+        scores = Scores(parts, np.zeros(4), images, higher_is_better)
+        drawn = cliff_draws(scores, margin, replicates, seed=1)
         # Five standard errors of a share.
         found = np.bincount(drawn, minlength=4) / replicates
         np.testing.assert_allclose(found, expected, rtol=0, atol=5 * math.sqrt(0.25 / replicates))
@@ -170,8 +179,8 @@ def test_draws_of_the_cliff_agree_with_enumeration():
 def figure_2(monkeypatch):
     """Puts shares of the shape of Fig. 2 in place of the measured ones."""
     found = {}
-    for model in common.MODELS:
-        for benchmark in BENCHMARKS:
+    for model in PAPER.models:
+        for benchmark in PAPER.benchmarks:
             place = shares.scaled(8)
             image = np.where(place < 6, 0.3, 0.01) + 0.005 * (place == 32)
             user = np.where(place == 32, 0.4, 0.3)
@@ -179,13 +188,13 @@ def figure_2(monkeypatch):
             noise = 1e-4 * np.random.default_rng(0).normal(size=(shares.IMAGES, *curve.shape))
             first = np.full((shares.IMAGES, 8), 0.1)
             found[model, benchmark] = shares.Measured(curve + noise, first, 0.9, model != "instructblip")
-    monkeypatch.setattr(shares, "measured", lambda load: found)
+    monkeypatch.setattr(shares, "measure", lambda paper, load: list(found.values()))
     return found
 
 
 def test_shares_of_the_papers_shape_are_as_claimed(figure_2):
     for experiment in (shares.image_share, shares.share_ordering, shares.share_shape):
-        assert experiment(load).outcome == "as claimed"
+        assert experiment(PAPER, load).supports == "as claimed"
 
 
 def test_one_model_that_differs_is_seen(figure_2):
@@ -193,7 +202,7 @@ def test_one_model_that_differs_is_seen(figure_2):
     figure_2["shikra", "chair"] = replace(cell, shares=cell.shares[:, ::-1][..., [1, 0, 2]])
 
     for experiment in (shares.image_share, shares.share_ordering, shares.share_shape):
-        assert experiment(load).outcome == "mixed"
+        assert experiment(PAPER, load).supports == "mixed"
 
 
 # Runs
@@ -204,14 +213,17 @@ def lvlm():
     return load("llava-1.5")
 
 
+def task_of(name):
+    return find_task("official", "llava-1.5", BENCHMARKS[name])
+
+
 def test_answers_without_the_image_are_those_of_generate(lvlm):
     items = common.items_of("scienceqa")[:3] + common.items_of("pope")[:3]
     names = ["scienceqa"] * 3 + ["pope"] * 3
-    prompts = [make_prompt(lvlm, BENCHMARKS[name], item) for name, item in zip(names, items, strict=True)]
 
-    found = no_image.answers_without_image(lvlm, prompts, 4)
-
-    for prompt, answer in zip(prompts, found, strict=True):
+    for name, item in zip(names, items, strict=True):
+        prompt = task_of(name).prompt(lvlm, item)
+        answer = no_image.answer_without_image(lvlm, prompt, 4)
         ids = no_image.without_image(prompt)[None]
         assert ids.shape[1] == len(prompt.segments.system) + len(prompt.segments.user)
         assert lvlm.image_token_id not in ids
@@ -238,14 +250,14 @@ def test_keys_and_values_are_counted(lvlm):
 
 def test_scores_with_tokens_kept_are_those_of_one_run_each(lvlm, monkeypatch):
     monkeypatch.setattr(rankings, "FASTV_ITEMS", 4)
-    benchmark = BENCHMARKS[rankings.FASTV_BENCHMARK]
-    items = rankings.spread(common.items_of(benchmark.name), 4)
+    task = task_of(rankings.FASTV_BENCHMARK)
+    items = rankings.spread(common.items_of(task.benchmark.name), 4)
     for ranking_row in ("last_prompt", "random"):
         expected = []
         for item in items:
             with truncated(lvlm, rankings.FASTV_LAYER, keep=18, ranking_row=ranking_row):
-                answer = lvlm.answer(make_prompt(lvlm, benchmark, item), 8)
-            expected.append(benchmark.score(item, answer.text)["accuracy"][0])
+                answer = lvlm.answer(task.prompt(lvlm, item), 8)
+            expected.append(task.score(item, answer.text)["accuracy"][0])
         assert rankings.goodness_with(lvlm, 0.5, ranking_row).tolist() == expected
 
 
@@ -259,7 +271,7 @@ def test_ranked_tokens_have_to_beat_random_ones(monkeypatch, random, outcome):
     }
     monkeypatch.setattr(rankings, "goodness_with", lambda lvlm, part, row: scores[row])
 
-    assert rankings.fastv(load).outcome == outcome
+    assert rankings.fastv(PAPER, load).supports == outcome
 
 
 @pytest.mark.parametrize(("right_from", "outcome"), [(0, "as claimed"), (1, "not as claimed")])
@@ -268,7 +280,7 @@ def test_answers_without_an_image_have_to_beat_guessing(recorded, monkeypatch, r
     monkeypatch.setattr(no_image, "COMPARED", 1)
     recorded(lambda record: steps(record, right_from))
 
-    assert no_image.no_image(load).outcome == outcome
+    assert no_image.no_image(PAPER, load).supports == outcome
 
 
 @pytest.mark.parametrize(
@@ -283,12 +295,12 @@ def test_dropping_has_to_save_what_is_counted_and_time(monkeypatch, held, second
 
     monkeypatch.setattr(cost, "answered", answered)
 
-    assert cost.cost(load).outcome == outcome
+    assert cost.cost(PAPER, load).supports == outcome
 
 
-def test_the_pictures_of_a_sample_are_different():
+def test_the_images_of_a_sample_are_different():
     """Student's t takes them as independent."""
-    for benchmark in BENCHMARKS:
+    for benchmark in PAPER.benchmarks:
         for count in (shares.IMAGES, no_image.ITEMS, rankings.FASTV_ITEMS):
             images = [item.image for item in rankings.spread(common.items_of(benchmark), count)]
             assert len(set(images)) == count
@@ -296,7 +308,7 @@ def test_the_pictures_of_a_sample_are_different():
 
 def test_the_share_of_the_first_token_is_its_column(lvlm):
     """Row by row, each renormalised over the prompt."""
-    prompt, answer = make_prompt(lvlm, BENCHMARKS["pope"], common.items_of("pope")[0]), (5, 6)
+    prompt, answer = task_of("pope").prompt(lvlm, common.items_of("pope")[0]), (5, 6)
     length, columns = len(prompt.segments), []
 
     def look(layer, query, key, mask, scaling):

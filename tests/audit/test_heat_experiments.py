@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
+from repro.audit.claims import PAPER
 from repro.audit.experiments import heat
 from repro.models import load_model
 
 pytestmark = pytest.mark.audit
 
 load = cache(load_model)
+ONE = replace(PAPER, models=("llava-1.5",))
 
 
 @pytest.fixture
 def small(monkeypatch):
     """One model, one benchmark, six items; nothing kept of other runs."""
-    monkeypatch.setattr(heat, "MODELS", ("llava-1.5",))
     monkeypatch.setattr(heat, "ASKED", ("textvqa",))
     monkeypatch.setattr(heat, "ITEMS", 6)
-    kept = heat.asked, heat.maps
+    kept = heat.questions_of, heat.maps
     for one in kept:
         one.cache_clear()
-    yield heat.asked(load, "llava-1.5", "textvqa")
+    yield heat.questions_of(load, "llava-1.5", "textvqa")
     for one in kept:
         one.cache_clear()
 
@@ -51,14 +53,14 @@ def test_heat_on_the_boxes_points_and_heat_beside_them_does_not(small, monkeypat
     np.testing.assert_allclose(gain[:, :-1], expected)
     for marks, outcome in ((boxes, "inconclusive"), ([1 - box for box in boxes], "not as claimed")):
         monkeypatch.setattr(heat, "maps", lambda *given, marks=marks: filled(marks))
-        shown = heat.pointing_by_layer(load)
-        assert shown.outcome == outcome  # equal in both halves, or beside the boxes
-        assert (shown.figures["llava-1.5 textvqa, first half"] > 0) == (marks is boxes)
+        shown = heat.pointing_by_layer(ONE, load)
+        assert shown.supports == outcome  # equal in both halves, or beside the boxes
+        assert (shown.numbers["llava-1.5 textvqa, first half"] > 0) == (marks is boxes)
     early = filled(boxes)
     for one, box in zip(early, boxes, strict=True):
         one[5:] = 1 - box
     monkeypatch.setattr(heat, "maps", lambda *given: early)
-    assert heat.pointing_by_layer(load).outcome == "as claimed"
+    assert heat.pointing_by_layer(ONE, load).supports == "as claimed"
 
 
 def test_a_module_that_points_worse_makes_the_norm_the_clearest(small, monkeypatch):
@@ -68,18 +70,18 @@ def test_a_module_that_points_worse_makes_the_norm_the_clearest(small, monkeypat
         return np.array([0.5, 0.6, 0.55]) if module == best else np.array([0.1, 0.15, 0.1])
 
     monkeypatch.setattr(heat, "plain_gain", gain)
-    assert heat.pointing_by_module(load).outcome == "as claimed"
+    assert heat.pointing_by_module(ONE, load).supports == "as claimed"
     best = "mlp"
-    shown = heat.pointing_by_module(load)
-    assert shown.outcome == "in part not" and shown.figures["cases not as claimed"] == 1
+    shown = heat.pointing_by_module(ONE, load)
+    assert shown.supports == "in part not" and shown.numbers["cases not as claimed"] == 1
 
 
 def test_maps_that_survive_other_weights_are_refused(small, monkeypatch):
-    assert heat.parameter_randomisation(load).outcome == "as claimed"
+    assert heat.parameter_randomisation(ONE, load).supports == "as claimed"
     monkeypatch.setattr(heat, "randomised", lambda lvlm: lvlm)
-    shown = heat.parameter_randomisation(load)
-    assert shown.outcome == "not as claimed"
-    assert shown.figures["llava-1.5 textvqa, shuffled"] == pytest.approx(1)
+    shown = heat.parameter_randomisation(ONE, load)
+    assert shown.supports == "not as claimed"
+    assert shown.numbers["llava-1.5 textvqa, shuffled"] == pytest.approx(1)
 
 
 def test_a_shuffled_copy_keeps_the_weights_apart_from_their_places():
@@ -109,7 +111,7 @@ def test_likeness_is_of_ranks_and_leaves_empty_layers_out():
 def test_marking_what_is_asked_about_passes_and_marking_the_rest_fails(small, monkeypatch):
     boxes = [one.covered for one in small]
     monkeypatch.setattr(heat, "maps", lambda *given: filled(boxes))
-    shown = heat.deletion_insertion(load)
-    assert shown.outcome == "as claimed" and shown.figures["cases, boxes"] == 1
+    shown = heat.deletion_insertion(ONE, load)
+    assert shown.supports == "as claimed" and shown.numbers["cases, boxes"] == 1
     monkeypatch.setattr(heat, "maps", lambda *given: filled([1 - box for box in boxes]))
-    assert heat.deletion_insertion(load).outcome == "not as claimed"
+    assert heat.deletion_insertion(ONE, load).supports == "not as claimed"

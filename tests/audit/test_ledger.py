@@ -10,14 +10,14 @@ from functools import cache
 
 import pytest
 
-from repro.audit.claims import CLAIMS
+from repro.audit.claims import PAPER
 from repro.audit.experiments import cliffs, cost, rankings, shares
 from repro.models import load_model
 
 pytestmark = pytest.mark.audit
 
 
-#: Figures that recorded scores and counts decide, so exactly.
+#: Numbers that recorded scores and counts decide, so exactly.
 EXACT = {
     cliffs.cliff_order: {
         "llava-1.5 order as claimed": 0.0,
@@ -61,25 +61,25 @@ def recompute(claim, kind, compute, record_property, exact=()):
         record_property(name, value)
     found = compute()
     record_property("evidence", found.evidence)
-    figures = dict(found.figures)
-    assert figures | dict(exact) == figures, found.evidence
-    assert found.evidence and all(map(math.isfinite, figures.values()))
+    numbers = dict(found.numbers)
+    assert numbers | dict(exact) == numbers, found.evidence
+    assert found.evidence and all(map(math.isfinite, numbers.values()))
     # Last: what has no outcome is shown as failed.
-    record_property(kind, getattr(found, kind))
-    assert getattr(found, kind) == recorded, f"{claim.where}: {found.evidence}"
+    record_property(kind, found.supports)
+    assert found.supports == recorded, f"{claim.where}: {found.evidence}"
 
 
-@pytest.mark.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in CLAIMS])
+@pytest.mark.parametrize("claim", [pytest.param(claim, id=claim.id) for claim in PAPER.claims])
 def test_the_evidence_supports_the_verdict(claim, record_property):
-    recompute(claim, "verdict", claim.check, record_property)
+    recompute(claim, "verdict", lambda: claim.check(PAPER), record_property)
 
 
 @pytest.mark.parametrize(
-    "claim", [pytest.param(claim, id=claim.id) for claim in CLAIMS if claim.experiment is not None]
+    "claim", [pytest.param(claim, id=claim.id) for claim in PAPER.claims if claim.experiment is not None]
 )
 def test_miniatures_show_what_is_recorded(claim, load, record_property):
     def compute():
-        shown = claim.experiment(load)
+        shown = claim.experiment(PAPER, load)
         assert "miniature" in shown.evidence and len(shown.evidence) < 700
         return shown
 
@@ -87,5 +87,5 @@ def test_miniatures_show_what_is_recorded(claim, load, record_property):
 
 
 def test_each_claim_has_a_name_of_its_own():
-    names = [claim.id for claim in CLAIMS]
+    names = [claim.id for claim in PAPER.claims]
     assert sorted(set(names)) == sorted(names)

@@ -1,4 +1,4 @@
-"""Which cells of Table 1 are marked, and do the marks follow the figures?"""
+"""Which cells of Table 1 are marked, and do the marks follow the numbers?"""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from dataclasses import replace
 import pytest
 
 from repro.audit.marks import marks
-from repro.audit.paper import TABLE_1
+from repro.audit.paper import TEXT
 
 pytestmark = pytest.mark.audit
 
 
-def marked(table=TABLE_1, kind="impossible") -> dict:
-    """Figures with a mark, by model, label and column, with its n."""
+def marked(paper=TEXT, kind="impossible") -> dict:
+    """Numbers with a mark, by model, label and column, with its n."""
     return {
         (cell.model, cell.label, column): (getattr(cell, column), mark.n)
-        for (cell, column), mark in marks(table).items()
+        for (cell, column), mark in marks(paper).items()
         if mark.kind == kind
     }
 
 
 def changed(model: str, label: str, baseline: float):
-    """Table 1 with another baseline in its first row of a model and label."""
-    table = list(TABLE_1)
+    """The paper with another baseline in its table's first row of a model and label."""
+    table = list(TEXT.table)
     at = next(i for i, cell in enumerate(table) if (cell.model, cell.label) == (model, label))
     table[at] = replace(table[at], baseline=baseline)
-    return table
+    return replace(TEXT, table=tuple(table))
 
 
-def test_impossible_are_intern_vls_pope_figures():
+def test_impossible_are_intern_vls_pope_scores():
     assert marked() == {
         ("intern-vl", "Acc ↑", "baseline"): (94.01, None),
         ("intern-vl", "Acc ↑", "at_cliff"): (94.58, None),
@@ -38,7 +38,7 @@ def test_impossible_are_intern_vls_pope_figures():
     }
 
 
-def test_the_mark_follows_the_figures():
+def test_the_mark_follows_the_numbers():
     """Near the published F1 of 86.4, Intern-VL's accuracy is possible; LLaVA's is not near Intern-VL's."""
     assert len(marked(changed("intern-vl", "Acc ↑", 94.00))) == 4
     assert {column for _, _, column in marked(changed("intern-vl", "Acc ↑", 86.90))} == {"at_cliff"}
@@ -66,8 +66,8 @@ def test_granularity_marks_shares_that_the_usual_size_cannot_have():
     }
 
 
-def test_a_mark_says_how_else_the_figure_is_possible():
-    why = {getattr(cell, column): mark.why for (cell, column), mark in marks().items()}
+def test_a_mark_says_how_else_the_number_is_possible():
+    why = {getattr(cell, column): mark.why for (cell, column), mark in marks(TEXT).items()}
     assert why[67.12] == "No whole number of 2017 is 67.12 %; possible of 2017 if cut off."
     assert why[66.20].endswith("of 2017 if rounded to one decimal or of 4241 if rounded to one decimal.")
     assert why[66.85].endswith("possible of 4241.")

@@ -1,16 +1,21 @@
-"""The entries of the ledger, in the order of the paper's subjects."""
+"""The entries of the ledger of arXiv 2406.06579, in the order of its subjects, and the paper with them."""
 
 from __future__ import annotations
 
-from repro.audit.claims import cam, cliffs, setup, shares, significance, table1, tokens
-from repro.audit.ledger import Claim
+from dataclasses import replace
 
-CLAIMS: tuple[Claim, ...] = (
-    *table1.CLAIMS,
-    *significance.CLAIMS,
-    *cliffs.CLAIMS,
-    *shares.CLAIMS,
-    *cam.CLAIMS,
-    *tokens.CLAIMS,
-    *setup.CLAIMS,
+from repro.audit.claims import cam, cliffs, setup, shares, significance, table1, tokens
+from repro.audit.paper import TEXT
+
+PAPER = replace(
+    TEXT,
+    claims=(
+        *table1.CLAIMS,
+        *significance.CLAIMS,
+        *cliffs.CLAIMS,
+        *shares.CLAIMS,
+        *cam.CLAIMS,
+        *tokens.CLAIMS,
+        *setup.CLAIMS,
+    ),
 )

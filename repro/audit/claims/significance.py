@@ -7,26 +7,22 @@ from collections.abc import Iterator
 from scipy.stats import binom
 
 from repro.audit import arithmetic as a
-from repro.audit.claims.text import listed
-from repro.audit.ledger import Claim, Finding
-from repro.audit.paper import ITEMS, METRICS, PRINTED, TABLE_1, pairs
+from repro.audit.ledger import Claim, Finding, Paper, listed
 from repro.audit.released import PUBLISHED
-from repro.audit.stated import standing
 
 #: Layers looked at and percent of the answers that flip in the simulation of the selection effect.
 LAYERS, FLIPS = 10, 3.0
-#: Metrics of which lower is better.
-LOWER = {METRICS[label] for label in METRICS if label.endswith("↓")}
-#: (benchmark, metric) of the rows that are shares of items, CHAIR as if it were one.
-SHARES = (("pope", "accuracy"), ("scienceqa", "accuracy"), ("textvqa", "accuracy"), ("chair", "CHAIR_i"))
 
 
-def changes() -> Iterator[tuple[str, str, float, float]]:
-    """Model, benchmark, baseline and figure at the cliff layer of the rows that change."""
-    for benchmark, metric in SHARES:
-        for model, (before, after) in pairs(benchmark, metric).items():
-            if before != after:
-                yield model, benchmark, before, after
+def changes(paper: Paper) -> Iterator[tuple[str, str, float, float]]:
+    """Model, benchmark, baseline and score at the cliff layer of the rows that change, F1 apart.
+
+    CHAIR's are taken as if they were shares of items.
+    """
+    for cell in paper.table:
+        if cell.baseline != cell.at_cliff and cell.metric != "F1":
+            assert cell.baseline is not None and cell.at_cliff is not None
+            yield cell.model, cell.benchmark, cell.baseline, cell.at_cliff
 
 
 def flips_at_most(before: float, after: float, n: int) -> tuple[int, bool]:
@@ -42,140 +38,132 @@ def flips_at_most(before: float, after: float, n: int) -> tuple[int, bool]:
     return best, more
 
 
-def equal_or_better() -> Finding:
+@Claim(
+    id="equal-or-better",
+    where="Section 4.3, Table 1",
+    statement="No score at the cliff layer is worse than its baseline: all are equal to it or surpass it.",
+    quantity="sign of the printed change, row by row",
+    verdict="holds",
+    evidence="As printed: of {rows} rows {better} are better at the cliff layer, {equal} equal and {worse} "
+    "worse. Whether that is more than noise, and why none is worse, are other entries.",
+    figure="table-1",
+)
+def equal_or_better(paper: Paper) -> Finding:
     gains = [
-        (after - before) * (-1 if metric in LOWER else 1)
-        for benchmark, metric in (*SHARES, ("pope", "F1"))
-        for before, after in pairs(benchmark, metric).values()
+        (cell.at_cliff - cell.baseline) * (-1 if cell.label.endswith("↓") else 1)
+        for cell in paper.table
+        if cell.baseline is not None and cell.at_cliff is not None
     ]
     better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     equal = len(gains) - better - worse
     return Finding(
         "contradicted" if worse else "holds",
-        f"As printed: of {len(gains)} rows {better} are better at the cliff layer, {equal} equal and {worse} "
-        "worse. Whether that is more than noise, and why none is worse, are other entries.",
         {"rows": len(gains), "better": better, "equal": equal, "worse": worse},
     )
 
 
-def significance() -> Finding:
+@Claim(
+    id="improvement",
+    where="Sections 1 and 4.3, Table 1",
+    statement="Truncation enhances the scores of some models on some benchmarks.",
+    quantity="printed change against its error, of different items and of the same",
+    verdict="undefined",
+    evidence="{changed} rows change, F1 apart. As if of different items, at every published number of "
+    "items, the largest |z| is {below:.2f}, below 1.96, but for {beyond} (|z| {largest:.2f}). Of the same "
+    "items, a change is significant by McNemar's exact test if few answers flip both ways: in the best case "
+    "(all flips one way) {best} of {combinations} combinations of row and number are, in the worst {worst}. "
+    "LLaVA1.5 on POPE: significant up to {flips} flips of 8910. Missing: the number of items, and answers "
+    "by item.",
+    figure="table-1",
+)
+def significance(paper: Paper) -> Finding:
     z, paired, worst = {}, {}, []
-    for model, benchmark, before, after in changes():
-        for n in a.SIZES.get(benchmark, (ITEMS[benchmark],)):
-            name = f"{PRINTED[model]}, {PRINTED[benchmark]}, n = {n}"
+    for model, benchmark, before, after in changes(paper):
+        for n in a.SIZES.get(benchmark, (paper.items[benchmark],)):
+            name = f"{paper.names[model]}, {paper.names[benchmark]}, n = {n}"
             z[name] = a.unpaired_z(before, after, n)
             paired[name], more = flips_at_most(before, after, n)
             worst.append(paired[name] > 0 and not more)
     beyond = [name for name, value in z.items() if abs(value) > 1.96]
-    largest = max(abs(value) for name, value in z.items() if name not in beyond)
-    count = len(list(changes()))
     return Finding(
         "holds" if any(worst) else "undefined",
-        f"{count} rows change, F1 apart. As if of different items, at every published number of items, the "
-        f"largest |z| is {largest:.2f}, below 1.96, but for {listed(beyond)} (|z| "
-        f"{max(map(abs, z.values())):.2f}). Of the same items, a change is significant by McNemar's exact test "
-        "if few answers flip both ways: in the best case (all flips one way) "
-        f"{sum(flips > 0 for flips in paired.values())} of {len(paired)} combinations of row and number are, in "
-        f"the worst {sum(worst)}. LLaVA1.5 on POPE: significant up to {paired['LLaVA1.5, POPE, n = 8910']} "
-        "flips of 8910. Missing: the number of items, and answers by item.",
         {f"z: {name}": value for name, value in z.items()}
         | {f"most flips: {name}": flips for name, flips in paired.items()},
-    )
-
-
-def selection() -> Finding:
-    figures: dict[str, float] = {}
-    inside, count, said = 0, 0, []
-    for name in ("pope", "scienceqa", "textvqa"):
-        seen = a.selection_effect(ITEMS[name], LAYERS, FLIPS)
-        gained = [after - before for _, of, before, after in changes() if of == name]
-        inside += sum(gain <= seen.high for gain in gained)
-        count += len(gained)
-        figures |= {
-            f"{PRINTED[name]}: mean gain": seen.gain,
-            f"{PRINTED[name]}: low": seen.low,
-            f"{PRINTED[name]}: high": seen.high,
-        }
-        said.append(
-            f"{PRINTED[name]} {seen.gain:+.2f} [{seen.low:.2f}, {seen.high:.2f}], printed "
-            f"{min(gained):+.2f} to {max(gained):+.2f}"
-        )
-    figures |= {"printed gains": count, "not above": inside}
-    left = standing("selection")
-    return Finding(
-        left.verdict,
-        "If the layer was chosen on the items it is reported on, scores rise without any effect: the best of "
-        f"{LAYERS} layers at each of which {FLIPS:.0f} % of the answers flip either way gains, in points, "
-        f"{'; '.join(said)}. {inside} of {count} printed gains are not above that 95 % range. {left.text}",
-        figures | left.figures,
-    )
-
-
-def baselines() -> Finding:
-    columns = [[getattr(cell, which) for cell in TABLE_1] for which in ("baseline", "at_cliff")]
-    n = sum(figure is not None for figure in columns[0])
-    zeros = [sum(f is not None and round(100 * f) % 10 == 0 for f in column) for column in columns]
-    chance = float(binom.sf(zeros[0] - 1, n, 0.1))
-    equal: list[str] = []
-    near: list[str] = []
-    for (model, benchmark), published in PUBLISHED.items():
-        printed, _ = pairs(benchmark, "accuracy")[model]
-        if round(printed, 1) == published:
-            place = equal if printed == published else near
-            place.append(f"{PRINTED[model]}'s {PRINTED[benchmark]} {printed:.2f}")
-    left = standing("baselines")
-    return Finding(
-        left.verdict,
-        f"Of {n} baselines {zeros[0]} end in 0 ({zeros[1]} at the cliff layer), where one in ten would by "
-        f"chance (probability of as many {chance:.0e}). Of {len(PUBLISHED)} that the models' authors published "
-        f"too, with one decimal, {len(equal)} are equal: {listed(equal)}; {listed(near) or 'none'} would round "
-        f"to it. {left.text}",
         {
-            "baselines that end in 0": zeros[0],
-            "at the cliff layer": zeros[1],
-            "rows": n,
-            "probability of as many": chance,
-            "published figures": len(PUBLISHED),
-            "equal to published figures": len(equal),
-            **left.figures,
+            "changed": len(list(changes(paper))),
+            "below": max(abs(value) for name, value in z.items() if name not in beyond),
+            "beyond": listed(beyond),
+            "largest": max(map(abs, z.values())),
+            "best": sum(flips > 0 for flips in paired.values()),
+            "combinations": len(paired),
+            "worst": sum(worst),
+            "flips": paired["LLaVA1.5, POPE, n = 8910"],
         },
     )
 
 
-CLAIMS = (
-    Claim(
-        id="equal-or-better",
-        where="Section 4.3, Table 1",
-        statement="No figure at the cliff layer is worse than its baseline: all are equal to it or surpass it.",
-        quantity="sign of the printed change, row by row",
-        verdict="holds",
-        check=equal_or_better,
-        figure="table-1",
-    ),
-    Claim(
-        id="improvement",
-        where="Sections 1 and 4.3, Table 1",
-        statement="Truncation enhances the scores of some models on some benchmarks.",
-        quantity="printed change against its error, of different items and of the same",
-        verdict="undefined",
-        check=significance,
-        figure="table-1",
-    ),
-    Claim(
-        id="selection",
-        where="Sections 4.2 and 4.3, Table 1",
-        statement="The score at the cliff layer is what truncation there gives on new items.",
-        quantity="printed gains against those of the best of several layers when nothing changes",
-        verdict="undefined",
-        check=selection,
-        figure="figure-5",
-    ),
-    Claim(
-        id="baselines",
-        where="Table 1",
-        statement="Baselines were obtained as the figures at the cliff layer were.",
-        quantity="last digits, and figures that others published",
-        verdict="undefined",
-        check=baselines,
-    ),
+@Claim(
+    id="selection",
+    where="Sections 4.2 and 4.3, Table 1",
+    statement="The score at the cliff layer is what truncation there gives on new items.",
+    quantity="printed gains against those of the best of several layers when nothing changes",
+    verdict="undefined",
+    evidence="If the layer was chosen on the items it is reported on, scores rise without any effect: the "
+    f"best of {LAYERS} layers at each of which {FLIPS:.0f} % of the answers flip either way gains, in "
+    "points, {gains}. {not above} of {printed gains} printed gains are not above that 95 % range. {reading}",
+    stated={
+        "the items on which the layer was chosen": None,
+        "the scores at the other layers, as numbers": None,
+    },
+    figure="figure-5",
 )
+def selection(paper: Paper) -> Finding:
+    numbers: dict[str, float] = {"printed gains": 0, "not above": 0}
+    by_benchmark = []
+    for benchmark in ("pope", "scienceqa", "textvqa"):
+        name, best = paper.names[benchmark], a.selection_effect(paper.items[benchmark], LAYERS, FLIPS)
+        gains = [after - before for _, of, before, after in changes(paper) if of == benchmark]
+        numbers["printed gains"] += len(gains)
+        numbers["not above"] += sum(gain <= best.high for gain in gains)
+        numbers |= {f"{name}: mean gain": best.gain, f"{name}: low": best.low, f"{name}: high": best.high}
+        by_benchmark.append(
+            f"{name} {best.gain:+.2f} [{best.low:.2f}, {best.high:.2f}], printed {min(gains):+.2f} to "
+            f"{max(gains):+.2f}"
+        )
+    return Finding(None, numbers, {"gains": "; ".join(by_benchmark)})
+
+
+@Claim(
+    id="baselines",
+    where="Table 1",
+    statement="Baselines were obtained as the scores at the cliff layer were.",
+    quantity="last digits, and scores that others published",
+    verdict="undefined",
+    evidence="Of {rows} baselines {baselines that end in 0} end in 0 ({at the cliff layer} at the cliff "
+    "layer), where one in ten would by chance (probability of as many {probability of as many:.0e}). Of "
+    "{published numbers} that the models' authors published too, with one decimal, {equal to published "
+    "numbers} are equal: {equal}; {near} would round to it. {reading}",
+    stated={"whether they were run or quoted": None},
+)
+def baselines(paper: Paper) -> Finding:
+    columns = [[getattr(cell, which) for cell in paper.table] for which in ("baseline", "at_cliff")]
+    n = sum(score is not None for score in columns[0])
+    zeros = [sum(x is not None and round(100 * x) % 10 == 0 for x in column) for column in columns]
+    places: dict[bool, list[str]] = {True: [], False: []}
+    for (model, benchmark), published in PUBLISHED.items():
+        printed, _ = paper.pairs(benchmark, "accuracy")[model]
+        if round(printed, 1) == published:
+            place = f"{paper.names[model]}'s {paper.names[benchmark]} {printed:.2f}"
+            places[printed == published].append(place)
+    numbers = {
+        "baselines that end in 0": zeros[0],
+        "at the cliff layer": zeros[1],
+        "rows": n,
+        "probability of as many": float(binom.sf(zeros[0] - 1, n, 0.1)),
+        "published numbers": len(PUBLISHED),
+        "equal to published numbers": len(places[True]),
+    }
+    return Finding(None, numbers, {"equal": listed(places[True]), "near": listed(places[False]) or "none"})
+
+
+CLAIMS = (equal_or_better, significance, selection, baselines)

@@ -2,207 +2,182 @@
 
 from __future__ import annotations
 
-from repro.audit import structure
-from repro.audit.claims.text import listed
+from functools import partial
+
+from repro.audit import released, structure
 from repro.audit.experiments import cost as cost_experiment
-from repro.audit.ledger import Claim, Finding
+from repro.audit.ledger import Claim, Finding, listed
 from repro.audit.needs import SYSTEM, USER
-from repro.audit.paper import (
-    CLIFF_LAYERS,
-    FIGURE_5_MODELS,
-    FIGURE_5_TOKENS,
-    IMAGE_IDS,
-    IMAGE_TOKENS,
-    K_VALUES,
-    N_LAYERS,
-    PRINTED,
-    WITHOUT_IMAGE,
-)
-from repro.audit.released import AGG_LAYER, BEFORE_IMAGE, MASKED, PATCHES, Span
-from repro.audit.released import IMAGE_TOKENS as PUBLISHED_TOKENS
-from repro.audit.stated import standing
+from repro.audit.paper import TEXT, Text
 
 #: The prompt that the ids of Section 3.1 fit.
 OWN = "LLaVA's own vicuna_v1"
 
 
-def counts() -> Finding:
-    sides = {model: size // patch for model, (size, patch) in PATCHES.items()}
-    right = all(IMAGE_TOKENS[model] == side**2 == PUBLISHED_TOKENS[model] for model, side in sides.items())
-    said = [f"{PRINTED[model]} {side} x {side} = {side**2}" for model, side in sides.items()]
+@Claim(
+    id="image-tokens",
+    where="Section 3.3",
+    statement=f"Image tokens: {listed(f'{n} in {TEXT.names[model]}' for model, n in TEXT.image_tokens.items())}.",
+    quantity="tokens by the published configurations",
+    verdict="holds",
+    evidence="By the published configurations: {grids} (the latter are queries, laid out so).",
+)
+def image_tokens(paper: Text) -> Finding:
+    sides = {model: size // patch for model, (size, patch) in released.PATCHES.items()}
+    right = all(
+        paper.image_tokens[model] == side**2 == released.IMAGE_TOKENS[model] for model, side in sides.items()
+    )
     return Finding(
         "holds" if right else "contradicted",
-        f"By the published configurations: {listed(said)} (the latter are queries, laid out so).",
-        {PRINTED[model]: side**2 for model, side in sides.items()},
+        {paper.names[model]: side**2 for model, side in sides.items()},
+        {"grids": listed(f"{paper.names[m]} {side} x {side} = {side**2}" for m, side in sides.items())},
     )
 
 
-def all_576() -> Finding:
-    other = [model for model in FIGURE_5_MODELS if PUBLISHED_TOKENS[model] != FIGURE_5_TOKENS]
-    said = listed(f"{PRINTED[model]} has {PUBLISHED_TOKENS[model]}" for model in other)
+@Claim(
+    id="truncated-576",
+    where="Figure 5, Section 3.3",
+    statement=f"{TEXT.figure_5_tokens} image tokens are truncated in all models of Figure 5.",
+    quantity=f"{TEXT.figure_5_tokens} against each model's image tokens",
+    verdict="contradicted",
+    evidence="Figure 5 is of {models}. {others}, as Section 3.3 says.",
+)
+def truncated_576(paper: Text) -> Finding:
+    tokens = {paper.names[model]: released.IMAGE_TOKENS[model] for model in paper.figure_5_models}
+    other = {name: n for name, n in tokens.items() if n != paper.figure_5_tokens}
     return Finding(
         "contradicted" if other else "holds",
-        f"Figure 5 is of {listed(PRINTED[model] for model in FIGURE_5_MODELS)}. {said}, as Section 3.3 says.",
-        {PRINTED[model]: PUBLISHED_TOKENS[model] for model in FIGURE_5_MODELS},
+        tokens,
+        {"models": listed(tokens), "others": listed(f"{name} has {n}" for name, n in other.items())},
     )
 
 
-def ids() -> Finding:
-    first, last = IMAGE_IDS
-    inclusive, stated = last - first + 1, IMAGE_TOKENS["llava-1.5"]
-    before = BEFORE_IMAGE["llava-1.5"][OWN]
+@Claim(
+    id="image-ids",
+    where="Section 3.1",
+    statement=f"LLaVA-1.5's image tokens are the ids {TEXT.image_ids[0]}-{TEXT.image_ids[1]}.",
+    quantity="how many ids that are",
+    verdict="undefined",
+    evidence="{paper.image_ids[0]} to {paper.image_ids[1]} are {ids} ids, not {image tokens}. Counted from "
+    "0 and with {paper.image_ids[1]} left out they fit LLaVA's own prompt, where {before} tokens stand "
+    "before the image. Missing: from where ids are counted, and whether the last is one of them.",
+)
+def image_ids(paper: Text) -> Finding:
+    first, last = paper.image_ids
+    inclusive, stated = last - first + 1, paper.image_tokens["llava-1.5"]
+    before = released.BEFORE_IMAGE["llava-1.5"][OWN]
     half_open = first == before and last - first == stated
     return Finding(
         "holds" if inclusive == stated else "undefined" if half_open else "contradicted",
-        f"{first} to {last} are {inclusive} ids, not {stated}. Counted from 0 and with {last} left out they fit "
-        f"LLaVA's own prompt, where {before} tokens stand before the image. Missing: from where ids are "
-        "counted, and whether the last is one of them.",
         {"ids": inclusive, "image tokens": stated},
+        {"before": before},
     )
 
 
-def _span(model: str, note: str) -> Finding:
-    masked, tokens = MASKED[model], PUBLISHED_TOKENS[model]
-    found = {
-        name: structure.covered(Span(start, tokens), masked) for name, start in BEFORE_IMAGE[model].items()
-    }
-    said = [
-        f"{name} (image from {BEFORE_IMAGE[model][name]}) {one.visible} and {one.text}"
-        for name, one in found.items()
+def span(paper: Text, model: str) -> Finding:
+    """The positions that the released truncation of a model hides, against those of its image tokens."""
+    masked, before = released.MASKED[model], released.BEFORE_IMAGE[model]
+    images = {name: released.Span(start, released.IMAGE_TOKENS[model]) for name, start in before.items()}
+    covered = {name: structure.covered(image, masked) for name, image in images.items()}
+    by_prompt = [
+        f"{name} (image from {before[name]}) {seen} and {text}" for name, (seen, text) in covered.items()
     ]
-    exact = [name for name, one in found.items() if one.visible == one.text == 0]
     return Finding(
-        "holds" if exact else "contradicted",
-        f"The released code hides positions {masked.start} to {masked.start + masked.length - 1}, from 0, "
-        "whatever the prompt. Image tokens that stay visible, and other tokens that are hidden: with "
-        f"{', '.join(said)}. {note}",
-        {f"{name}: visible image tokens": one.visible for name, one in found.items()}
-        | {f"{name}: hidden other tokens": one.text for name, one in found.items()},
+        "holds" if (0, 0) in covered.values() else "contradicted",
+        {f"{name}: visible image tokens": seen for name, (seen, _) in covered.items()}
+        | {f"{name}: hidden other tokens": text for name, (_, text) in covered.items()},
+        {"first": masked.start, "last": masked.start + masked.length - 1, "by_prompt": ", ".join(by_prompt)},
     )
 
 
-def llava_span() -> Finding:
-    return _span("llava-1.5", "Positions by LLaMA's tokenizer.")
-
-
-def qwen_span() -> Finding:
-    return _span(
-        "qwen-vl",
-        "<img> and </img> are others. Positions by the rules of Qwen's tokenizer, which was not run.",
-    )
-
-
-def layer_1() -> Finding:
-    stated = WITHOUT_IMAGE.layer
-    none, one = structure.change_by_image(0), structure.change_by_image(stated)
-    return Finding(
-        "undefined" if none == 0 < one else "holds",
-        f"By the released code's convention (AGG_LAYER = {AGG_LAYER['llava-1.5']}: layers 1 to "
-        f"{AGG_LAYER['llava-1.5']} see the image) layer = {stated} lets one layer see it: on the miniature "
-        f"another picture then changes the logits of the first answer token by up to {one:.2f}, and by "
-        f"{none:.2f} only at 0. Missing: whether layer = {stated} is the last that sees the image, or the first "
-        "that does not.",
-        {"largest change, layer = 1": one, "largest change, layer = 0": none},
-    )
-
-
-def k_values() -> Finding:
-    values = sorted(set(K_VALUES))
-    return Finding(
-        "holds" if len(values) > 1 else "contradicted",
-        f"The values of K that follow are: {listed(values)}. With none but 0 no token is kept and the ranking "
-        "of Eqs. 9-12 decides nothing; no result for any other K is given.",
-        {"values": len(values)},
-    )
-
-
-def cost() -> Finding:
-    figures: dict[str, float] = {}
-    said = []
-    for one in CLIFF_LAYERS:
-        layer = one.layers[len(one.layers) // 2]
-        text = SYSTEM + USER[one.benchmark]
-        whole = N_LAYERS * (text + IMAGE_TOKENS["llava-1.5"])
-        saved = 100 * (N_LAYERS - layer) * IMAGE_TOKENS["llava-1.5"] / whole
-        figures[f"{PRINTED[one.benchmark]}: percent of token-layers"] = saved
-        said.append(f"{PRINTED[one.benchmark]} (layer {layer}) {saved:.0f} %")
-    left = standing("cost")
-    return Finding(
-        left.verdict,
-        "No time or memory is given. The released code masks tokens, computes all rows and caches all keys, "
-        "which saves nothing. Removed after LLaVA-1.5's cliff layers they would save, of the token-layers of "
-        f"reading the prompt: {', '.join(said)}. {left.text}",
-        figures | left.figures,
-    )
-
-
-CLAIMS = (
-    Claim(
-        id="image-tokens",
-        where="Section 3.3",
-        statement="Image tokens: "
-        + listed(f"{n} in {PRINTED[name]}" for name, n in IMAGE_TOKENS.items())
-        + ".",
-        quantity="tokens by the published configurations",
-        verdict="holds",
-        check=counts,
-    ),
-    Claim(
-        id="truncated-576",
-        where="Figure 5, Section 3.3",
-        statement=f"{FIGURE_5_TOKENS} image tokens are truncated in all models of Figure 5.",
-        quantity=f"{FIGURE_5_TOKENS} against each model's image tokens",
-        verdict="contradicted",
-        check=all_576,
-    ),
-    Claim(
-        id="image-ids",
-        where="Section 3.1",
-        statement=f"LLaVA-1.5's image tokens are the ids {IMAGE_IDS[0]}-{IMAGE_IDS[1]}.",
-        quantity="how many ids that are",
-        verdict="undefined",
-        check=ids,
-    ),
-    Claim(
-        id="released-span-llava",
-        where="Section 3.4, Eq. 13; released truncation of LLaMA",
-        statement="The released truncation hides the image tokens and no others, as Eq. 13 has it (LLaVA-1.5).",
-        quantity="image tokens outside of the masked positions and others inside, by prompt",
-        verdict="contradicted",
-        check=llava_span,
-    ),
-    Claim(
-        id="released-span-qwen",
-        where="Section 3.4, Eq. 13; released truncation of Qwen",
-        statement="The released truncation hides the image tokens and no others, as Eq. 13 has it (Qwen-VL).",
-        quantity="image tokens outside of the masked positions and others inside, by prompt",
-        verdict="contradicted",
-        check=qwen_span,
-    ),
-    Claim(
-        id="layer-1",
-        where="Section A.2; released truncation",
-        statement=f"With layer = {WITHOUT_IMAGE.layer} no image token is passed to the language model.",
-        quantity="change of the logits with the picture, truncated after that layer and after layer 0",
-        verdict="undefined",
-        check=layer_1,
-    ),
-    Claim(
-        id="k-values",
-        where="Section A.2",
-        statement="Truncation was tried with different numbers K of kept image tokens.",
-        quantity="values of K that are given",
-        verdict="contradicted",
-        check=k_values,
-    ),
-    Claim(
-        id="cost",
-        where="Section A.2",
-        statement="Passing on the top K image tokens alone simplifies inference.",
-        quantity="token-layers, time and memory with and without truncation at the cliff layer",
-        verdict="undefined",
-        check=cost,
-        outcome="as claimed",
-        experiment=cost_experiment.cost,
-    ),
+HIDDEN = (
+    "The released code hides positions {first} to {last}, from 0, whatever the prompt. Image tokens that "
+    "stay visible, and other tokens that are hidden: with {by_prompt}."
 )
+SPANS = tuple(
+    Claim(
+        id=f"released-span-{name}",
+        where=f"Section 3.4, Eq. 13; released truncation of {decoder}",
+        statement=f"The released truncation hides the image tokens and no others, as Eq. 13 has it ({printed}).",
+        quantity="image tokens outside of the masked positions and others inside, by prompt",
+        verdict="contradicted",
+        evidence=f"{HIDDEN} {note}",
+        compute=partial(span, model=model),
+    )
+    for name, model, printed, decoder, note in (
+        ("llava", "llava-1.5", "LLaVA-1.5", "LLaMA", "Positions by LLaMA's tokenizer."),
+        (
+            "qwen",
+            "qwen-vl",
+            "Qwen-VL",
+            "Qwen",
+            "<img> and </img> are others. Positions by the rules of Qwen's tokenizer, which was not run.",
+        ),
+    )
+)
+
+
+@Claim(
+    id="layer-1",
+    where="Section A.2; released truncation",
+    statement=f"With layer = {TEXT.without_image.layer} no image token is passed to the language model.",
+    quantity="change of the logits with the image, truncated after that layer and after layer 0",
+    verdict="undefined",
+    evidence="By the released code's convention (AGG_LAYER = {agg}: layers 1 to {agg} see the image) layer "
+    "= {stated} lets one layer see it: on the miniature another image then changes the logits of the first "
+    "answer token by up to {largest change, layer = 1:.2f}, and by {largest change, layer = 0:.2f} only at "
+    "0. Missing: whether layer = {stated} is the last that sees the image, or the first that does not.",
+)
+def layer_1(paper: Text) -> Finding:
+    stated = paper.without_image.layer
+    after_0, after_stated = structure.change_by_image(0), structure.change_by_image(stated)
+    return Finding(
+        "undefined" if after_0 == 0 < after_stated else "holds",
+        {"largest change, layer = 1": after_stated, "largest change, layer = 0": after_0},
+        {"agg": released.AGG_LAYER["llava-1.5"], "stated": stated},
+    )
+
+
+@Claim(
+    id="k-values",
+    where="Section A.2",
+    statement="Truncation was tried with different numbers K of kept image tokens.",
+    quantity="values of K that are given",
+    verdict="contradicted",
+    evidence="The values of K that follow are: {given}. With none but 0 no token is kept and the ranking of "
+    "Eqs. 9-12 decides nothing; no result for any other K is given.",
+)
+def k_values(paper: Text) -> Finding:
+    values = sorted(set(paper.k_values))
+    return Finding(
+        "holds" if len(values) > 1 else "contradicted", {"values": len(values)}, {"given": listed(values)}
+    )
+
+
+@Claim(
+    id="cost",
+    where="Section A.2",
+    statement="Passing on the top K image tokens alone simplifies inference.",
+    quantity="token-layers, time and memory with and without truncation at the cliff layer",
+    verdict="undefined",
+    evidence="No time or memory is given. The released code masks tokens, computes all rows and caches all "
+    "keys, which saves nothing. Removed after LLaVA-1.5's cliff layers they would save, of the token-layers "
+    "of reading the prompt: {by_benchmark}. {reading}",
+    stated={"whether tokens are removed or masked": None, "what was simplified, and by how much": None},
+    outcome="as claimed",
+    experiment=cost_experiment.cost,
+)
+def cost(paper: Text) -> Finding:
+    numbers: dict[str, float] = {}
+    by_benchmark = []
+    for stated in paper.cliffs:
+        layer, name = stated.layers[len(stated.layers) // 2], paper.names[stated.benchmark]
+        tokens = paper.image_tokens["llava-1.5"]
+        text = SYSTEM + USER[stated.benchmark]
+        saved = 100 * (paper.n_layers - layer) * tokens / (paper.n_layers * (text + tokens))
+        numbers[f"{name}: percent of token-layers"] = saved
+        by_benchmark.append(f"{name} (layer {layer}) {saved:.0f} %")
+    return Finding(None, numbers, {"by_benchmark": ", ".join(by_benchmark)})
+
+
+CLAIMS = (image_tokens, truncated_576, image_ids, *SPANS, layer_1, k_values, cost)

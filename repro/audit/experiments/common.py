@@ -1,83 +1,37 @@
-"""What the experiments are made on: the miniatures, their data sets, and their recorded scores."""
+"""What the experiments are made on: miniature benchmarks and recorded scores; and how cases make an outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
-from repro.audit.ledger import Outcome, Shown
+from repro.audit.ledger import Finding, Outcome
 from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.benchmark import Benchmark, Item
-from repro.cliff import Cliff, cliff_layer
+from repro.benchmarks.benchmark import Item
+from repro.benchmarks.miniworld import DIRECTORY
 from repro.evaluation.recorded import recorded_parts
-from repro.evaluation.run import image_names
-from repro.models.card import FIXTURES, REGISTRY
+from repro.evaluation.scored import Scored
+from repro.protocols import find_task
+from repro.statistics import mean_interval
 
-#: Models that have a miniature.
-MODELS = tuple(name for name, card in REGISTRY.items() if card.miniature is not None)
-#: The miniature data sets.
-DATA = FIXTURES / "miniworld"
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """Recorded scores of a miniature on a benchmark, by its first metric.
-
-    Attributes:
-        model, benchmark: whose, and of what.
-        items: the n items.
-        strata, images: of each item; questions about one image are resampled together.
-        parts: [n, N + 1, 2], numerators and denominators at L = 0...N.
-    """
-
-    model: str
-    benchmark: Benchmark
-    items: Sequence[Item]
-    strata: Sequence[str]
-    images: Sequence[str]
-    parts: np.ndarray
-
-    @property
-    def n_layers(self) -> int:
-        """N."""
-        return self.parts.shape[1] - 1
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Direction of the metric."""
-        return self.benchmark.metrics[0].higher_is_better
-
-    @property
-    def goodness(self) -> np.ndarray:
-        """Score of each item at each layer, higher = better, float64 [n, N + 1] in [0, 1]."""
-        score = self.parts[..., 0].astype(np.float64)
-        return score if self.higher_is_better else 1 - score
-
-    @property
-    def cliff(self) -> Cliff:
-        """The cliff layer with its 95 % interval, on all items, images resampled."""
-        return cliff_layer(self.parts, self.strata, self.higher_is_better, clusters=self.images)
+#: Whether a case is as claimed, for certain; None where its interval leaves it open.
+Case = bool | None
 
 
 @cache
 def items_of(benchmark: str) -> list[Item]:
-    """All items of a miniature data set."""
-    return BENCHMARKS[benchmark].load(DATA)
+    """All items of a miniature benchmark."""
+    return BENCHMARKS[benchmark].load(DIRECTORY)
 
 
 @cache
-def record_of(model: str, benchmark: str) -> Record:
-    """The record of all items."""
-    items, asked = items_of(benchmark), BENCHMARKS[benchmark]
-    strata, ids = [item.stratum for item in items], [item.id for item in items]
-    return Record(model, asked, items, strata, image_names(items), recorded_parts(model, asked, ids))
-
-
-#: Whether a case is as claimed, for certain; None where its interval leaves it open.
-Case = bool | None
+def record_of(model: str, benchmark: str) -> Scored:
+    """The recorded scores of a miniature for all items at L = 0...N, by the benchmark's first metric."""
+    task, items = find_task("official", model, BENCHMARKS[benchmark]), items_of(benchmark)
+    parts = recorded_parts(model, task.benchmark, [item.id for item in items])
+    return Scored(task, items, {task.benchmark.metrics[0].name: parts})
 
 
 def above(low: float, high: float, bound: float = 0.0) -> Case:
@@ -101,22 +55,43 @@ def outcome_of(cases: Collection[Case]) -> Outcome:
     return "in part as claimed" if True in cases else "in part not" if False in cases else "inconclusive"
 
 
-def shown(cases: Sequence[Case], evidence: str, figures: Mapping[str, float]) -> Shown:
-    """What an experiment shows, with the number of cases on either side; ValueError where there are none."""
+def shown(cases: Sequence[Case], evidence: str, numbers: Mapping[str, float], **words: object) -> Finding:
+    """What an experiment shows, with the number of cases on either side; ValueError where there are none.
+
+    Args:
+        evidence: template, filled with numbers and words by their names.
+    """
     counts = {
         "cases": len(cases),
         "cases as claimed": cases.count(True),
         "cases not as claimed": cases.count(False),
         "cases open": cases.count(None),
     }
-    told = (
-        f" Of {len(cases)} cases {counts['cases as claimed']} are as claimed for certain, "
-        f"{counts['cases not as claimed']} not, {counts['cases open']} open."
+    evidence += (
+        " Of {cases} cases {cases as claimed} are as claimed for certain, {cases not as claimed} not, {cases "
+        "open} open."
     )
-    numbers = {name: float(value) for name, value in {**figures, **counts}.items()}
-    return Shown(outcome_of(cases), evidence + told, numbers)
+    values = {name: float(value) for name, value in {**numbers, **counts}.items()}
+    return Finding(outcome_of(cases), values, words, evidence.format_map({**numbers, **counts, **words}))
+
+
+def interval(name: str, mean: float, low: float, high: float) -> dict[str, float]:
+    """A mean and the ends of its interval as numbers of a name."""
+    return {name: mean, f"{name}, low": low, f"{name}, high": high}
+
+
+def points(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of [items] and the ends of its 95 % interval, in points."""
+    mean, low, high = (100 * float(value) for value in mean_interval(values))
+    return mean, low, high
 
 
 def percent(value: float) -> str:
     """A share for the evidence: 0.314 -> "31.4 %"."""
     return f"{100 * value:.1f} %"
+
+
+def span(values: Iterable[float], shown_as: Callable[[float], str] = percent) -> str:
+    """The least and the greatest: "0.1 % to 31.4 %"."""
+    ordered = sorted(values)
+    return f"{shown_as(ordered[0])} to {shown_as(ordered[-1])}"

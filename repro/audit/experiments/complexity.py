@@ -2,7 +2,8 @@
 
 The cliff layer of few items is too uncertain to compare groups by, so every item has its own: the smallest L
 from which on it scores as at the baseline. Only items that are right at the baseline count: of the others
-nothing is lost. Intervals are 95 % for all ``CASES`` together (Bonferroni).
+nothing is lost. Intervals are 95 % for all comparisons together (Bonferroni): scenes for every model and
+benchmark, and hops for every model.
 """
 
 from __future__ import annotations
@@ -10,17 +11,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import linregress, t, ttest_ind
 
-from repro.audit.experiments.common import DATA, MODELS, Record, above, percent, record_of, shown
-from repro.audit.ledger import Load, Shown
-from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.miniworld import objects_of
+from repro.audit.experiments.common import above, record_of, shown, span
+from repro.audit.ledger import Finding, Load, Paper
+from repro.benchmarks.miniworld import DIRECTORY, objects_of
 from repro.cliff import first_lasting
 
 #: Kinds of ScienceQA questions that differ in hops: an object's colour, and the price of that colour.
 ONE_HOP, TWO_HOPS = "color", "price"
-#: Comparisons: scenes for every benchmark, and hops.
-CASES = len(MODELS) * (len(BENCHMARKS) + 1)
-LEVEL = 1 - 0.05 / CASES
 
 
 def own_layers(goodness: np.ndarray) -> np.ndarray:
@@ -28,7 +25,9 @@ def own_layers(goodness: np.ndarray) -> np.ndarray:
     return first_lasting(np.abs(goodness - goodness[:, -1:]) < 1e-9)
 
 
-def slope(layers: np.ndarray, objects: np.ndarray, images: np.ndarray) -> tuple[float, float, float]:
+def slope(
+    layers: np.ndarray, objects: np.ndarray, images: np.ndarray, level: float
+) -> tuple[float, float, float]:
     """Layers per further object in the scene, by least squares, and the ends of its interval.
 
     Args:
@@ -37,16 +36,11 @@ def slope(layers: np.ndarray, objects: np.ndarray, images: np.ndarray) -> tuple[
     names = np.unique(images)
     x, y = ([values[images == name].mean() for name in names] for values in (objects, layers))
     line = linregress(x, y)
-    half = t.ppf((1 + LEVEL) / 2, len(names) - 2) * line.stderr
+    half = t.ppf((1 + level) / 2, len(names) - 2) * line.stderr
     return float(line.slope), float(line.slope - half), float(line.slope + half)
 
 
-def right(record: Record) -> np.ndarray:
-    """Which items count: bool [n]."""
-    return record.goodness[:, -1] > 0
-
-
-def complexity(load: Load) -> Shown:
+def complexity(paper: Paper, load: Load) -> Finding:
     """Section 4.2: the more complex the task, the earlier the cliff layer.
 
     Measure: an item's own layer (see the file) against the number of objects in its scene (slope over
@@ -54,32 +48,39 @@ def complexity(load: Load) -> Shown:
     items. A case, a model and either comparison, holds where the interval lies below 0, and does not where it
     lies above.
     """
-    slopes, hops, figures, shares = [], [], {}, []
-    for model in MODELS:
-        for name in BENCHMARKS:
+    level = 1 - 0.05 / (len(paper.models) * (len(paper.benchmarks) + 1))
+    slopes, hops, shares = [], [], []
+    numbers: dict[str, float] = {}
+    for model in paper.models:
+        for name in paper.benchmarks:
             record = record_of(model, name)
-            chosen, own = right(record), own_layers(record.goodness)
-            objects = np.array([len(objects_of(item, DATA)) for item in record.items])
-            slopes.append(slope(own[chosen], objects[chosen], np.array(record.images)[chosen]))
-            figures[f"{model} {name}, layers per object"] = slopes[-1][0]
-        record = record_of(model, "scienceqa")
-        chosen, own = right(record), own_layers(record.goodness)
-        kinds = np.array([item.kind for item in record.items])
-        one, two = (own[chosen & (kinds == kind)] for kind in (ONE_HOP, TWO_HOPS))
-        interval = ttest_ind(two, one, equal_var=False).confidence_interval(LEVEL)
-        hops.append((two.mean() - one.mean(), interval.low, interval.high))
-        shares.append(chosen[kinds == TWO_HOPS].mean())
-        figures[f"{model}, layers of two hops less one"] = float(hops[-1][0])
-    fewer, more = (np.array(found) for found in (slopes, hops))
-    earlier = [above(-high, -low) for _, low, high in np.concatenate([fewer, more])]
-    evidence = (
-        "By each item's own layer (the first from which on it scores as at the baseline), all items right at "
-        f"the baseline: with every further object in the scene it comes {fewer[:, 0].min():+.2f} to "
-        f"{fewer[:, 0].max():+.2f} layers later (six miniatures, four benchmarks; interval below 0 in "
-        f"{int((fewer[:, 2] < 0).sum())} of {len(fewer)}, above in {int((fewer[:, 1] > 0).sum())}). For two "
-        f"hops (price) it comes {more[:, 0].min():+.2f} to {more[:, 0].max():+.2f} layers later than for one "
-        f"(color): below 0 in {int((more[:, 2] < 0).sum())} of {len(more)}, above in "
-        f"{int((more[:, 1] > 0).sum())}; of the two-hop questions {percent(min(shares))} to "
-        f"{percent(max(shares))} are right, of three choices."
+            goodness, images = record.scores().goodness, np.array(record.images)
+            right, own = goodness[:, -1] > 0, own_layers(goodness)
+            objects = np.array([len(objects_of(item, DIRECTORY)) for item in record.items])
+            slopes.append(slope(own[right], objects[right], images[right], level))
+            numbers[f"{model} {name}, layers per object"] = slopes[-1][0]
+            if name == "scienceqa":
+                kinds = np.array([item.kind for item in record.items])
+                one_hop, two_hops = (own[right & (kinds == kind)] for kind in (ONE_HOP, TWO_HOPS))
+                ends = ttest_ind(two_hops, one_hop, equal_var=False).confidence_interval(level)
+                hops.append((float(two_hops.mean() - one_hop.mean()), float(ends.low), float(ends.high)))
+                shares.append(float(right[kinds == TWO_HOPS].mean()))
+                numbers[f"{model}, layers of two hops less one"] = hops[-1][0]
+
+    def sides(of: list[tuple[float, float, float]]) -> str:
+        fewer, more = sum(high < 0 for *_, high in of), sum(low > 0 for _, low, _ in of)
+        return f"below 0 in {fewer} of {len(of)}, above in {more}"
+
+    return shown(
+        [above(-high, -low) for _, low, high in (*slopes, *hops)],
+        "By each item's own layer (the first from which on it scores as at the baseline), all items right "
+        "at the baseline: with every further object in the scene it comes {per_object} layers later (six "
+        "miniatures, four benchmarks; interval {slopes}). For two hops (price) it comes {per_hop} layers "
+        "later than for one (color): {hops}; of the two-hop questions {right} are right, of three choices.",
+        numbers,
+        per_object=span([mean for mean, *_ in slopes], "{:+.2f}".format),
+        slopes=sides(slopes),
+        per_hop=span([mean for mean, *_ in hops], "{:+.2f}".format),
+        hops=sides(hops),
+        right=span(shares),
     )
-    return shown(earlier, evidence, figures)

@@ -12,8 +12,9 @@ from statistics import median
 import torch
 
 from repro.audit.experiments.common import record_of, shown
-from repro.audit.ledger import Load, Shown
+from repro.audit.ledger import Finding, Load, Paper
 from repro.benchmarks import BENCHMARKS
+from repro.cliff import cliff_layer
 from repro.models.lvlm import Lvlm
 from repro.truncation import Mode, truncated
 
@@ -22,6 +23,7 @@ MODEL = "llava-1.5"
 SYSTEM, IMAGE, USER = 35, 576, 30
 #: Tokens of the answer, and runs of which the median time counts.
 ANSWER, TURNS = 8, 3
+MODES: tuple[Mode, ...] = ("drop", "mask")
 
 
 def token_layers(n_layers: int, after: int) -> int:
@@ -37,16 +39,21 @@ def answered(lvlm: Lvlm, after: int, mode: Mode) -> tuple[int, float]:
     with torch.inference_mode(), truncated(lvlm, after, mode=mode):
         start = time.process_time()
         for step in [ids, *ids[:, -1:].expand(ANSWER, 1, 1)]:
-            embedded = lvlm.embeddings(step)
-            out = lvlm.decoder(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+            out = lvlm.decoder(inputs_embeds=lvlm.embeddings(step), past_key_values=cache, use_cache=True)
             cache = out.past_key_values
         seconds = time.process_time() - start
     assert cache is not None
-    held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in held), seconds
+    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors), seconds
 
 
-def cost(load: Load) -> Shown:
+def ratios(lvlm: Lvlm, after: int, mode: Mode) -> tuple[float, float]:
+    """Bytes and seconds of a truncated model over the untouched one's, turn by turn; the median of the seconds."""
+    turns = [(answered(lvlm, after, mode), answered(lvlm, lvlm.n_layers, "drop")) for _ in range(TURNS)]
+    return turns[0][0][0] / turns[0][1][0], median(own[1] / other[1] for own, other in turns)
+
+
+def cost(paper: Paper, load: Load) -> Finding:
     """Section 1: image tokens are redundant behind the cliff layer; so what does leaving them out save?
 
     Measure: bytes of keys and values, and CPU time of prompt and answer on one thread, truncated at the
@@ -56,42 +63,36 @@ def cost(load: Load) -> Shown:
     ``TURNS``; how much they gain says little, as small layers spend much of it outside arithmetic.
     """
     lvlm = load(MODEL)
-    n_layers, threads = lvlm.n_layers, torch.get_num_threads()
+    cases, lines = [], []
+    numbers: dict[str, float] = {}
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        cliffs = {name: record_of(MODEL, name).cliff.layer for name in BENCHMARKS}
-        answered(lvlm, n_layers, "drop")  # untimed
-        measured = {}
-        for after in sorted({*cliffs.values()}):
-            ways: tuple[tuple[int, Mode], ...] = ((n_layers, "drop"), (after, "drop"), (after, "mask"))
-            turns = [[answered(lvlm, *way) for way in ways] for _ in range(TURNS)]
-            ratios = [[(one[0] / turn[0][0], one[1] / turn[0][1]) for one in turn[1:]] for turn in turns]
-            measured[after] = [
-                (one[0][0], median(turn[1] for turn in one)) for one in zip(*ratios, strict=True)
-            ]
+        answered(lvlm, lvlm.n_layers, "drop")  # untimed
+        for name in paper.benchmarks:
+            after = cliff_layer(record_of(MODEL, name).scores()).layer
+            (dropped, time_dropped), (masked, time_masked) = (ratios(lvlm, after, mode) for mode in MODES)
+            counted = token_layers(lvlm.n_layers, after) / token_layers(lvlm.n_layers, lvlm.n_layers)
+            cases.append(abs(dropped - counted) < 1e-12 and dropped < 1 and time_dropped < 1)
+            numbers |= {
+                f"{name}, cliff": after,
+                f"{name}, token-layers": counted,
+                f"{name}, bytes when dropped": dropped,
+                f"{name}, bytes when masked": masked,
+                f"{name}, time when dropped": time_dropped,
+                f"{name}, time when masked": time_masked,
+            }
+            lines.append(
+                f"{BENCHMARKS[name].title} ({after}) {dropped:.3f} of the bytes ({counted:.3f} counted) in "
+                f"{time_dropped:.2f} of the time, masked {masked:.3f} in {time_masked:.2f}"
+            )
     finally:
         torch.set_num_threads(threads)
-    held, lines = [], []
-    figures: dict[str, float] = {}
-    for name, after in cliffs.items():
-        (dropped, time_dropped), (masked, time_masked) = measured[after]
-        counted = token_layers(n_layers, after) / token_layers(n_layers, n_layers)
-        held.append(abs(dropped - counted) < 1e-12 and dropped < 1 and time_dropped < 1)
-        figures |= {
-            f"{name}, cliff": after,
-            f"{name}, token-layers": counted,
-            f"{name}, bytes when dropped": dropped,
-            f"{name}, bytes when masked": masked,
-            f"{name}, time when dropped": time_dropped,
-            f"{name}, time when masked": time_masked,
-        }
-        lines.append(
-            f"{BENCHMARKS[name].title} ({after}) {dropped:.3f} of the bytes ({counted:.3f} counted) in "
-            f"{time_dropped:.2f} of the time, masked {masked:.3f} in {time_masked:.2f}"
-        )
-    evidence = (
+    return shown(
+        cases,
         f"Keys and values, and CPU time, of a prompt of {SYSTEM} system, {IMAGE} image and {USER} user "
-        f"tokens and {ANSWER} tokens of answer, image truncated at the cliff layer of {n_layers}, over the "
-        f"untouched model ({MODEL}'s miniature): {'; '.join(lines)}."
+        f"tokens and {ANSWER} tokens of answer, image truncated at the cliff layer of {lvlm.n_layers}, over "
+        f"the untouched model ({MODEL}'s miniature): {{lines}}.",
+        numbers,
+        lines="; ".join(lines),
     )
-    return shown(held, evidence, figures)

@@ -1,7 +1,7 @@
-"""Where the heat of LLaVA-CAM falls, and whether it explains: on miniatures, whose pictures have known boxes.
+"""Where the heat of LLaVA-CAM falls, and whether it explains: on miniatures, whose images have known boxes.
 
 Measured on items whose baseline answer is right, evenly spaced over those. Intervals are 95 %, Student's t
-over items. InstructBLIP is left out: its image tokens have no place in the picture.
+over items.
 """
 
 from __future__ import annotations
@@ -10,32 +10,36 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from repro.audit.experiments.common import DATA, Case, above, every, items_of, record_of, shown
-from repro.audit.ledger import Load, Shown
-from repro.benchmarks import BENCHMARKS
-from repro.benchmarks.miniworld import asked_boxes
+from repro.audit.experiments.common import Case, above, every, interval, points, record_of, shown, span
+from repro.audit.ledger import Finding, Load, Paper
+from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
 from repro.cam import Module, llava_cam
 from repro.curves import deletion_curve, token_heat
 from repro.evaluation.flow import coverage, energy_inside, spread
-from repro.evaluation.run import evaluate, make_prompt
-from repro.models.lvlm import Lvlm, Prompt, read_image
+from repro.evaluation.run import evaluate
+from repro.models.lvlm import Lvlm, Prompt
+from repro.models.pictures import read_image
 from repro.statistics import mean_interval
 
-#: Models with maps over the picture, and benchmarks with one object asked about and a short answer.
-MODELS = ("llava-1.5", "llava-1.6", "qwen-vl", "shikra", "intern-vl")
+#: Left out: its image tokens have no place in the image.
+WITHOUT_MAP = "instructblip"
+#: Benchmarks with one object asked about and a short answer.
 ASKED = ("pope", "textvqa")
 ITEMS = 8
-#: Noisy copies of a picture, as in the report.
+#: Noisy copies of an image, as in the report.
 SAMPLES = 4
+#: What is put beside the norm behind the attention.
+OTHERS: tuple[Module, ...] = ("input_norm", "attention", "mlp", "layer")
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Question:
     """A question answered right.
 
     Attributes:
@@ -49,51 +53,59 @@ class Asked:
 
 
 @cache
-def asked(load: Load, model: str, benchmark: str) -> list[Asked]:
-    """``ITEMS`` questions of a benchmark that a model answers right about what is in the picture."""
-    lvlm, right = load(model), record_of(model, benchmark).goodness[:, -1] == 1
-    known = [
-        item
-        for item, fits in zip(items_of(benchmark), right, strict=True)
-        if fits and asked_boxes(item, DATA)
-    ]
-    evaluation = evaluate(lvlm, BENCHMARKS[benchmark], spread(known, ITEMS), progress=False)
-    found = []
-    for item, answer in zip(evaluation.items, evaluation.answers, strict=True):
-        prompt = make_prompt(lvlm, BENCHMARKS[benchmark], item)
+def questions_of(load: Load, model: str, benchmark: str) -> list[Question]:
+    """``ITEMS`` questions of a benchmark that a model answers right about what is in the image."""
+    lvlm, record = load(model), record_of(model, benchmark)
+    right = record.scores().goodness[:, -1] == 1
+    known = [i for i, item in enumerate(record.items) if right[i] and asked_boxes(item, DIRECTORY)]
+    items = [record.items[i] for i in spread(known, ITEMS)]
+    evaluation = evaluate(lvlm, record.task, items, progress=False)
+    questions = []
+    for i, (item, answer) in enumerate(zip(evaluation.items, evaluation.answers, strict=True)):
+        prompt = evaluation.prompt(lvlm, i)
         ids = answer.ids[:-1] if len(answer.ids) > 1 and answer.ids[-1] in lvlm.stop_ids else answer.ids
-        assert item.image is not None, "an item with boxes was asked about a picture"
-        covered = coverage(asked_boxes(item, DATA), read_image(item.image).size, prompt.grid)
-        found.append(Asked(prompt, ids, covered))
-    return found
+        assert item.image is not None, "an item with boxes was asked about an image"
+        covered = coverage(asked_boxes(item, DIRECTORY), read_image(item.image).size, prompt.grid)
+        questions.append(Question(prompt, ids, covered))
+    return questions
 
 
 @cache
 def maps(load: Load, model: str, benchmark: str) -> list[np.ndarray]:
-    """Heat [N, rows, columns] of each of ``asked``."""
-    questions = asked(load, model, benchmark)
-    return [llava_cam(load(model), one.prompt, one.answer, SAMPLES) for one in questions]
+    """Heat [N, rows, columns] of each of ``questions_of``."""
+    return cams(load(model), questions_of(load, model, benchmark), samples=SAMPLES)
+
+
+def cams(lvlm: Lvlm, questions: Sequence[Question], **settings: Any) -> list[np.ndarray]:
+    """LLaVA-CAM [N, rows, columns] of each question, by other ``settings`` than its own."""
+    return [llava_cam(lvlm, question.prompt, question.answer, **settings) for question in questions]
+
+
+def models_of(paper: Paper) -> list[str]:
+    """The models with maps over the image."""
+    return [model for model in paper.models if model != WITHOUT_MAP]
+
+
+def cells(paper: Paper) -> list[tuple[str, str, str]]:
+    """Model, benchmark, and both in words."""
+    return [(model, name, f"{model} {name}") for model in models_of(paper) for name in ASKED]
 
 
 def plain_gain(load: Load, model: str, benchmark: str, module: Module) -> np.ndarray:
     """Gain (see ``gains``) of a module's maps without noise, mean over all layers but the last: [items]."""
-    questions = asked(load, model, benchmark)
-    heats = [llava_cam(load(model), one.prompt, one.answer, noise=0, module=module) for one in questions]
+    questions = questions_of(load, model, benchmark)
+    heats = cams(load(model), questions, noise=0, module=module)
     return np.nanmean(gains(heats, questions)[:, :-1], axis=1)
 
 
-def gains(heats: Sequence[np.ndarray], questions: Sequence[Asked]) -> np.ndarray:
+def gains(heats: Sequence[np.ndarray], questions: Sequence[Question]) -> np.ndarray:
     """Share of the heat in the boxes less their share of the area [items, N]: what an even map lacks."""
-    inside = [energy_inside(heat, one.covered) for heat, one in zip(heats, questions, strict=True)]
-    return np.stack(inside) - np.array([[one.covered.mean()] for one in questions])
+    inside = [energy_inside(heat, question.covered) for heat, question in zip(heats, questions, strict=True)]
+    area = np.array([[question.covered.mean()] for question in questions])
+    return np.stack(inside) - area
 
 
-def _points(values: np.ndarray) -> tuple[float, float, float]:
-    mean, low, high = mean_interval(values)
-    return 100 * float(mean), 100 * float(low), 100 * float(high)
-
-
-def pointing_by_layer(load: Load) -> Shown:
+def pointing_by_layer(paper: Paper, load: Load) -> Finding:
     """Figs. 3-4: the flow converges on the right region in shallow layers, and disperses in deeper ones.
 
     Measure: gain of the heat (see ``gains``), mean over the layers of the first half and of the second, the
@@ -101,138 +113,121 @@ def pointing_by_layer(load: Load) -> Shown:
     gain is above 0 and above the second's, both for certain, and does not where one of them is below for
     certain.
     """
-    held, first, second = [], [], []
-    figures: dict[str, float] = {}
-    for model in MODELS:
-        for name in ASKED:
-            gain = gains(maps(load, model, name), asked(load, model, name))
-            half = gain.shape[1] // 2
-            shallow, deep = (np.nanmean(part, axis=1) for part in (gain[:, :half], gain[:, half:-1]))
-            mean, low, high = _points(shallow)
-            more, least, most = _points(shallow - deep)
-            held.append(every(above(low, high), above(least, most)))
-            first.append(mean)
-            second.append(100 * float(deep.mean()))
-            figures |= {
-                f"{model} {name}, first half": mean,
-                f"{model} {name}, first half, low": low,
-                f"{model} {name}, first half, high": high,
-                f"{model} {name}, first less second": more,
-                f"{model} {name}, first less second, low": least,
-                f"{model} {name}, first less second, high": most,
-            }
-    evidence = (
-        f"Of the heat, {min(first):+.0f} to {max(first):+.0f} points more than of the area fall on what is asked "
-        f"about in the first half of the layers, {min(second):+.0f} to {max(second):+.0f} in the second (five "
-        f"miniatures, POPE and TextVQA, {ITEMS} items each). Claimed is more than of the area in the first half, "
-        "and more than in the second."
+    cases, first, second = [], [], []
+    numbers: dict[str, float] = {}
+    for model, name, cell in cells(paper):
+        gain = gains(maps(load, model, name), questions_of(load, model, name))
+        half = gain.shape[1] // 2
+        shallow, deep = (np.nanmean(part, axis=1) for part in (gain[:, :half], gain[:, half:-1]))
+        own, less = points(shallow), points(shallow - deep)
+        cases.append(every(above(*own[1:]), above(*less[1:])))
+        first.append(own[0])
+        second.append(100 * float(deep.mean()))
+        numbers |= interval(f"{cell}, first half", *own) | interval(f"{cell}, first less second", *less)
+    return shown(
+        cases,
+        "Of the heat, {first} points more than of the area fall on what is asked about in the first half of "
+        f"the layers, {{second}} in the second (five miniatures, POPE and TextVQA, {ITEMS} items each). "
+        "Claimed is more than of the area in the first half, and more than in the second.",
+        numbers,
+        first=span(first, "{:+.0f}".format),
+        second=span(second, "{:+.0f}".format),
     )
-    return shown(held, evidence, figures)
 
 
-def pointing_by_module(load: Load) -> Shown:
+def pointing_by_module(paper: Paper, load: Load) -> Finding:
     """A.1: maps are clearest behind the post-attention norm.
 
     Measure: gain of the heat of each module's output, item by item against the post-attention norm's; one map
     without noise each. A case, a model on a benchmark with another module, holds where the
     norm's gain is larger for certain.
     """
-    held: list[Case] = []
-    figures: dict[str, float] = {}
-    told: dict[Module, int] = dict.fromkeys(("input_norm", "attention", "mlp", "layer"), 0)
-    for model in MODELS:
-        for name in ASKED:
-            own = plain_gain(load, model, name, "post_attention_norm")
-            for module in told:
-                mean, low, high = _points(own - plain_gain(load, model, name, module))
-                held.append(above(low, high))
-                told[module] += low > 0
-                figures |= {
-                    f"{model} {name}, less {module}": mean,
-                    f"{model} {name}, less {module}, low": low,
-                    f"{model} {name}, less {module}, high": high,
-                }
-    each = len(MODELS) * len(ASKED)
-    listed = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in told.items())
-    evidence = (
+    cases: dict[Module, list[Case]] = {module: [] for module in OTHERS}
+    numbers: dict[str, float] = {}
+    for model, name, cell in cells(paper):
+        own = plain_gain(load, model, name, "post_attention_norm")
+        for module, held in cases.items():
+            less = points(own - plain_gain(load, model, name, module))
+            held.append(above(*less[1:]))
+            numbers |= interval(f"{cell}, less {module}", *less)
+    return shown(
+        [case for held in cases.values() for case in held],
         "The post-attention norm's maps have more heat on what is asked about than another module's, for "
-        f"certain, in (of {each} cases each) {listed} (five miniatures, POPE and TextVQA, {ITEMS} items each)."
+        f"certain, in (of {{each}} cases each) {{modules}} (five miniatures, POPE and TextVQA, {ITEMS} "
+        "items each).",
+        numbers,
+        each=len(cells(paper)),
+        modules=", ".join(f"{module.replace('_', ' ')} {held.count(True)}" for module, held in cases.items()),
     )
-    return shown(held, evidence, figures)
 
 
 def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
     """A copy whose decoder's weights are shuffled, each matrix within itself; the given model stays as it is."""
-    made = copy.deepcopy(lvlm)
+    shuffled = copy.deepcopy(lvlm)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in made.decoder.layers.parameters():
+        for weight in shuffled.decoder.layers.parameters():
             if weight.dim() > 1:
                 order = torch.randperm(weight.numel(), generator=draw).to(weight.device)
                 weight.copy_(weight.flatten()[order].view_as(weight))
-    return made
+    return shuffled
 
 
 def likeness(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
     """Rank correlation (Spearman) of maps [N, rows, columns], mean over layers with heat in both: [items]."""
-    found = []
-    for one, other in zip(some, others, strict=True):
-        pairs = [(a.ravel(), b.ravel()) for a, b in zip(one, other, strict=True) if np.ptp(a) > 0 < np.ptp(b)]
-        found.append(np.mean([spearmanr(a, b).statistic for a, b in pairs]) if pairs else 0.0)
-    return np.array(found)
+    means = []
+    for own, other in zip(some, others, strict=True):
+        pairs = [(a.ravel(), b.ravel()) for a, b in zip(own, other, strict=True) if np.ptp(a) > 0 < np.ptp(b)]
+        means.append(np.mean([spearmanr(a, b).statistic for a, b in pairs]) if pairs else 0.0)
+    return np.array(means)
 
 
-def parameter_randomisation(load: Load) -> Shown:
+def parameter_randomisation(paper: Paper, load: Load) -> Finding:
     """A map that does not change when the weights do explains nothing (Adebayo et al. 2018).
 
     Measure: rank correlation of each map with that of the same question and answer after shuffling the
     decoder's weights, against the same map with other noise: what a map keeps of itself. A case, a model on a
     benchmark, holds where the whole interval of the first lies below that of the second. Beside it, maps of
-    other pictures: what maps have in common whatever they show.
+    other images: what maps have in common whatever they show.
     """
-    held = []
-    figures: dict[str, float] = {}
+    cases = []
+    numbers: dict[str, float] = {}
     means: dict[str, list[float]] = {"shuffled": [], "noise": [], "picture": []}
-    for model in MODELS:
-        lvlm = load(model)
-        shuffled = randomised(lvlm)
-        for name in ASKED:
-            questions, own = asked(load, model, name), maps(load, model, name)
-            against = {
-                "shuffled": [llava_cam(shuffled, one.prompt, one.answer, SAMPLES) for one in questions],
-                "noise": [llava_cam(lvlm, one.prompt, one.answer, SAMPLES, seed=1) for one in questions],
-                "picture": [*own[1:], own[0]],
-            }
-            ends = {}
-            for which, others in against.items():
-                mean, low, high = map(float, mean_interval(likeness(own, others)))
-                means[which].append(mean)
-                ends[which] = low, high
-                figures |= {
-                    f"{model} {name}, {which}": mean,
-                    f"{model} {name}, {which}, low": low,
-                    f"{model} {name}, {which}, high": high,
-                }
-            held.append(above(ends["noise"][0] - ends["shuffled"][1], ends["noise"][1] - ends["shuffled"][0]))
-    span = {which: f"{min(values):.2f} to {max(values):.2f}" for which, values in means.items()}
-    evidence = (
-        f"With the decoder's weights shuffled a map's rank correlation with itself is {span['shuffled']}, with "
-        f"other noise {span['noise']}, with another picture's map {span['picture']} (means over layers and "
-        f"{ITEMS} items; five miniatures, POPE and TextVQA). A map must change by more than noise does to "
-        "explain anything; that it does is not enough."
+    shuffled = {model: randomised(load(model)) for model in models_of(paper)}
+    for model, name, cell in cells(paper):
+        questions, own = questions_of(load, model, name), maps(load, model, name)
+        against = {
+            "shuffled": cams(shuffled[model], questions, samples=SAMPLES),
+            "noise": cams(load(model), questions, samples=SAMPLES, seed=1),
+            "picture": [*own[1:], own[0]],
+        }
+        ends = {}
+        for which, others in against.items():
+            mean, *ends[which] = map(float, mean_interval(likeness(own, others)))
+            means[which].append(mean)
+            numbers |= interval(f"{cell}, {which}", mean, *ends[which])
+        cases.append(above(ends["noise"][0] - ends["shuffled"][1], ends["noise"][1] - ends["shuffled"][0]))
+    return shown(
+        cases,
+        "With the decoder's weights shuffled a map's rank correlation with itself is {shuffled}, with other "
+        f"noise {{noise}}, with another image's map {{picture}} (means over layers and {ITEMS} items; five "
+        "miniatures, POPE and TextVQA). A map must change by more than noise does to explain anything; that "
+        "it does is not enough.",
+        numbers,
+        **{which: span(values, "{:.2f}".format) for which, values in means.items()},
     )
-    return shown(held, evidence, figures)
 
 
-def areas(lvlm: Lvlm, one: Asked, order: np.ndarray) -> tuple[float, float]:
+def areas(lvlm: Lvlm, question: Question, order: np.ndarray) -> tuple[float, float]:
     """Mean of the deletion and of the insertion curve."""
-    ids = order.tolist()
-    curves = (deletion_curve(lvlm, one.prompt, one.answer, ids, insert=insert) for insert in (False, True))
-    deleted, inserted = (float(curve.mean()) for curve in curves)
+    deleted, inserted = (
+        float(deletion_curve(lvlm, question.prompt, question.answer, order.tolist(), insert=insert).mean())
+        for insert in (False, True)
+    )
     return deleted, inserted
 
 
-def deletion_insertion(load: Load) -> Shown:
+def deletion_insertion(paper: Paper, load: Load) -> Finding:
     """Sec. 1: the maps show how image features contribute to the answer.
 
     Measure: the answer's probability, mean over a deletion and an insertion curve (``repro.curves``), in the
@@ -240,44 +235,34 @@ def deletion_insertion(load: Load) -> Shown:
     deletion lowers the probability faster than at random and insertion raises it faster, both for certain.
     The tokens in the boxes of what is asked about, first of all, show what the best of orders would give.
     """
-    held: list[Case] = []
-    control: list[Case] = []
-    figures: dict[str, float] = {}
-    seen: dict[str, list[float]] = {}
-    for model in MODELS:
-        lvlm = load(model)
-        for name in ASKED:
-            draw = np.random.default_rng(0)
-            found = []
-            for one, heat in zip(asked(load, model, name), maps(load, model, name), strict=True):
-                marks = (token_heat(grid, one.prompt) for grid in (heat.mean(axis=0), one.covered))
-                orders = [np.argsort(-mark, kind="stable") for mark in marks]
-                found.append(
-                    [areas(lvlm, one, order) for order in (*orders, draw.permutation(len(orders[0])))]
-                )
-            by_heat, by_box, at_random = np.array(found).transpose(1, 0, 2)
-            for order, cases, (deleted, inserted) in (
-                ("heat", held, (by_heat - at_random).T),
-                ("box", control, (by_box - at_random).T),
-            ):
-                certain = []
-                for curve, gain in (("deletion", -deleted), ("insertion", inserted)):
-                    mean, low, high = _points(gain)
-                    certain.append(above(low, high))
-                    seen.setdefault(f"{order} {curve}", []).append(mean)
-                    figures |= {
-                        f"{model} {name}, {order}, {curve}": mean,
-                        f"{model} {name}, {order}, {curve}, low": low,
-                        f"{model} {name}, {order}, {curve}, high": high,
-                    }
-                cases.append(every(*certain))
-    figures["cases, boxes"] = control.count(True)
-    span = {which: f"{min(values):+.0f} to {max(values):+.0f}" for which, values in seen.items()}
-    evidence = (
+    cases: dict[str, list[Case]] = {"heat": [], "box": []}
+    means: dict[str, list[float]] = {}
+    numbers: dict[str, float] = {}
+    for model, name, cell in cells(paper):
+        lvlm, draw = load(model), np.random.default_rng(0)
+        curves = []
+        for question, heat in zip(questions_of(load, model, name), maps(load, model, name), strict=True):
+            marks = (token_heat(grid, question.prompt) for grid in (heat.mean(axis=0), question.covered))
+            orders = [np.argsort(-mark, kind="stable") for mark in marks]
+            orders.append(draw.permutation(len(orders[0])))
+            curves.append([areas(lvlm, question, order) for order in orders])
+        *marked, at_random = np.array(curves).transpose(1, 0, 2)
+        for (order, held), by_mark in zip(cases.items(), marked, strict=True):
+            deleted, inserted = (by_mark - at_random).T
+            both = []
+            for curve, gain in (("deletion", -deleted), ("insertion", inserted)):
+                ends = points(gain)
+                both.append(above(*ends[1:]))
+                means.setdefault(f"{order}_{curve}", []).append(ends[0])
+                numbers |= interval(f"{cell}, {order}, {curve}", *ends)
+            held.append(every(*both))
+    return shown(
+        cases["heat"],
         "Against a random order, deleting the hottest image tokens first lowers the answer's probability by "
-        f"{span['heat deletion']} points, inserting them first raises it by {span['heat insertion']} (means over "
-        f"the curve; five miniatures, POPE and TextVQA, {ITEMS} items each). With the tokens of what is asked "
-        f"about first it is {span['box deletion']} and {span['box insertion']}, both for certain in "
-        f"{control.count(True)} of {len(control)}."
+        "{heat_deletion} points, inserting them first raises it by {heat_insertion} (means over the curve; "
+        f"five miniatures, POPE and TextVQA, {ITEMS} items each). With the tokens of what is asked about "
+        "first it is {box_deletion} and {box_insertion}, both for certain in {cases, boxes} of {of}.",
+        numbers | {"cases, boxes": cases["box"].count(True)},
+        **{which: span(values, "{:+.0f}".format) for which, values in means.items()},
+        of=len(cases["box"]),
     )
-    return shown(held, evidence, figures)
