@@ -101,7 +101,7 @@ def test_each_metric_is_compared_for_itself(name, metric, changes):
 def test_fewer_items_allow_more():
     def allowed(n: int) -> float:
         [line, *_] = compared(
-            evaluation := made("textvqa", 18, n, accuracy=0.6), held_out(evaluation.scores())
+            PAPER, evaluation := made("textvqa", 18, n, accuracy=0.6), held_out(evaluation.scores())
         )
         return float(line.line.partition("tolerance ")[2].partition(",")[0])
 
