@@ -36,4 +36,5 @@ def imported(path: Path, package: str) -> Iterator[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for parts in (name.split(".") for name in names):
             if parts[0] == package:
-                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+                # Not the package itself, whose names are for others.
+                yield from (".".join(parts[:end]) for end in range(2, len(parts) + 1))

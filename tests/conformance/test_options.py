@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ def swept(monkeypatch):
         return sweep(lvlm, prompts, *args, **settings)
 
     monkeypatch.setattr("repro.evaluation.run.sweep", counting)
-    monkeypatch.setattr(sys.modules["repro.table1"], "FLOW_ITEMS", 2)
+    monkeypatch.setattr(import_module("repro.table1"), "FLOW_ITEMS", 2)
     return counted
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repro.audit.agreement import Z, cells_of, compare_with_paper, compared, tolerance
-from repro.audit.paper import ITEMS, PRINTED, TABLE_1
+from repro.audit.claims import PAPER
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item, image_names
 from repro.cliff import held_out
@@ -23,12 +23,12 @@ LAYERS = 32
 
 
 def test_every_cell_has_a_model_a_benchmark_and_a_metric_of_ours():
-    for cell in TABLE_1:
+    for cell in PAPER.table:
         assert cell.model in REGISTRY
         assert cell.metric in [metric.name for metric in BENCHMARKS[cell.benchmark].metrics]
-    assert ITEMS.keys() == BENCHMARKS.keys()
-    assert {cell.model for cell in TABLE_1} == set(REGISTRY) & set(PRINTED)
-    assert cells_of("llava-1.6", "pope") == [] and cells_of("shikra", "textvqa") == []
+    assert set(PAPER.items) == set(PAPER.benchmarks) <= set(BENCHMARKS)
+    assert set(PAPER.table_models) <= set(PAPER.models) <= set(REGISTRY)
+    assert cells_of(PAPER, "llava-1.6", "pope") == [] and cells_of(PAPER, "shikra", "textvqa") == []
 
 
 def made(benchmark: str, cliff: int, n: int = 2000, **values: float) -> Evaluation:
@@ -62,13 +62,13 @@ def test_figures_like_the_papers_agree():
         # The row that is labelled CHAIR_s has the size of CHAIR_i, and is compared with that.
         made("chair", 30, CHAIR_s=0.45, CHAIR_i=0.138),
     ):
-        compare_with_paper(evaluation, held_out(evaluation.scores()))
+        compare_with_paper(PAPER, evaluation, held_out(evaluation.scores()))
 
 
 def test_a_score_outside_of_the_tolerance_is_told_with_all_that_decides_it():
     evaluation = made("scienceqa", 12, accuracy=0.615)
     with pytest.raises(AssertionError) as error:
-        compare_with_paper(evaluation, held_out(evaluation.scores()))
+        compare_with_paper(PAPER, evaluation, held_out(evaluation.scores()))
     first, baseline, at_cliff, layer = str(error.value).splitlines()
     assert (
         "llava-1.5 on ScienceQA (IMG), protocol official: " in first and " of 3 figures do not agree" in first
@@ -94,7 +94,7 @@ def test_a_score_outside_of_the_tolerance_is_told_with_all_that_decides_it():
 )
 def test_each_metric_is_compared_for_itself(name, metric, changes):
     evaluation = made(name, 30 if name == "chair" else 22, n=9000, **changes)
-    odd = [one.line for one in compared(evaluation, held_out(evaluation.scores())) if not one.agrees]
+    odd = [one.line for one in compared(PAPER, evaluation, held_out(evaluation.scores())) if not one.agrees]
     assert [line.partition(",")[0] for line in odd] == [metric, metric]
 
 
@@ -107,7 +107,7 @@ def test_fewer_items_allow_more():
 
     # The paper's share of the error has to be guessed from the measured spread, which does not depend on n.
     for n in (500, 5000):
-        exact = 196 * (0.24 / n + 0.24 / ITEMS["textvqa"]) ** 0.5
+        exact = 196 * (0.24 / n + 0.24 / PAPER.items["textvqa"]) ** 0.5
         assert allowed(n) == pytest.approx(exact, rel=0.06)
 
 
@@ -115,7 +115,7 @@ def test_fewer_items_allow_more():
 def test_another_cliff_layer_is_told(name, layer):
     values = {"scienceqa": 0.65, "textvqa": 0.6, "pope": 0.85}
     evaluation = made(name, layer, n=9000, accuracy=values[name], F1=0.855)
-    [odd] = [one.line for one in compared(evaluation, held_out(evaluation.scores())) if not one.agrees]
+    [odd] = [one.line for one in compared(PAPER, evaluation, held_out(evaluation.scores())) if not one.agrees]
     assert odd.startswith(f"cliff layer: measured {layer} ") and odd.endswith("OUTSIDE")
 
 
@@ -127,7 +127,7 @@ def test_a_score_that_may_be_undefined_agrees_with_nothing():
     for half in (choosing, ~choosing):
         mentions[np.flatnonzero(half)[:2]] = (0.138, 1.0)
     evaluation.parts["CHAIR_i"] = mentions
-    baseline, at_cliff, _ = compared(evaluation, held_out(evaluation.scores()))
+    baseline, at_cliff, _ = compared(PAPER, evaluation, held_out(evaluation.scores()))
     assert "measured 13.80 %" in at_cliff.line and "tolerance inf" in at_cliff.line
     assert not at_cliff.agrees
 

@@ -27,8 +27,9 @@ def test_table1(
     with_paper = device_name == "cuda" and not miniature
     if with_paper:
         from repro.audit.agreement import cells_of, compare_with_paper
+        from repro.audit.claims import PAPER
 
-        if miniworld and cells_of(lvlm.card.name, benchmark_name):
+        if miniworld and cells_of(PAPER, lvlm.card.name, benchmark_name):
             pytest.fail(
                 f"the paper's figures for {benchmark_set.title} are of the published data: give their directory "
                 "by --data DIR",
@@ -57,7 +58,7 @@ def test_table1(
     record_property("run", table.run)
 
     if with_paper:
-        compare_with_paper(evaluation, held)
+        compare_with_paper(PAPER, evaluation, held)
     # Other data and protocols have no record, and a part of the data too little power to ask whether the image is
     # needed.
     shipped = (

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from repro.audit.claims import PAPER
 from repro.audit.ledger import Claim, Finding
 from repro.report.audit import (
     SOURCES,
@@ -32,7 +33,8 @@ ROOT = SOURCES.parents[1]
 
 def made_claim(name: str, verdict: str = "holds", **changes) -> Claim:
     given = {"where": "Section 1", "statement": "The sky is blue.", "quantity": "its colour against blue"}
-    return Claim(id=name, verdict=verdict, check=lambda: Finding(verdict, "It is.", {}), **(given | changes))
+    claim = Claim(id=name, verdict=verdict, evidence="It is.", **(given | changes))
+    return claim(lambda paper: Finding(verdict, {}))
 
 
 #: What becomes of a claim: held, changed, broken off, not asked; on miniatures: held, changed.
@@ -57,7 +59,7 @@ HANDED = (
 
 @pytest.fixture(scope="module")
 def audit() -> Audit:
-    return build_audit(entries(CLAIMS, HANDED), "pytest -m audit")
+    return build_audit(replace(PAPER, claims=CLAIMS), entries(CLAIMS, HANDED), "pytest -m audit")
 
 
 @pytest.fixture(scope="module")
@@ -229,26 +231,30 @@ def test_a_figure_that_is_not_there_is_not_linked(audit, tmp_path, sample):
 # The suite's own tests of the ledger, on claims made up for them
 
 MADE_UP = """
+from dataclasses import replace
+
 from repro.audit import claims
-from repro.audit.ledger import Claim, Finding, Shown
+from repro.audit.ledger import Claim, Finding
 
-def found(verdict):
-    return lambda: Finding(verdict, f"evidence of {verdict}, <b> & \\x1b[31m", {})
+def supports(verdict):
+    return lambda paper: Finding(verdict, {}, {"verdict": verdict})
 
-def broken():
+def broken(paper):
     raise ValueError("no file")
 
-def shown(load):
+def experiment(paper, load):
     assert load("llava-1.5") is load("llava-1.5")
-    return Shown("mixed", f"on the miniature of {load('llava-1.5').card.name}", {})
+    return Finding("mixed", {}, evidence=f"on the miniature of {load('llava-1.5').card.name}")
 
-texts = {"where": "Section 1", "statement": "The sky is blue.", "quantity": "its colour"}
-claims.CLAIMS = (
-    Claim("kept", verdict="holds", check=found("holds"), outcome="mixed", experiment=shown, **texts),
-    Claim("turned", verdict="undefined", check=found("contradicted"), outcome="as claimed", experiment=shown,
-          **texts),
-    Claim("stopped", verdict="holds", check=broken, **texts),
-)
+texts = {"where": "Section 1", "statement": "The sky is blue.", "quantity": "its colour",
+         "evidence": "evidence of {verdict}, <b> & \\x1b[31m"}
+claims.PAPER = replace(claims.PAPER, claims=(
+    Claim("kept", verdict="holds", outcome="mixed", experiment=experiment, **texts)(supports("holds")),
+    Claim("turned", verdict="undefined", outcome="as claimed", experiment=experiment, **texts)(
+        supports("contradicted")
+    ),
+    Claim("stopped", verdict="holds", **texts)(broken),
+))
 """
 
 
