@@ -51,7 +51,7 @@ PAPER = Paper(
             quantity="time with and without",
             verdict="undefined",
             evidence="{runs} runs are reported. {reading}",
-            stated={"on what": "Section 3", "than what": None},
+            stated={"on what": "Section 3", "than what": None, "how often": None},
             numbers={"runs": 2},
             takes=("shikra",),
         ),
@@ -77,8 +77,8 @@ def test_its_claims_are_checked():
     computed, read = (claim.check(PAPER) for claim in PAPER.claims)
     assert (computed.supports, computed.numbers) == ("contradicted", {"sum": 101.5})
     assert computed.evidence == "right and wrong of Another Paper sum to 101.5 %."
-    assert (read.supports, read.numbers) == ("undefined", {"runs": 2, "things to state": 2, "stated": 1})
-    assert read.evidence == "2 runs are reported. Stated: on what (Section 3). Missing: than what."
+    assert (read.supports, read.numbers) == ("undefined", {"runs": 2, "things to state": 3, "stated": 1})
+    assert read.evidence == "2 runs are reported. Stated: on what (Section 3). Missing: than what; how often."
     whole = replace(PAPER, table=(replace(PAPER.table[0], baseline=58.5), PAPER.table[1]))
     assert rows_sum.check(whole).supports == "holds"
 

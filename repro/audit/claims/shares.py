@@ -52,11 +52,11 @@ def share_range(paper: Text) -> Finding:
     verdict="undefined",
     evidence="Softmax gives every earlier token some attention, so an answer token leaves less than 1 to "
     "system, image and user tokens once the answer has begun: in the miniature's description of a scene "
-    "({tokens} tokens, {layers} layers) {least sum of an answer row:.2f} to {greatest sum of an answer "
-    "row:.4f}, mean {mean:.2f}. It holds for the last prompt row ({least sum of the last prompt row:.4f} to "
-    "{greatest:.4f}), and by construction once the three are divided by their sum. Missing: whether Eq. 7 "
-    "is of the attention as it is, as the words before it say, or after the normalisation that the words "
-    "behind it ask for.",
+    "({tokens} tokens, {layers} layers) {least sum of an answer row:.2f} to "
+    "{greatest sum of an answer row:.4f}, mean {mean:.2f}. It holds for the last prompt row "
+    "({least sum of the last prompt row:.4f} to {greatest:.4f}), and by construction once the three are "
+    "divided by their sum. Missing: whether Eq. 7 is of the attention as it is, as the words before it say, "
+    "or after the normalisation that the words behind it ask for.",
     figure="figure-2",
 )
 def equation_7(paper: Text) -> Finding:

@@ -141,8 +141,8 @@ def selection(paper: Paper) -> Finding:
     verdict="undefined",
     evidence="Of {rows} baselines {baselines that end in 0} end in 0 ({at the cliff layer} at the cliff "
     "layer), where one in ten would by chance (probability of as many {probability of as many:.0e}). Of "
-    "{published numbers} that the models' authors published too, with one decimal, {equal to published "
-    "numbers} are equal: {equal}; {near} would round to it. {reading}",
+    "{published numbers} that the models' authors published too, with one decimal, "
+    "{equal to published numbers} are equal: {equal}; {near} would round to it. {reading}",
     stated={"whether they were run or quoted": None},
 )
 def baselines(paper: Paper) -> Finding:

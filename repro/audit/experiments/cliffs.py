@@ -117,10 +117,10 @@ def projectors(paper: Paper, load: Load) -> Finding:
         "Of {pairs with other projectors} pairs of miniatures with other projectors (MLP, linear, Q-Former, "
         "resampler; four benchmarks, all items) the cliff layers are the same to {margin:.2f} of the "
         "decoder, one layer of six, for certain, in {equal with other projectors}, further apart for "
-        "certain in {apart with other projectors}, and {open with other projectors} are open; of {pairs "
-        "with MLPs} pairs with MLPs {equal with MLPs}, {apart with MLPs} and {open with MLPs}. Ends of the "
-        "95 % intervals, as parts of the decoder: {lines}. Five of the decoders are made of LLaVA-1.5's "
-        "layers, which favours the claim.",
+        "certain in {apart with other projectors}, and {open with other projectors} are open; of "
+        "{pairs with MLPs} pairs with MLPs {equal with MLPs}, {apart with MLPs} and {open with MLPs}. Ends "
+        "of the 95 % intervals, as parts of the decoder: {lines}. Five of the decoders are made of "
+        "LLaVA-1.5's layers, which favours the claim.",
         numbers,
         margin=MARGIN,
         lines="; ".join(lines),

@@ -68,8 +68,8 @@ def shown(cases: Sequence[Case], evidence: str, numbers: Mapping[str, float], **
         "cases open": cases.count(None),
     }
     evidence += (
-        " Of {cases} cases {cases as claimed} are as claimed for certain, {cases not as claimed} not, {cases "
-        "open} open."
+        " Of {cases} cases {cases as claimed} are as claimed for certain, {cases not as claimed} not, "
+        "{cases open} open."
     )
     values = {name: float(value) for name, value in {**numbers, **counts}.items()}
     return Finding(outcome_of(cases), values, words, evidence.format_map({**numbers, **counts, **words}))

@@ -95,9 +95,9 @@ def no_image(paper: Paper, load: Load) -> Finding:
         cases,
         "At L = 0 {pope} of POPE's and {scienceqa} of ScienceQA's answers are right (six miniatures, all "
         "items), above guessing ({even}, {chance}) in {cases as claimed} of {cases} cases. Without image "
-        "tokens in the prompt, of {answers} answers {right without image alone} turn right and {right at L "
-        "= 0 alone} wrong (p = {p:.2f}), and the first token's distribution moves by up to {distance:.2f} "
-        "(total variation; {compared} items a case; not at all with {same}).",
+        "tokens in the prompt, of {answers} answers {right without image alone} turn right and "
+        "{right at L = 0 alone} wrong (p = {p:.2f}), and the first token's distribution moves by up to "
+        "{distance:.2f} (total variation; {compared} items a case; not at all with {same}).",
         numbers,
         **{name: span(values) for name, values in at_zero.items()},
         **{

@@ -85,8 +85,8 @@ def vtw(paper: Paper, load: Load) -> Finding:
         "VTW's layer lies in the cliff layer's interval in {inside} of {cases} cases (six miniatures, four "
         "benchmarks; {calibration} items each), behind it in {too late} and before it in {too early}, of "
         "these in {at layer 0} at layer 0: no layer sees the image. Truncating there costs {costs} points "
-        "(all items); with the layer found on ScienceQA, as published, up to {most points lost, as "
-        "published:.1f}."
+        "(all items); with the layer found on ScienceQA, as published, up to "
+        "{most points lost, as published:.1f}."
     )
     return Finding("compared", numbers, words, evidence.format_map(numbers | words))
 
