@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nltk
 import numpy as np
 import pytest
 
@@ -203,8 +204,8 @@ def no_nltk_data(monkeypatch):
     def missing(*_):
         raise LookupError
 
-    monkeypatch.setattr(chair.nltk, "pos_tag", missing)
-    monkeypatch.setattr(chair.nltk, "word_tokenize", missing)
+    monkeypatch.setattr(nltk, "pos_tag", missing)
+    monkeypatch.setattr(nltk, "word_tokenize", missing)
     chair.require_nltk_data.cache_clear()
 
 

@@ -44,11 +44,19 @@ def test_paths_exist(document):
             assert (ROOT / path).exists(), f"{document.name} names {path}, which is not there"
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *ROOT.glob("docs/*.md")], ids=lambda path: path.name
+)
 def test_options_and_markers_exist(document, pytestconfig):
     known = {name for option in pytestconfig._parser._groups for o in option.options for name in o.names()}
     text = document.read_text(encoding="utf-8")
     for option in re.findall(r"^\| `(--[\w-]+)", text, re.MULTILINE):
         assert option in known, f"{document.name} lists {option}, which pytest does not know"
     for marker in re.findall(r"-m \"?(\w+)", text):
-        assert marker in {name.partition("(")[0] for name in MARKERS} | {"pip", "pytest", "venv", "repro", "nltk"}
+        assert marker in {name.partition("(")[0] for name in MARKERS} | {
+            "pip",
+            "pytest",
+            "venv",
+            "repro",
+            "nltk",
+        }
