@@ -30,6 +30,7 @@ class Column:
         heading: its name; ``unit`` what the page adds to it.
         cell: what a row has there; ``interval`` stands behind it, on the page in small print.
         note: what the page adds in small print.
+        wraps: whether a long name may be broken anywhere.
     """
 
     heading: str
@@ -37,6 +38,7 @@ class Column:
     interval: Callable[[TableRow], str] | None = None
     note: Callable[[TableRow], str] | None = None
     unit: str = ""
+    wraps: bool = False
 
     def text(self, row: TableRow) -> str:
         """The cell with its interval, in one line."""
@@ -44,9 +46,9 @@ class Column:
 
 
 TABLE_1 = (
-    Column("model", lambda row: visible(row.model, NAME)),
-    Column("benchmark", lambda row: visible(row.benchmark, NAME)),
-    Column("protocol", lambda row: visible(row.protocol, NAME)),
+    Column("model", lambda row: visible(row.model, NAME), wraps=True),
+    Column("benchmark", lambda row: visible(row.benchmark, NAME), wraps=True),
+    Column("protocol", lambda row: visible(row.protocol, NAME), wraps=True),
     Column("metric", lambda row: f"{visible(row.metric, NAME)} {arrow(row.higher_is_better)}"),
     Column("n", lambda row: str(row.n), note=lambda row: f"cliff: {row.chosen_on} others"),
     Column(
