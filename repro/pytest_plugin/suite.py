@@ -96,6 +96,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="data sets in the published layout, or hub: for those in the cache of huggingface_hub (default: the "
         "miniature data sets)",
     )
+    _add_options_of_answers(group)
+
+
+def _add_options_of_answers(group: pytest.OptionGroup) -> None:
+    """Options about answers that are there already: recorded elsewhere, or by a run that was broken off."""
     group.addoption(
         "--answers",
         type=Path,
@@ -304,7 +309,7 @@ def _require_cuda() -> None:
 
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest) -> Path:
-    """Directory of the data sets."""
+    """Directory of the benchmarks' files."""
     directory: Path = request.config.getoption("--data")
     if directory == MINIWORLD and not directory.is_dir():
         pytest.fail(
