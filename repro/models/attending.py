@@ -1,10 +1,8 @@
-"""Attention as it happens: who watches it, who replaces it, and which tokens a truncation has taken from it.
+"""Attention during a pass: observing it, replacing it, and the record of tokens a truncation has removed from it.
 
-The decoder layers of a model attend through transformers' ``AttentionInterface`` by ``_dispatch`` as long as
-somebody watches (``observed``) or replaces their attention (``attention_replaced``).
+The decoder layers of a model attend through transformers' ``AttentionInterface`` by ``_dispatch`` while their
+attention is observed (``observed``) or replaced (``attention_replaced``).
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +16,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 #: Called after the attention of every decoder layer with (layer index from 0, query [B, H, Q, D],
-#: key [B, Hkv, K, D], mask as the layer got it, scaling).
+#: key [B, Hkv, K, D], mask that the layer got, scaling).
 Observer = Callable[[int, Tensor, Tensor, Tensor | None, float], None]
-#: Stands in for the decoder's attention: (layer index from 0, query, key, value, scaling) -> [B, H, Q, D].
+#: Replaces the decoder's attention: (layer index from 0, query, key, value, scaling) -> [B, H, Q, D].
 Attention = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 
 
 @dataclass
 class Removal:
-    """Image tokens taken away from the layers > ``after``.
+    """Image tokens removed from the layers > ``after``.
 
     Attributes:
         after: 0...N, the last layer that sees every image token.
@@ -39,13 +37,14 @@ class Removal:
 
 @dataclass
 class _Attending:
-    """Who watches, and who replaces, the attention of the decoder layers of one model."""
+    """Observers and replacement of the attention of one model's decoder layers."""
 
     observers: list[Observer] = field(default_factory=list)
     replacement: Attention | None = None
 
 
-#: Attribute of an attention module while somebody watches it.
+_INTERFACE = "repro"
+#: Attribute of an attention module while ``_dispatch`` serves it.
 _NAME = "repro_attending"
 
 
@@ -69,7 +68,6 @@ def _dispatch(
     return out, None
 
 
-_INTERFACE = "repro"
 AttentionInterface.register(_INTERFACE, _dispatch)
 AttentionMaskInterface.register(_INTERFACE, sdpa_mask)
 
@@ -94,7 +92,7 @@ def _attending(modules: Sequence[nn.Module], config: PretrainedConfig) -> Iterat
 
 @contextmanager
 def observed(modules: Sequence[nn.Module], config: PretrainedConfig, observer: Observer) -> Iterator[None]:
-    """Within the context, ``observer`` is called after the attention of every one of the modules."""
+    """Within the context, ``observer`` is called after the attention of each of the modules."""
     with _attending(modules, config) as attending:
         attending.observers.append(observer)
         try:
@@ -109,8 +107,7 @@ def attention_replaced(
 ) -> Iterator[None]:
     """Within the context, the modules attend by ``attention``; observers are not called.
 
-    Raises:
-        RuntimeError: their attention is replaced already.
+    Raises RuntimeError if their attention is replaced already.
     """
     with _attending(modules, config) as attending:
         if attending.replacement is not None:
@@ -136,17 +133,16 @@ def softmax_rows(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float
     """
     batch, heads, length, width = query.shape
     keys = key.shape[2]
-    chosen = query[:, :, rows].float().reshape(batch, key.shape[1], -1, width)
-    scores = (chosen @ key.float().mT * scaling).view(batch, heads, len(rows), keys)
+    selected = query[:, :, rows].float().reshape(batch, key.shape[1], -1, width)
+    scores = (selected @ key.float().mT * scaling).view(batch, heads, len(rows), keys)
     if mask is None:
         # Queries are the last positions of the keys, also while decoding with a cache.
-        last_seen = rows + keys - length
-        unseen = torch.arange(keys, device=rows.device) > last_seen[:, None]
-        scores = scores.masked_fill(unseen, float("-inf"))
+        last = rows + keys - length
+        seen = torch.arange(keys, device=rows.device) <= last[:, None]
     else:
-        part = mask[:, :, rows, :keys]
-        if part.dtype == torch.bool:
-            scores = scores.masked_fill(~part, float("-inf"))
-        else:
-            scores = scores + part.float()
+        seen = mask[:, :, rows, :keys]
+    if seen.dtype == torch.bool:
+        scores = scores.masked_fill(~seen, float("-inf"))
+    else:
+        scores = scores + seen.float()
     return scores.softmax(dim=-1).mean(dim=1)
