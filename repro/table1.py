@@ -18,8 +18,8 @@ from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_
 from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Pointing, TableRow, save
 from repro.evaluation.results import NAME, Results
 from repro.evaluation.run import Evaluation, begin, evaluate, limited
+from repro.models.images import read_image
 from repro.models.lvlm import Lvlm
-from repro.models.pictures import read_image
 from repro.protocols import find_task
 from repro.scores import TooFew, choosing_half
 

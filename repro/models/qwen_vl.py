@@ -1,42 +1,31 @@
 """Qwen-VL and Qwen-VL-Chat: ViT with a cross-attention resampler, Qwen-7B decoder, tiktoken vocabulary.
 
 The published code of 2023 does not run under today's transformers. The decoder is Qwen2's with three differences,
-which live here: names and fused tensors, log-n attention and dynamic NTK rotary positions beyond ``seq_length``.
+implemented here: names and fused tensors, log-n attention and dynamic NTK rotary positions beyond ``seq_length``.
 After QwenLM/Qwen-VL-Chat: modeling_qwen.py, visual.py, tokenization_qwen.py, qwen_generation_utils.py.
 """
-
-from __future__ import annotations
 
 import base64
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.convert_slow_tokenizer import bytes_to_unicode as byte_letters
 
 from repro.models.assembled import Assembled, ReadsImages
 from repro.models.card import ModelCard
-from repro.models.loading import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    OBJECT,
-    CheckpointError,
-    load_renamed,
-    published_tensors,
-    read_json,
-    require,
-)
+from repro.models.loading import COUNT, FLAG, NUMBER, OBJECT, CheckpointError, read_json, require
+from repro.models.weights import load_renamed, published_tensors
 
-#: Published tensor name -> ours; several of ours are parts of a fused one, along its first axis.
+#: Published tensor name -> ours; several names are parts of a fused tensor, along its first axis.
 NAMES = {
     "transformer.wte.weight": ("model.embed_tokens.weight",),
     "transformer.h.*.ln_1.weight": ("model.layers.*.input_layernorm.weight",),
@@ -51,7 +40,7 @@ NAMES = {
     "transformer.visual.*": ("visual.*",),
     "lm_head.weight": ("lm_head.weight",),
 }
-#: How text is cut before byte pairs are merged.
+#: Pieces that text is split into before byte pairs are merged.
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -81,17 +70,17 @@ SYSTEM_MESSAGE = "You are a helpful assistant."
 
 
 def resized(positions: Tensor, n: int) -> Tensor:
-    """Position embeddings [m, width] of a square grid, as those of a grid of n."""
-    side, wanted = math.isqrt(len(positions)), math.isqrt(n)
-    if side == wanted:
+    """Position embeddings [m, width] of a square grid, resized to a square grid of n."""
+    side, new_side = math.isqrt(len(positions)), math.isqrt(n)
+    if side == new_side:
         return positions
     grid = positions.float().view(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    grid = F.interpolate(grid, size=(new_side, new_side), mode="bicubic", align_corners=False)
     return grid.permute(0, 2, 3, 1).flatten(0, 2).to(positions.dtype)
 
 
 class VisionAttention(nn.Module):
-    """Self-attention whose fused projection holds query, key and value head by head."""
+    """Self-attention whose fused projection holds query, key and value of each head in turn."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -122,7 +111,7 @@ class VisionBlock(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Learned queries read the patches by one cross-attention; fixed 2-D positions on both sides."""
+    """Learned queries read the patches by cross-attention; fixed 2-D positions on both sides."""
 
     def __init__(self, queries: int, width: int, from_width: int):
         super().__init__()
@@ -140,30 +129,20 @@ class Resampler(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Pixels [B, 3, H, H] to features [B, n_queries, output_dim]."""
+    """Pixels [B, 3, H, H] to features [B, n_queries, output_dim], by the settings ``visual`` as published."""
 
-    def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_ratio: float,
-        output_dim: int,
-        n_queries: int = N_QUERIES,
-        **_: Any,
-    ):
+    def __init__(self, visual: Mapping[str, Any]):
         super().__init__()
-        self.image_size, self.n_queries = image_size, n_queries
-        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        width, heads, out = visual["width"], visual["heads"], visual["output_dim"]
+        patch = visual["patch_size"]
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.positional_embedding = nn.Parameter(torch.zeros(256, width))
         self.ln_pre = nn.LayerNorm(width, eps=1e-6)
-        blocks = (VisionBlock(width, heads, mlp_ratio) for _ in range(layers))
+        blocks = (VisionBlock(width, heads, visual["mlp_ratio"]) for _ in range(visual["layers"]))
         self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*blocks)})
-        self.attn_pool = Resampler(n_queries, output_dim, width)
-        self.ln_post = nn.LayerNorm(output_dim, eps=1e-6)
-        self.proj = nn.Parameter(torch.zeros(output_dim, output_dim))
+        self.attn_pool = Resampler(visual.get("n_queries", N_QUERIES), out, width)
+        self.ln_post = nn.LayerNorm(out, eps=1e-6)
+        self.proj = nn.Parameter(torch.zeros(out, out))
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.conv1(pixels).flatten(2).mT
@@ -175,15 +154,15 @@ class VisionTower(nn.Module):
 class Rotary(nn.Module):
     """Rotary positions whose base grows with prompts beyond ``seq_length``, and the log-n factor of queries.
 
-    The base is chosen by the pass that holds position 0 and stays for the tokens that follow.
+    The pass that holds position 0 sets the base, which stays for the tokens that follow.
     """
 
-    def __init__(self, width: int, base: float, seq_length: int, dynamic_ntk: bool, log_n: bool):
+    def __init__(self, width: int, published: Mapping[str, Any]):
         super().__init__()
-        self.width, self.base, self.seq_length = width, base, seq_length
-        self.dynamic_ntk, self.log_n = dynamic_ntk, log_n
-        self.alpha = 1.0
-        #: Factor [B, T, 1] on the queries of the pass in flight; None where all are 1.
+        self.width, self.base, self.alpha = width, published["rotary_emb_base"], 1.0
+        self.seq_length: int = published["seq_length"]
+        self.dynamic_ntk, self.log_n = published["use_dynamic_ntk"], published["use_logn_attn"]
+        #: Factor [B, T, 1] on the queries of the current pass; None if all are 1.
         self.factor: Tensor | None = None
 
     def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,15 +186,9 @@ class QwenVLForCausalLM(ReadsImages, Qwen2ForCausalLM):
     def __init__(self, config: Qwen2Config):
         super().__init__(config)
         published = config.published
-        self.visual = VisionTower(**published["visual"])
+        self.visual = VisionTower(published["visual"])
         self.image_token_id = published["visual"]["image_start_id"] + 2
-        self.model.rotary_emb = Rotary(
-            config.hidden_size // config.num_attention_heads,
-            published["rotary_emb_base"],
-            published["seq_length"],
-            published["use_dynamic_ntk"],
-            published["use_logn_attn"],
-        )
+        self.model.rotary_emb = Rotary(config.hidden_size // config.num_attention_heads, published)
         for layer in self.model.layers:
             layer.self_attn.q_proj.register_forward_hook(self._scale_query)
 
@@ -234,14 +207,16 @@ def native_config(published: dict[str, Any]) -> Qwen2Config:
         raise CheckpointError(
             "config.json: kv_channels must be hidden_size / num_attention_heads, rotary_pct 1"
         )
-    settings = {
-        "vocab_size": published["vocab_size"],
-        "hidden_size": width,
+    same = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+    )
+    settings = {key: published[key] for key in same} | {
         "intermediate_size": published["intermediate_size"] // 2,
-        "num_hidden_layers": published["num_hidden_layers"],
-        "num_attention_heads": heads,
         "num_key_value_heads": heads,
-        "max_position_embeddings": published["max_position_embeddings"],
         "rms_norm_eps": published["layer_norm_epsilon"],
         "tie_word_embeddings": False,
         "published": published,
@@ -249,22 +224,10 @@ def native_config(published: dict[str, Any]) -> Qwen2Config:
     return Qwen2Config(**settings)
 
 
-def byte_letters() -> dict[int, str]:
-    """A printable letter for every byte, as byte-level BPE writes them."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
 def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge makes this one: byte pairs are merged by rank until two parts are left.
+    """The two tokens that merge into ``token``: byte pairs are merged by rank until two parts are left.
 
-    Raises:
-        CheckpointError: the parts are not in the vocabulary.
+    Raises CheckpointError if the parts are not in the vocabulary.
     """
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
@@ -273,8 +236,8 @@ def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
             raise CheckpointError(
                 f"the vocabulary holds {token!r}, but not the tokens it is merged from: get the file again"
             )
-        at = pairs.index(min(pairs))
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        lowest = pairs.index(min(pairs))
+        parts[lowest : lowest + 2] = [parts[lowest] + parts[lowest + 1]]
     return parts[0], parts[1]
 
 
@@ -329,10 +292,10 @@ class QwenVL(Assembled):
 
     #: Whether the checkpoint was tuned on ChatML (Qwen-VL-Chat) or continues raw text (Qwen-VL).
     chat: bool
-    mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+    margins = None
 
     @classmethod
-    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> QwenVL:
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
         file = path / "config.json"
         published = read_json(file)
         if "visual" not in published:
@@ -340,9 +303,8 @@ class QwenVL(Assembled):
         require(published, file, SETTINGS)
         visual = {"n_queries": N_QUERIES} | published["visual"]
         require(visual, file, VISUAL_SETTINGS)
-        model = load_renamed(
-            QwenVLForCausalLM, native_config(published), published_tensors(path), path, NAMES, dtype, device
-        )
+        config, tensors = native_config(published), published_tensors(path)
+        model: Any = load_renamed(QwenVLForCausalLM, config, tensors, path, NAMES, dtype, device)
         generation = read_json(path / "generation_config.json")
         lvlm = cls(card, model, read_tokenizer(path / "qwen.tiktoken"), path)
         pad = lvlm.tokenizer.convert_tokens_to_ids("<imgpad>")
@@ -351,7 +313,7 @@ class QwenVL(Assembled):
                 f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
                 "the two are not of one checkpoint, or the vocabulary is cut off"
             )
-        lvlm.n_image = visual["n_queries"]
+        lvlm.side, lvlm.n_image = visual["image_size"], visual["n_queries"]
         lvlm.chat = generation.get("chat_format") == "chatml"
         stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
         model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))
@@ -360,13 +322,9 @@ class QwenVL(Assembled):
 
     @property
     def context(self) -> int:
-        # Beyond seq_length queries are scaled by their positions, and the base of the positions depends on the
-        # prompt's length: truncation and teacher forcing do not keep up with that.
+        # Beyond seq_length queries are scaled by their positions, and the base of the rotary positions depends on
+        # the prompt's length, which truncation and teacher forcing do not follow.
         return min(super().context, self.model.config.published["seq_length"])
-
-    def prepare(self, image: Image.Image) -> Image.Image:
-        side = self.model.visual.image_size
-        return image.resize((side, side), Image.Resampling.BICUBIC)
 
     @property
     def template(self) -> str:
@@ -378,8 +336,8 @@ class QwenVL(Assembled):
         )
 
     def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
-        picture = f"<img>{'<imgpad>' * self.n_image}</img>"
-        text = template.format(question=question).replace(self.card.placeholder, picture, 1)
+        image = f"<img>{'<imgpad>' * self.n_image}</img>"
+        text = template.format(question=question).replace(self.card.placeholder, image, 1)
         ids = self.tokenizer(text).input_ids
         if len(ids) > self.context:
             raise ValueError(

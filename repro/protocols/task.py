@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.benchmarks.benchmark import Benchmark, Item, Score, image_names
+from repro.models.images import middle_square, read_image
 from repro.models.lvlm import Lvlm, Prompt
-from repro.models.pictures import middle_square, read_image
 from repro.scores import Scores
 
 
