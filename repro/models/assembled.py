@@ -12,41 +12,37 @@ from transformers import LlamaConfig
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from repro.models.images import pad_to_square, read_image
-from repro.models.loading import (
-    COUNT,
-    FROM_LAST,
-    NUMBER,
-    OBJECT,
-    CheckpointError,
-    check_shapes,
-    read_json,
-    require,
-)
+from repro.models.loading import CheckpointError, Kind, check_shapes, read_json, require
 from repro.models.lvlm import Lvlm, Prompt
 from repro.models.weights import published_tensors
 from repro.segments import Segments
 
 #: Settings of a published configuration for a LLaMA decoder and the layer of the tower that it reads.
 LLAMA_SETTINGS = dict.fromkeys(
-    ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT
-) | {"rms_norm_eps": NUMBER, "mm_vision_select_layer": FROM_LAST}
+    ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), Kind.COUNT
+) | {"rms_norm_eps": Kind.NUMBER, "mm_vision_select_layer": Kind.FROM_LAST}
 #: Settings that CLIP's published configuration states of its vision tower; the rest are transformers' defaults.
-VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), COUNT)
+VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), Kind.COUNT)
 
 
 class ReadsImages:
     """Put before a causal language model of transformers, makes it read one image per prompt.
 
-    The ids of a prompt hold ``image_token_id`` once per image token. ``generate`` and ``forward`` also take
+    The ids of a prompt hold ``config.image_token_id`` once per image token. ``generate`` and ``forward`` also take
     ``pixel_values`` and put the features of ``image_features`` in place of these tokens.
     """
 
-    image_token_id: int
+    config: Any
     get_input_embeddings: Callable[[], nn.Module]
+    mm_projector: nn.Module
+
+    def patches(self, pixel_values: Tensor) -> Tensor:
+        """Features [B, n_image, width of the tower] that the projector reads, of pixels [B, 3, H, W]."""
+        raise NotImplementedError
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """Features [B, n_image, width of the decoder] of pixels [B, 3, H, W]."""
-        raise NotImplementedError
+        return self.mm_projector(self.patches(pixel_values))
 
     def forward(
         self,
@@ -63,7 +59,7 @@ class ReadsImages:
             # transformers 4 passes the pixels again with each token of the answer, which may be the image token.
             if pixel_values is not None and (cache is None or cache.get_seq_length() == 0):
                 features = self.image_features(pixel_values).to(inputs_embeds.dtype)
-                is_image = (input_ids == self.image_token_id)[..., None]
+                is_image = (input_ids == self.config.image_token_id)[..., None]
                 inputs_embeds = inputs_embeds.masked_scatter(is_image, features)
         return super().forward(  # type: ignore[misc]  # of the language model
             inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, **kwargs
@@ -76,22 +72,14 @@ class Assembled(Lvlm):
     Families set:
         side, n_image: pixels of a side of the square that the vision tower reads, and its image tokens.
         margins: colour that pads the image to a square, in [0, 1]; None if the image is stretched to a square.
-        mean, std: of the normalisation; default: CLIP's.
+        mean, pixel_std: of the normalisation; default: CLIP's.
     """
 
     decoder_name = "model"
     side: int
     n_image: int
     margins: Sequence[float] | None
-    mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
-
-    @property
-    def image_token_id(self) -> int:
-        return self.model.image_token_id
-
-    @property
-    def pixel_std(self) -> tuple[float, ...]:
-        return self.std
+    mean, pixel_std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
 
     @property
     def crop_side(self) -> int:
@@ -113,7 +101,7 @@ class Assembled(Lvlm):
                 f"template brings those it needs, so the question must hold none: {question!r}"
             )
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.pixel_std))
         side = int(self.n_image**0.5)
         return Prompt(
             input_ids=torch.tensor([ids], device=self.device),
@@ -141,7 +129,7 @@ def clip_settings(file: Path, source: str) -> dict[str, Any]:
     """Settings of CLIP's vision tower, from its own configuration or from that of the complete CLIP."""
     settings = tower_settings(file, source)
     if "vision_config" in settings:
-        require(settings, file, {"vision_config": OBJECT})
+        require(settings, file, {"vision_config": Kind.OBJECT})
         settings = settings["vision_config"]
     require(settings, file, VISION_SETTINGS)
     return settings
@@ -173,13 +161,14 @@ def check_vocabulary(tokenizer: Any, published: dict[str, Any], path: Path) -> N
 
 
 def add_image_token(model: Any) -> int:
-    """Append a row to the embeddings of a vocabulary without an image token; returns its id.
+    """Append a row to the embeddings of a vocabulary without an image token; sets and returns its id.
 
     The head gets no row for it, so no answer can hold it.
     """
     weight = model.get_input_embeddings().weight
     extended = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
     model.set_input_embeddings(nn.Embedding.from_pretrained(extended))
+    model.config.image_token_id = len(weight)
     return len(weight)
 
 

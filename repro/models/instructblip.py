@@ -12,7 +12,6 @@ import transformers
 from PIL import Image
 from tokenizers import AddedToken
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from repro.models.card import ModelCard
@@ -94,14 +93,3 @@ class InstructBlip(Lvlm):
         features = getattr(features, "pooler_output", features)
         features = features[0] if isinstance(features, tuple) else features
         return features.flatten(0, 1)
-
-    def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
-        """The Q-Former's texts are padded on the right, and masked there."""
-        inputs = [prompt.image_inputs for prompt in prompts]
-        texts = ("qformer_input_ids", "qformer_attention_mask")
-        longest = max(tensors[texts[0]].shape[1] for tensors in inputs)
-        padded = {
-            key: torch.cat([F.pad(tensors[key], (0, longest - tensors[key].shape[1])) for tensors in inputs])
-            for key in texts
-        }
-        return {"pixel_values": torch.cat([tensors["pixel_values"] for tensors in inputs])} | padded

@@ -14,16 +14,7 @@ from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT
 
 from repro.models import assembled
 from repro.models.card import ModelCard
-from repro.models.loading import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    TEXT,
-    CheckpointError,
-    load_tokenizer,
-    read_json,
-    require,
-)
+from repro.models.loading import CheckpointError, Kind, load_tokenizer, read_json, require
 from repro.models.weights import load_renamed, published_tensors
 
 #: Published tensor name of the vision tower -> ours.
@@ -44,11 +35,10 @@ TOWER = {
     "encoder.layers.*": ("encoder.layer.*",),
 }
 TOWER_SETTINGS = {
-    **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), COUNT),
-    **dict.fromkeys(("image_size", "patch_size"), COUNT),
-    **dict.fromkeys(("qkv_bias", "qk_normalization"), FLAG),
-    "hidden_act": TEXT,
-    "layer_norm_eps": NUMBER,
+    **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads"), Kind.COUNT),
+    **dict.fromkeys(("intermediate_size", "image_size", "patch_size"), Kind.COUNT),
+    **dict.fromkeys(("qkv_bias", "qk_normalization"), Kind.FLAG),
+    **{"hidden_act": Kind.TEXT, "layer_norm_eps": Kind.NUMBER},
 }
 IN_CHAT = "model.vision_tower.vision_tower."
 POSITIONS = f"{IN_CHAT}embeddings.position_embedding"
@@ -70,7 +60,6 @@ class InternVLForCausalLM(assembled.ReadsImages, LlamaForCausalLM):
         self.mm_projector = nn.Sequential(nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, wide))
 
     def patches(self, pixel_values: Tensor) -> Tensor:
-        """Features [B, n_image, width of the tower] that the projector reads."""
         # hidden_states[-4] of N layers is the output of layer N - 3; the layers after it are not run.
         tower = self.vision_tower
         last = len(tower.encoder.layer) + 1 + self.config.mm_vision_select_layer
@@ -78,9 +67,6 @@ class InternVLForCausalLM(assembled.ReadsImages, LlamaForCausalLM):
         for layer in tower.encoder.layer[:last]:
             hidden = _first(layer(hidden))
         return hidden[:, 1:]
-
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        return self.mm_projector(self.patches(pixel_values))
 
 
 def _first(output: Any) -> Tensor:
@@ -102,7 +88,7 @@ class InternVL(assembled.Assembled):
     Its vision tower's ``config.json`` (of ``OpenGVLab/InternViT-6B-224px``) lies in ``vision_tower/``.
     """
 
-    mean, std = tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
+    mean, pixel_std = tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
     margins = mean
 
     @classmethod
@@ -122,7 +108,7 @@ class InternVL(assembled.Assembled):
         source = "put the config.json of OpenGVLab/InternViT-6B-224px there"
         tower = assembled.tower_settings(tower_file, source)
         require(tower, tower_file, TOWER_SETTINGS)
-        require(published, file, assembled.LLAMA_SETTINGS | {"mm_hidden_size": COUNT})
+        require(published, file, assembled.LLAMA_SETTINGS | {"mm_hidden_size": Kind.COUNT})
         tensors = published_tensors(path)
         # 336 pixels with a tower made for 224.
         side = tower["image_size"] * 3 // 2
@@ -133,7 +119,7 @@ class InternVL(assembled.Assembled):
             tower |= {"image_size": side}
         config = native_config(published, tower)
         model: Any = load_renamed(InternVLForCausalLM, config, tensors, path, NAMES, dtype, device)
-        model.image_token_id = assembled.add_image_token(model)
+        assembled.add_image_token(model)
         tokenizer = load_tokenizer(path)
         assembled.check_vocabulary(tokenizer, published, path)
         lvlm = cls(card, model, tokenizer, path)

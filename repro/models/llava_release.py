@@ -33,27 +33,10 @@ SOURCE = (
 )
 
 
-def native_config(published: dict[str, Any], file: Path, tower: dict[str, Any]) -> LlavaConfig:
-    """The configuration that transformers would have published."""
-    require(published, file, assembled.LLAMA_SETTINGS)
-    assembled.check_values(published, file, mm_projector_type="mlp2x_gelu", mm_vision_select_feature="patch")
-    return LlavaConfig(
-        text_config=assembled.llama_config(published),
-        vision_config=CLIPVisionConfig(**tower),
-        projector_hidden_act="gelu",
-        vision_feature_layer=published["mm_vision_select_layer"],
-        vision_feature_select_strategy="default",  # all but the class token
-        # One more than the vocabulary, which has no image token.
-        image_token_index=published["vocab_size"],
-        tie_word_embeddings=False,
-    )
-
-
 def load_release(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """Model and tokenizer of a release, weights as safetensors.
 
-    Raises:
-        CheckpointError: as ``load_renamed``; settings of another model; the tower's files are missing.
+    Raises CheckpointError as ``load_renamed``, for settings of another model and for missing files of the tower.
     """
     file, tower = path / "config.json", path / "vision_tower"
     published = read_json(file)
@@ -62,7 +45,20 @@ def load_release(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[
             f"{file} has no vision_config and names no CLIP as mm_vision_tower: it is neither of LLaVA-1.5 in the "
             "layout of transformers nor of its authors' release"
         )
-    config = native_config(published, file, assembled.clip_settings(tower / "config.json", SOURCE))
+    vision = assembled.clip_settings(tower / "config.json", SOURCE)
+    require(published, file, assembled.LLAMA_SETTINGS)
+    fixed = {"mm_projector_type": "mlp2x_gelu", "mm_vision_select_feature": "patch"}
+    assembled.check_values(published, file, **fixed)
+    config = LlavaConfig(
+        text_config=assembled.llama_config(published),
+        vision_config=CLIPVisionConfig(**vision),
+        projector_hidden_act="gelu",
+        vision_feature_layer=published["mm_vision_select_layer"],
+        vision_feature_select_strategy="default",  # all but the class token
+        # One more than the vocabulary, which has no image token.
+        image_token_index=published["vocab_size"],
+        tie_word_embeddings=False,
+    )
     tensors = published_tensors(path)
     if not any(name.startswith(INSIDE) for name in tensors):
         tensors |= assembled.clip_tensors(tower, SOURCE)

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the directory, file or tensor and what to do."""
 
 
-#: Kinds of settings, as ``require`` checks them.
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "a whole number above 0": lambda value: type(value) is int and value > 0,
-    "a whole number below 0": lambda value: type(value) is int and value < 0,
-    "a number above 0": lambda value: type(value) in (int, float) and 0 < value < math.inf,
-    "true or false": lambda value: type(value) is bool,
-    "a text": lambda value: type(value) is str,
-    "an object": lambda value: type(value) is dict,
-}
-COUNT, FROM_LAST, NUMBER, FLAG, TEXT, OBJECT = KINDS
+class Kind(Enum):
+    """Kinds of settings: as messages call them, and the check of a value."""
+
+    COUNT = ("a whole number above 0", lambda value: type(value) is int and value > 0)
+    FROM_LAST = ("a whole number below 0", lambda value: type(value) is int and value < 0)
+    NUMBER = ("a number above 0", lambda value: type(value) in (int, float) and 0 < value < math.inf)
+    FLAG = ("true or false", lambda value: type(value) is bool)
+    TEXT = ("a text", lambda value: type(value) is str)
+    OBJECT = ("an object", lambda value: type(value) is dict)
+
 
 #: Settings that decide shapes -> the settings they must divide.
 DIVISORS = {
@@ -38,12 +39,17 @@ DIVISORS = {
 FILLED = (None, "clip_vision_model", "intern_vit_6b")
 
 
+def missing(path: Path) -> CheckpointError:
+    """The error for an absent file."""
+    return CheckpointError(f"{path} is missing: a checkpoint directory in the published layout has it")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint; CheckpointError if the file is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(_missing(path)) from None
+        raise missing(path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     except OSError as error:
@@ -53,14 +59,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def require(settings: Mapping[str, Any], path: Path | str, kinds: Mapping[str, str]) -> None:
+def require(settings: Mapping[str, Any], path: Path | str, kinds: Mapping[str, Kind]) -> None:
     """CheckpointError unless the settings read from ``path`` have all of these keys, each of its kind."""
     if absent := [key for key in kinds if key not in settings]:
         raise CheckpointError(f"{path} lacks {', '.join(absent)}: get the published file")
     for key, kind in kinds.items():
-        if not KINDS[kind](settings[key]):
+        expected, check = kind.value
+        if not check(settings[key]):
             raise CheckpointError(
-                f"{path}: {key} is {settings[key]!r}; expected {kind}: get the published file"
+                f"{path}: {key} is {settings[key]!r}; expected {expected}: get the published file"
             )
 
 
@@ -75,10 +82,9 @@ def check_shapes(settings: Mapping[str, Any], path: Path | str) -> None:
     stated = {key: value for key, value in settings.items() if not isinstance(value, list | None)}
     exempt = {"hidden_size": "head_dim" in stated, "image_size": stated.get("model_type") not in FILLED}
     for divisor, dividend in DIVISORS.items():
-        require(stated, path, {key: COUNT for key in (divisor, dividend) if key in stated})
-        if divisor not in stated or dividend not in stated or exempt.get(dividend):
-            continue
-        if stated[dividend] % stated[divisor]:
+        require(stated, path, {key: Kind.COUNT for key in (divisor, dividend) if key in stated})
+        both = divisor in stated and dividend in stated
+        if both and not exempt.get(dividend) and stated[dividend] % stated[divisor]:
             raise CheckpointError(
                 f"{path}: {divisor} is {stated[divisor]}; expected a divisor of {dividend}, which is "
                 f"{stated[dividend]}: get the published file"
@@ -88,7 +94,7 @@ def check_shapes(settings: Mapping[str, Any], path: Path | str) -> None:
 def load_part(part: Any, path: Path, file: str, **settings: Any) -> Any:
     """``part.from_pretrained`` of a checkpoint directory; CheckpointError that names the file it reads."""
     if not (path / file).is_file():
-        raise CheckpointError(_missing(path / file))
+        raise missing(path / file)
     try:
         return part.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # the tokenizers library raises bare Exceptions
@@ -123,7 +129,3 @@ def load_tokenizer(path: Path) -> Any:
         (backend.add_special_tokens if token.special else backend.add_tokens)([plain])
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     return tokenizer
-
-
-def _missing(path: Path) -> str:
-    return f"{path} is missing: a checkpoint directory in the published layout has it"

@@ -1,7 +1,7 @@
 """The interface every instrument works through: a loaded model and the prompts it reads."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from repro.models import attending
-from repro.models.attending import Attention, Observer, Removal
+from repro.models.attending import ObservableAttention, Removal
 from repro.models.card import ModelCard
 from repro.models.weights import check_directory
 from repro.segments import Segments
@@ -53,21 +53,26 @@ class Answer:
     text: str
 
 
-class Lvlm:
-    """A model, its processor and the parts the instruments need; families say where the parts are.
+class Lvlm(ObservableAttention):
+    """A model, its processor and the parts the instruments need; families say where the parts are."""
 
-    Class attributes, dotted names in the model:
-        decoder_name: of the language model, with ``layers``, ``norm``, ``rotary_emb`` and ``config``.
-        head_name: of what turns normed hidden states [..., width] into logits [..., vocabulary].
-    """
+    #: Dotted names of language model and head in the model.
+    decoder_name, head_name = "model.language_model", "lm_head"
 
-    decoder_name = "model.language_model"
-    head_name = "lm_head"
-
-    def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
+    def __init__(self, card: ModelCard, model: Any, processor: Any, path: Path):
         self.card, self.processor, self.path = card, processor, path
-        self.model: Any = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
         self.tokenizer = getattr(processor, "tokenizer", processor)
+        #: The language model: ``layers``, ``norm``, ``rotary_emb``, ``config``.
+        self.decoder: Any = attrgetter(self.decoder_name)(model)
+        #: Module from normed hidden states [..., width] to logits [..., vocabulary].
+        self.head: Any = attrgetter(self.head_name)(model)
+        #: Module that embeds token ids.
+        self.embeddings: Any = self.decoder.get_input_embeddings()
+        #: Id of every image token in a prompt.
+        self.image_token_id: int = self.model.config.image_token_id
+        #: N, the number of decoder layers.
+        self.n_layers = len(self.decoder.layers)
         #: The current truncation.
         self.truncation: Removal | None = None
 
@@ -88,11 +93,6 @@ class Lvlm:
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
         """Read a checkpoint directory; see ``repro.models.load_model`` for the errors."""
         raise NotImplementedError
-
-    @property
-    def image_token_id(self) -> int:
-        """Id of every image token in a prompt."""
-        return self.model.config.image_token_id
 
     @property
     def template(self) -> str:
@@ -118,16 +118,22 @@ class Lvlm:
         return (self.tokenizer,)
 
     def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
-        """Image inputs of several prompts as one batch."""
-        inputs = [prompt.image_inputs for prompt in prompts]
-        return {key: torch.cat([tensors[key] for tensors in inputs]) for key in inputs[0]}
+        """Image inputs of several prompts as one batch, padded with zeros at the end of axis 1.
+
+        That is where images have different numbers of tiles, which the model knows from their sizes, and where
+        texts of a Q-Former have different lengths, which their masks hold.
+        """
+        batch = {}
+        for key in prompts[0].image_inputs:
+            tensors = [prompt.image_inputs[key] for prompt in prompts]
+            if (axes := tensors[0].dim()) > 1:
+                longest = max(tensor.shape[1] for tensor in tensors)
+                tensors = [F.pad(t, (*(0, 0) * (axes - 2), 0, longest - t.shape[1])) for t in tensors]
+            batch[key] = torch.cat(tensors)
+        return batch
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        """Image inputs of n noisy copies.
-
-        Args:
-            noise: [n, *shape of the pixel values], in units of pixel values in [0, 1].
-        """
+        """Image inputs of n copies with ``noise`` [n, *shape of the pixel values], for pixel values in [0, 1]."""
         pixels = prompt.image_inputs["pixel_values"]
         # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
         std = torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)
@@ -195,29 +201,9 @@ class Lvlm:
         return self.processor.image_processor.image_std
 
     @property
-    def decoder(self) -> Any:
-        """The language model."""
-        return attrgetter(self.decoder_name)(self.model)
-
-    @property
-    def head(self) -> Any:
-        """The language model's head."""
-        return attrgetter(self.head_name)(self.model)
-
-    @property
-    def embeddings(self) -> Any:
-        """The module that embeds token ids."""
-        return self.decoder.get_input_embeddings()
-
-    @property
     def generation_config(self) -> Any:
         """Settings of ``generate``."""
         return self.model.generation_config
-
-    @property
-    def n_layers(self) -> int:
-        """N, the number of decoder layers."""
-        return len(self.decoder.layers)
 
     @property
     def context(self) -> int:
@@ -236,8 +222,7 @@ class Lvlm:
     def hidden_states(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
         """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass.
 
-        Args:
-            positions: as returned by ``positions``.
+        ``positions`` are those of the method of this name.
         """
         places = {} if positions is None else {"position_ids": positions.expand(-1, len(embeddings), -1)}
         return self.decoder(inputs_embeds=embeddings, use_cache=False, **places).last_hidden_state
@@ -276,16 +261,3 @@ class Lvlm:
     def decode(self, ids: Sequence[int]) -> Answer:
         """An ``Answer`` from generated ids."""
         return Answer(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True).strip())
-
-    def observed(self, observer: Observer) -> AbstractContextManager[None]:
-        """Within the context, ``observer`` is called after the attention of every decoder layer."""
-        return attending.observed(self._attention, self.decoder.config, observer)
-
-    def attention_replaced(self, attention: Attention) -> AbstractContextManager[None]:
-        """Within the context, decoder layers attend by ``attention``; see ``attending.attention_replaced``."""
-        return attending.attention_replaced(self._attention, self.decoder.config, attention)
-
-    @property
-    def _attention(self) -> list[nn.Module]:
-        """The attention module of every decoder layer."""
-        return [layer.self_attn for layer in self.decoder.layers]

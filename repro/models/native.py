@@ -7,7 +7,7 @@ token id stands for each.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
@@ -178,18 +178,6 @@ class Native(Lvlm):
             noise = noise.view(*noise.shape[:2], 3, frames, -1)
             noise = noise[:, :, :, :1].expand_as(noise)
         return super().with_noise(prompt, noise)
-
-    def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
-        # [1, tiles, 3, H, W] is padded; the model knows from the image's size how many tiles it has.
-        if prompts[0].image_inputs["pixel_values"].dim() == 5:
-            tiles = [prompt.image_inputs["pixel_values"] for prompt in prompts]
-            most = max(pixels.shape[1] for pixels in tiles)
-            padded = [F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, most - pixels.shape[1])) for pixels in tiles]
-            prompts = [
-                replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels})
-                for prompt, pixels in zip(prompts, padded, strict=True)
-            ]
-        return super().batched(prompts)
 
 
 def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode as byte_letters
 
 from repro.models.assembled import Assembled, ReadsImages
-from repro.models.card import ModelCard
-from repro.models.loading import COUNT, FLAG, NUMBER, OBJECT, CheckpointError, read_json, require
+from repro.models.card import CHATML, ModelCard
+from repro.models.loading import CheckpointError, Kind, missing, read_json, require
 from repro.models.weights import load_renamed, published_tensors
 
 #: Published tensor name -> ours; several names are parts of a fused tensor, along its first axis.
@@ -46,27 +46,22 @@ PIECES = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 #: Special tokens, whose ids follow those of the vocabulary file.
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    *(f"<|extra_{i}|>" for i in range(205)),
-    *("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>"),
-)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]
+SPECIAL += ["<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>"]
 #: Queries of the resampler unless the configuration says ``n_queries``, an argument of the published tower.
 N_QUERIES = 256
 SETTINGS = {
-    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), COUNT),
-    **dict.fromkeys(("num_attention_heads", "kv_channels", "max_position_embeddings", "seq_length"), COUNT),
-    **dict.fromkeys(("layer_norm_epsilon", "rotary_emb_base"), NUMBER),
-    **dict.fromkeys(("use_dynamic_ntk", "use_logn_attn"), FLAG),
-    "visual": OBJECT,
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), Kind.COUNT),
+    **dict.fromkeys(("num_attention_heads", "kv_channels", "max_position_embeddings"), Kind.COUNT),
+    **dict.fromkeys(("layer_norm_epsilon", "rotary_emb_base"), Kind.NUMBER),
+    **dict.fromkeys(("use_dynamic_ntk", "use_logn_attn"), Kind.FLAG),
+    **{"seq_length": Kind.COUNT, "visual": Kind.OBJECT},
 }
-VISUAL_SETTINGS = dict.fromkeys(
-    ("image_size", "patch_size", "width", "layers", "heads", "output_dim", "image_start_id", "n_queries"),
-    COUNT,
-) | {"mlp_ratio": NUMBER}
-SYSTEM_MESSAGE = "You are a helpful assistant."
+VISUAL_SETTINGS = {
+    **dict.fromkeys(("image_size", "patch_size", "image_start_id", "n_queries"), Kind.COUNT),
+    **dict.fromkeys(("width", "layers", "heads", "output_dim"), Kind.COUNT),
+    "mlp_ratio": Kind.NUMBER,
+}
 
 
 def resized(positions: Tensor, n: int) -> Tensor:
@@ -187,7 +182,6 @@ class QwenVLForCausalLM(ReadsImages, Qwen2ForCausalLM):
         super().__init__(config)
         published = config.published
         self.visual = VisionTower(published["visual"])
-        self.image_token_id = published["visual"]["image_start_id"] + 2
         self.model.rotary_emb = Rotary(config.hidden_size // config.num_attention_heads, published)
         for layer in self.model.layers:
             layer.self_attn.q_proj.register_forward_hook(self._scale_query)
@@ -207,44 +201,22 @@ def native_config(published: dict[str, Any]) -> Qwen2Config:
         raise CheckpointError(
             "config.json: kv_channels must be hidden_size / num_attention_heads, rotary_pct 1"
         )
-    same = (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "max_position_embeddings",
-    )
-    settings = {key: published[key] for key in same} | {
+    same = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    settings = {key: published[key] for key in (*same, "max_position_embeddings")} | {
         "intermediate_size": published["intermediate_size"] // 2,
         "num_key_value_heads": heads,
         "rms_norm_eps": published["layer_norm_epsilon"],
         "tie_word_embeddings": False,
+        "image_token_id": published["visual"]["image_start_id"] + 2,
         "published": published,
     }
     return Qwen2Config(**settings)
 
 
-def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens that merge into ``token``: byte pairs are merged by rank until two parts are left.
-
-    Raises CheckpointError if the parts are not in the vocabulary.
-    """
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
-        if min(pairs) == len(ranks):
-            raise CheckpointError(
-                f"the vocabulary holds {token!r}, but not the tokens it is merged from: get the file again"
-            )
-        lowest = pairs.index(min(pairs))
-        parts[lowest : lowest + 2] = [parts[lowest] + parts[lowest + 1]]
-    return parts[0], parts[1]
-
-
 def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a ``qwen.tiktoken`` file: lines of a base64 token and its rank."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: a checkpoint directory in the published layout has it")
+        raise missing(path)
     try:
         lines = [line.split() for line in path.read_bytes().splitlines() if line]
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
@@ -255,36 +227,36 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             f"{path}: ranks must run from 0 without gaps and every single byte must be a token"
         )
     letters = byte_letters()
-
-    def spelled(token: bytes) -> str:
-        return "".join(letters[byte] for byte in token)
-
-    try:
-        merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={spelled(token): rank for token, rank in ranks.items()},
-            merges=[(spelled(a), spelled(b)) for a, b in merges],
-            ignore_merges=True,
-        )
-    )
+    spelled = {token: token.decode("latin-1").translate(letters) for token in ranks}
+    pairs = [merge_of(token, ranks, path) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    merges = [(spelled[first], spelled[second]) for first, second in pairs]
+    vocabulary = {spelled[token]: rank for token, rank in ranks.items()}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-    )
+    tokenizer.add_special_tokens(SPECIAL)
+    special = {"eos_token": SPECIAL[0], "pad_token": SPECIAL[0]}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
+
+
+def merge_of(token: bytes, ranks: dict[bytes, int], path: Path) -> tuple[bytes, bytes]:
+    """The two tokens that merge into ``token``: byte pairs are merged by rank until two parts are left.
+
+    Raises CheckpointError if the parts are not in the vocabulary.
+    """
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
+        lowest = min(range(len(pairs)), key=pairs.__getitem__)
+        if pairs[lowest] == len(ranks):
+            raise CheckpointError(
+                f"{path}: the vocabulary holds {token!r}, but not the tokens it is merged from: get the file again"
+            )
+        parts[lowest : lowest + 2] = [parts[lowest] + parts[lowest + 1]]
+    return parts[0], parts[1]
 
 
 class QwenVL(Assembled):
@@ -308,15 +280,15 @@ class QwenVL(Assembled):
         generation = read_json(path / "generation_config.json")
         lvlm = cls(card, model, read_tokenizer(path / "qwen.tiktoken"), path)
         pad = lvlm.tokenizer.convert_tokens_to_ids("<imgpad>")
-        if pad != model.image_token_id:
+        if pad != lvlm.image_token_id:
             raise CheckpointError(
-                f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
+                f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {lvlm.image_token_id}: "
                 "the two are not of one checkpoint, or the vocabulary is cut off"
             )
         lvlm.side, lvlm.n_image = visual["image_size"], visual["n_queries"]
         lvlm.chat = generation.get("chat_format") == "chatml"
-        stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
-        model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))
+        stop = ["<|endoftext|>", "<|im_end|>", "<|im_start|>"] if lvlm.chat else ["<|endoftext|>"]
+        model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(stop)
         model.generation_config.pad_token_id = lvlm.tokenizer.pad_token_id
         return lvlm
 
@@ -330,10 +302,8 @@ class QwenVL(Assembled):
     def template(self) -> str:
         if not self.chat:
             return self.card.template
-        return (
-            f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: "
-            f"{self.card.placeholder}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
-        )
+        image = f"Picture 1: {self.card.placeholder}\n"
+        return CHATML.format(system="You are a helpful assistant.", image=image)
 
     def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         image = f"<img>{'<imgpad>' * self.n_image}</img>"

@@ -19,18 +19,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from repro.models import assembled
+from repro.models import assembled, weights
 from repro.models.card import ModelCard
 from repro.models.loading import CheckpointError, load_tokenizer, read_json, require
-from repro.models.weights import (
-    INDEX,
-    load_renamed,
-    published_tensors,
-    run_command,
-    shards_of,
-    stored_tensors,
-    write_shard,
-)
 
 NAMES = {
     "model.mm_projector.*": ("mm_projector.*",),
@@ -46,7 +37,7 @@ LONGER = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 class ShikraForCausalLM(assembled.ReadsImages, LlamaForCausalLM):
-    """The model; ``config.vision`` configures the tower, ``config.image_token`` is the id of <im_patch>."""
+    """The model; ``config.vision`` configures the tower, ``config.image_token_id`` is the id of <im_patch>."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__(config)
@@ -54,15 +45,10 @@ class ShikraForCausalLM(assembled.ReadsImages, LlamaForCausalLM):
         # transformers 5 has no inner model
         self.vision_tower = getattr(tower, "vision_model", tower)
         self.mm_projector = nn.Linear(config.vision["hidden_size"], config.hidden_size)
-        self.image_token_id = config.image_token
 
     def patches(self, pixel_values: Tensor) -> Tensor:
-        """Features [B, n_image, width of the tower] that the projector reads."""
         states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
         return states[self.config.mm_vision_select_layer][:, 1:]
-
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        return self.mm_projector(self.patches(pixel_values))
 
 
 class Shikra(assembled.Assembled):
@@ -102,13 +88,13 @@ class Shikra(assembled.Assembled):
         assembled.check_vocabulary(tokenizer, published, path)
         if absent := [token for token in (PATCH, START, END) if token not in tokenizer.get_vocab()]:
             raise CheckpointError(f"the tokenizer in {path} has no {', '.join(absent)}: it is not Shikra's")
-        tensors = published_tensors(path)
+        tensors = weights.published_tensors(path)
         if ADDED[0] not in tensors:
             raise CheckpointError(f"{path} holds no {ADDED[0]}: it is not a merged Shikra, see {__name__}")
         tensors |= assembled.clip_tensors(tower, MERGE)
-        image_token = tokenizer.convert_tokens_to_ids(PATCH)
-        config = assembled.llama_config(published, vision=vision, image_token=image_token)
-        model = load_renamed(ShikraForCausalLM, config, tensors, path, NAMES, dtype, device)
+        patch_id = tokenizer.convert_tokens_to_ids(PATCH)
+        config = assembled.llama_config(published, vision=vision, image_token_id=patch_id)
+        model = weights.load_renamed(ShikraForCausalLM, config, tensors, path, NAMES, dtype, device)
         lvlm = cls(card, model, tokenizer, path)
         lvlm.side = vision["image_size"]
         lvlm.n_image = (vision["image_size"] // vision["patch_size"]) ** 2
@@ -158,24 +144,25 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
         delta, base: checkpoint directories with safetensors; the sum has the delta's dtype.
         tower: CLIP's checkpoint directory, copied into ``out/vision_tower``.
 
-    Raises:
-        CheckpointError: a file is missing or damaged, or delta and base do not fit.
+    Raises CheckpointError if a file is missing or damaged, or delta and base do not fit.
     """
     if out.resolve() in (delta.resolve(), base.resolve(), tower.resolve()):
         raise CheckpointError(f"{out} is one of the sources: name another directory")
-    tower_files = [tower / "config.json", *shards_of(tower), *tower.glob(INDEX)]
+    tower_files = [tower / "config.json", *weights.shards_of(tower), *tower.glob(weights.INDEX)]
     if not tower_files[0].is_file():
         raise CheckpointError(f"{tower_files[0]} is missing: get openai/clip-vit-large-patch14 as published")
-    base_tensors = published_tensors(base)
-    if absent := sorted(set(base_tensors) - set(published_tensors(delta))):
+    base_tensors = weights.published_tensors(base)
+    if absent := sorted(set(base_tensors) - set(weights.published_tensors(delta))):
         raise CheckpointError(f"the delta lacks {', '.join(absent[:5])}: {delta} is not Shikra's delta")
 
     def merged_shard(file: Path) -> dict[str, Tensor]:
-        return {name: merged(name, tensor, base_tensors) for name, tensor in stored_tensors(file).items()}
+        return {
+            name: merged(name, tensor, base_tensors) for name, tensor in weights.stored_tensors(file).items()
+        }
 
     out.mkdir(parents=True, exist_ok=True)
-    for file in tqdm(shards_of(delta), desc="merging", unit="shard"):
-        write_shard(out / file.name, [file, *shards_of(base)], partial(merged_shard, file))
+    for file in tqdm(weights.shards_of(delta), desc="merging", unit="shard"):
+        weights.write_shard(out / file.name, [file, *weights.shards_of(base)], partial(merged_shard, file))
     for file in delta.iterdir():
         if file.suffix in (".json", ".model") and file.is_file():
             shutil.copyfile(file, out / file.name)
@@ -185,4 +172,4 @@ def merge(delta: Path, base: Path, tower: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(merge, __doc__, "delta", "base", "tower", "out")
+    weights.run_command(merge, __doc__, "delta", "base", "tower", "out")

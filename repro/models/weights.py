@@ -1,8 +1,10 @@
 """Weight files of checkpoint directories and the models made from them. Safetensors only."""
 
+import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,79 +161,28 @@ def run_command(command: Callable[..., None], description: str | None, *argument
 
 
 def load_checkpoint(
-    architecture: Any, path: Path, dtype: torch.dtype, device: torch.device, attention: str = "sdpa"
+    architecture: Any,
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str = "sdpa",
+    published_name: Callable[[str], str] = str,
+    **source: Any,
 ) -> PreTrainedModel:
     """Read a model; every tensor of the model must be in the checkpoint, in its shape, and no other.
 
     Args:
         attention: transformers' attention implementation, for all parts of the model.
+        published_name: from the name of a tensor in the model to its name in the checkpoint, for messages.
+        source: ``config`` and ``state_dict`` in place of the files in ``path``.
 
-    Raises:
-        CheckpointError: weights are damaged, or a tensor is missing, surplus or misshapen (names listed).
+    Raises CheckpointError for damaged weights and for missing, surplus or misshapen tensors (names listed).
     """
-    return _load(architecture, path, {"attn_implementation": attention}, dtype, device, str)
-
-
-def load_renamed(
-    architecture: Any,
-    config: PretrainedConfig,
-    published: Mapping[str, torch.Tensor],
-    path: Path,
-    names: Names,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> PreTrainedModel:
-    """Read a model whose published tensors have other names, or are fused.
-
-    Tensors are views of the files, read when they are copied, so memory peaks at the model plus one shard.
-
-    Args:
-        published: tensors by their published names, see ``published_tensors``.
-
-    Raises:
-        CheckpointError: as ``load_checkpoint``, with the published names.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    surplus = []
-    for name, tensor in published.items():
-        parts = renamed(name, names)
-        if not parts:
-            surplus.append(name)
-        elif len(parts) == 1:
-            tensors[parts[0]] = tensor
-        else:
-            tensors.update(zip(parts, tensor.tensor_split(len(parts)), strict=True))
-    if surplus:
-        raise CheckpointError(_mismatch(path, architecture, {"surplus": surplus}))
-    back = {part: (name,) for name, parts in names.items() for part in parts}
-    source = {"config": config, "state_dict": tensors, "attn_implementation": "sdpa"}
-    return _load(architecture, path, source, dtype, device, lambda name: (*renamed(name, back), name)[0])
-
-
-def renamed(name: str, names: Names) -> tuple[str, ...]:
-    """The names for ``name`` of the first pattern that matches it, () if none does."""
-    for pattern, others in names.items():
-        head, star, tail = pattern.partition("*")
-        if name == pattern:
-            return others
-        if star and name.startswith(head) and name.endswith(tail) and len(name) > len(head) + len(tail):
-            middle = name[len(head) : len(name) - len(tail)]
-            return tuple(other.replace("*", middle) for other in others)
-    return ()
-
-
-def _load(
-    architecture: Any,
-    path: Path,
-    source: dict[str, Any],
-    dtype: torch.dtype,
-    device: torch.device,
-    published_name: Callable[[str], str],
-) -> PreTrainedModel:
     try:
         model, info = architecture.from_pretrained(
-            None if "state_dict" in source else path,
+            None if source else path,
             **source,
+            attn_implementation=attention,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
@@ -258,14 +209,57 @@ def _load(
     return model.to(device)
 
 
+def load_renamed(
+    architecture: Any,
+    config: PretrainedConfig,
+    published: Mapping[str, torch.Tensor],
+    path: Path,
+    names: Names,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> PreTrainedModel:
+    """Read a model whose published tensors have other names, or are fused.
+
+    Tensors are views of the files, read when they are copied, so memory peaks at the model plus one shard.
+
+    Args:
+        published: tensors by their published names, see ``published_tensors``.
+
+    Raises CheckpointError as ``load_checkpoint``, with the published names.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    surplus = []
+    for name, tensor in published.items():
+        parts = renamed(name, names)
+        if not parts:
+            surplus.append(name)
+        elif len(parts) == 1:
+            tensors[parts[0]] = tensor
+        else:
+            tensors.update(zip(parts, tensor.tensor_split(len(parts)), strict=True))
+    if surplus:
+        raise CheckpointError(_mismatch(path, architecture, {"surplus": surplus}))
+    back = {part: (name,) for name, parts in names.items() for part in parts}
+    source: dict[str, Any] = {"config": config, "state_dict": tensors}
+    source["published_name"] = lambda name: (*renamed(name, back), name)[0]
+    return load_checkpoint(architecture, path, dtype, device, **source)
+
+
+def renamed(name: str, names: Names) -> tuple[str, ...]:
+    """The names for ``name`` of the first pattern that matches it, () if none does."""
+    for pattern, others in names.items():
+        if match := re.fullmatch(re.escape(pattern).replace(r"\*", "(.+)"), name):
+            middle = match[match.re.groups]  # irrelevant without a star, which the others then lack too
+            return tuple(other.replace("*", middle) for other in others)
+    return ()
+
+
 def _mismatch(path: Path, architecture: Any, problems: Mapping[str, list[str]]) -> str:
-    listed = [
-        f"{kind}: {', '.join(sorted(names)[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        for kind, names in problems.items()
-        if names
-    ]
+    listed = []
+    for kind, names in problems.items():
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        listed += [f"{kind}: {', '.join(sorted(names)[:5])}{more}"] if names else []
     tower = path / "vision_tower"
-    names = [name for names in problems.values() for name in names]
-    if any(tower.glob("*.safetensors")) and any("vision_" in name for name in names):
+    if any(tower.glob("*.safetensors")) and any("vision_" in name for name in chain(*problems.values())):
         listed.append(f"those of the vision tower are in {tower}")
     return f"the tensors in {path} do not match {architecture.__name__}; " + "; ".join(listed)
