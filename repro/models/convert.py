@@ -29,8 +29,7 @@ def convert(source: Path, out: Path) -> None:
         source: holds ``pytorch_model.bin``, or ``pytorch_model.bin.index.json`` and its shards.
         out: another directory, created if missing.
 
-    Raises:
-        CheckpointError: a file is missing or damaged, holds anything but tensors, or ``out`` is ``source``.
+    Raises CheckpointError if a file is missing, damaged or holds anything but tensors, or ``out`` is ``source``.
     """
     if source.resolve() in (out.resolve(), *out.resolve().parents):
         raise CheckpointError(f"{out} is the source, or lies in it: name another directory")
