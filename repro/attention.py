@@ -1,10 +1,8 @@
 """Attention shares of the answer, per layer (Eqs. 7-8, Fig. 2).
 
-The model runs once with ordinary SDPA attention. Beside it, the softmax rows of the asked queries
-are formed and reduced at once to one mass per segment; no S x S map is ever kept.
+The model runs once with ordinary SDPA attention. In the same pass, the softmax rows of the chosen queries are
+formed and reduced at once to a mass per segment; no S x S map is ever stored.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +21,8 @@ class Shares:
     """Attention mass by segment.
 
     Attributes:
-        raw: float32 [N, rows, 4] over system, image, user, answer; sums to 1 along the last axis. Row 0
-            is the last prompt position (it predicts the first answer token), row i the i-th answer token.
+        raw: float32 [N, rows, 4] over system, image, user, answer; sums to 1 along the last axis. Row 0 is the
+            last prompt position (it predicts the first answer token), row i the i-th answer token.
     """
 
     raw: np.ndarray
@@ -33,8 +31,8 @@ class Shares:
     def paper(self) -> np.ndarray:
         """Eq. 7: [N, rows, 3] over system, image, user, renormalised to sum to 1.
 
-        Eq. 7 as printed leaves out the answer tokens already given, so it holds for answer rows only
-        after this renormalisation. NaN where a row puts no mass on the prompt.
+        Eq. 7 as printed omits the answer tokens already generated, so it holds for answer rows only after this
+        renormalisation. NaN for rows without mass on the prompt.
         """
         prompt = self.raw[..., :3]
         with np.errstate(invalid="ignore"):
@@ -47,23 +45,22 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
     The paper's text takes the mean over heads (Eq. 9); its notebook, since deleted, took the maximum.
 
     Args:
-        answer: ids of the answer, teacher forced; rows follow in their order.
+        answer: token ids of the answer, teacher forced; rows follow in their order.
 
-    Raises:
-        ValueError: the attention is not finite (NaN or infinite weights or activations).
+    Raises ValueError if the attention is not finite (NaN or infinite weights or activations).
     """
     labels = torch.from_numpy(prompt.segments.with_answer(len(answer))).to(lvlm.device, torch.int64)
-    segment = torch.nn.functional.one_hot(labels, len(NAMES)).float()
+    segments = torch.nn.functional.one_hot(labels, len(NAMES)).float()
     rows = torch.arange(len(prompt.segments) - 1, len(labels), device=lvlm.device)
     shares: list[Tensor] = []
 
     def record(layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-        seen, at = segment, rows
-        gone = len(labels) - key.shape[2]
-        if gone:  # truncation dropped tokens, all of them before the rows
+        dropped = len(labels) - key.shape[2]
+        columns = segments
+        if dropped:  # by truncation, all of them before the rows
             assert lvlm.truncation is not None and lvlm.truncation.stay is not None
-            seen, at = segment[lvlm.truncation.stay[0]], rows - gone
-        shares.append(softmax_rows(query, key, mask, scaling, at)[0] @ seen)
+            columns = segments[lvlm.truncation.stay[0]]
+        shares.append(softmax_rows(query, key, mask, scaling, rows - dropped)[0] @ columns)
 
     with torch.inference_mode(), lvlm.observed(record):
         embedded = lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs)

@@ -1,9 +1,7 @@
 """LLaVA-CAM of every decoder layer from one backward pass (Eqs. 1-5, Figs. 3-4 and 7-8)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +10,8 @@ from torch import Tensor, nn
 
 from repro.models.lvlm import Lvlm, Prompt
 
-#: Whose output of a decoder layer is differentiated at, by the layer's own name of it; "" is the layer. The paper
-#: takes the norm behind the attention (Sec. A.1); the others are deviations, there to compare with (Fig. 7).
+#: Modules of a decoder layer whose output can be differentiated at, with their names in the layer; "" is the layer
+#: itself. The paper takes the norm behind the attention (Sec. A.1); the others are for comparison (Fig. 7).
 MODULES = {
     "post_attention_norm": "post_attention_layernorm",
     "input_norm": "input_layernorm",
@@ -26,33 +24,31 @@ Module = Literal["post_attention_norm", "input_norm", "attention", "mlp", "layer
 
 @contextmanager
 def _activations(lvlm: Lvlm, module: Module) -> Iterator[list[Tensor]]:
-    """Outputs of a module of every layer in the next pass, as points to differentiate at."""
-    found: list[Tensor] = []
+    """Outputs of a module of every layer in the next pass, to differentiate at."""
+    outputs: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> Any:
-        # Frozen weights: without a graph so far this is a leaf and has to ask for its gradient itself.
+    def record(module: nn.Module, inputs: Any, output: Any) -> Any:
+        # Weights are frozen: an output without a graph so far is a leaf and must require its gradient itself.
         first = output[0] if isinstance(output, tuple) else output
-        found.append(first if first.requires_grad else first.requires_grad_())
+        outputs.append(first if first.requires_grad else first.requires_grad_())
         return output
 
-    hooked = [layer.get_submodule(MODULES[module]) for layer in lvlm.decoder.layers]
-    handles = [one.register_forward_hook(keep) for one in hooked]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for layer in lvlm.decoder.layers:
+            hooks.callback(layer.get_submodule(MODULES[module]).register_forward_hook(record).remove)
+        yield outputs
 
 
 def _at_image(lvlm: Lvlm, layer: int, values: Tensor, length: int, image: Tensor) -> Tensor:
-    """Values [B, T', width] of a layer at the image positions, float32; zero where truncation took them away."""
+    """Values [B, T', width] of a layer at the image positions, float32; zero where truncation removed them."""
     cut = lvlm.truncation
     if cut is None or layer < cut.after:
         return values[:, image].float()
     assert cut.stay is not None, "a pass with the image went before"
     stay = cut.stay[..., None].expand(-1, -1, values.shape[-1])
-    kept = values if values.shape[1] == stay.shape[1] else values.gather(1, stay)
-    return values.new_zeros(len(values), length, values.shape[-1]).scatter(1, stay, kept)[:, image].float()
+    remaining = values if values.shape[1] == stay.shape[1] else values.gather(1, stay)
+    full = values.new_zeros(len(values), length, values.shape[-1]).scatter(1, stay, remaining)
+    return full[:, image].float()
 
 
 @torch.inference_mode(False)  # a caller's inference mode would leave nothing to differentiate
@@ -70,28 +66,27 @@ def llava_cam(
 ) -> np.ndarray:
     """Heat of every image token for an answer, at every layer.
 
-    z is the sum of the logits of the answer tokens at the rows that predict them (Eq. 1); G its gradient
-    at the activations A behind the post-attention norm (Eq. 2); alpha the mean of G over image positions;
-    heat = ReLU(sum_k alpha_k A_k) (Eq. 3); the mean over noisy images (Eqs. 4-5) is divided by its maximum,
-    once. Heat of several image tokens that cover one cell of the prompt's grid is summed before. Nothing mixes
-    tokens after the last layer's norm, so the map of layer N is exactly zero.
+    z is the sum of the logits of the answer tokens at the rows that predict them (Eq. 1); G its gradient at the
+    activations A behind the post-attention norm (Eq. 2); alpha the mean of G over image positions; heat =
+    ReLU(sum_k alpha_k A_k) (Eq. 3); the mean over noisy images (Eqs. 4-5) is divided by its maximum, once. Before
+    that, heat of image tokens that cover the same cell of the prompt's grid is summed. Nothing mixes tokens after
+    the last layer's norm, so the map of layer N is exactly zero.
 
     Args:
-        answer: ids of the answer, at least one.
+        answer: token ids of the answer, at least one.
         samples: noisy copies of the image; 1 copy with ``noise=0`` is the plain CAM of Eq. 3.
-        noise: standard deviation of the Gaussian on pixels in [0, 1]. (Eq. 4 prints it as a variance, the
-            text under it calls it a standard deviation, and the released code uses it as one.)
-        seed: of the noise, drawn on the CPU so that every device sees the same.
-        batch_size: copies run at once; changes memory and speed only.
-        relu_gradients: as the released demo, only positive gradients enter alpha. Not in the paper.
-        threshold: as the released demo (0.5), normalised heat below it is set to zero. Not in the paper.
-        module: whose output A is, see ``MODULES``.
+        noise: standard deviation of the Gaussian on pixels in [0, 1]. (Eq. 4 prints it as a variance, the text
+            under it calls it a standard deviation, and the released code uses it as one.)
+        seed: of the noise, drawn on the CPU so that it is the same on every device.
+        batch_size: copies per pass; changes memory and speed only.
+        relu_gradients: as in the released demo, only positive gradients enter alpha. Not in the paper.
+        threshold: as in the released demo (0.5), normalised heat below it is set to zero. Not in the paper.
+        module: the module whose output is A, see ``MODULES``.
 
     Returns:
         float32 [N, rows, columns] in [0, 1]; a layer's maximum is 1 unless the layer is zero everywhere.
 
-    Raises:
-        ValueError: an empty answer, fewer than one sample, an unknown module, or heat that is not finite.
+    Raises ValueError for an empty answer, no sample, an unknown module, and heat that is not finite.
     """
     _check(answer, samples, noise, batch_size, module)
     draw = torch.Generator().manual_seed(seed)
@@ -119,8 +114,8 @@ def llava_cam(
 
 
 def _check(answer: Sequence[int], samples: int, noise: float, batch_size: int, module: str) -> None:
-    """ValueError for arguments that ``llava_cam`` cannot use."""
-    if len(answer) == 0:
+    """The errors that ``llava_cam`` promises for its arguments."""
+    if not len(answer):
         raise ValueError("LLaVA-CAM needs at least one answer token to differentiate")
     if noise < 0:
         raise ValueError(f"noise must not be negative, not {noise}")
@@ -131,16 +126,16 @@ def _check(answer: Sequence[int], samples: int, noise: float, batch_size: int, m
 
 
 def _on_grid(heat: Tensor, prompt: Prompt, threshold: float | None) -> Tensor:
-    """Heat [N, n_image] on the prompt's grid [N, rows, columns], each layer divided by its maximum, then cut."""
+    """Heat [N, n_image] on the prompt's grid [N, rows, columns], divided by each layer's maximum; thresholded."""
     if not torch.isfinite(heat).all():
         layer = int((~torch.isfinite(heat)).any(dim=1).nonzero()[0]) + 1
         raise ValueError(
             f"heat of layer {layer} is not finite: weights, image or activations are NaN or infinite"
         )
     if prompt.cells is not None:
-        placed = torch.from_numpy(prompt.cells).to(heat.device)
-        cells = heat.new_zeros(len(heat), prompt.grid[0] * prompt.grid[1])
-        heat = cells.index_add(1, placed[placed >= 0], heat[:, placed >= 0])
+        cells = torch.from_numpy(prompt.cells).to(heat.device)
+        empty = heat.new_zeros(len(heat), prompt.grid[0] * prompt.grid[1])
+        heat = empty.index_add(1, cells[cells >= 0], heat[:, cells >= 0])
     peak = heat.amax(dim=1, keepdim=True)
     heat = torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), heat)
     if threshold is not None:

@@ -1,27 +1,25 @@
 """The cliff layer: from which layer on the image no longer matters (arXiv 2406.06579, Sec. 4.2).
 
-All functions read ``Scores``: parts of one metric at L = 0...N, where the image is visible to L layers and L = N
-is the baseline.
+All functions read ``Scores``: parts of one metric at L = 0...N, where L layers see the image and L = N is the
+baseline.
 
-**Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), one
-drawn sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the
-difference, as in a paired test. Intervals are percentile intervals: they need no formula per metric, stay
-within its range, and allow for skew.
+**Resampling.** Items are drawn with replacement within each stratum (Efron & Tibshirani 1993, ch. 13), the same
+sample for all layers: the same items answer at L and at N, so their common difficulty cancels in the difference,
+as in a paired test. Intervals are percentile intervals: they need no formula per metric, stay within its range,
+and allow for skew.
 
-**Images.** Questions about one image succeed or fail together. Where the scores name the images, whole images are
-drawn, with all their questions in whatever strata, and whole images go to either half.
+**Images.** Questions about the same image succeed or fail together. If the scores name the images, images are
+drawn, with all their questions in whatever strata, and all questions about an image go to the same half.
 
-**Undefined scores.** A ratio without a denominator (CHAIR_i when no caption mentions an object) is NaN. It
-shows nothing, so it counts as inferior; in a resample it could be anything, so it pushes both ends of an
-interval outwards, to -inf and inf once more such resamples come than a tail holds.
+**Undefined scores.** A ratio without a denominator (CHAIR_i when no caption mentions an object) is NaN. It shows
+nothing, so it counts as inferior; in a resample it could be anything, so it pushes both ends of an interval
+outwards, to -inf and inf as soon as there are more such resamples than a tail holds.
 
-**A limit.** Where no item's parts differ between L and N, every resample has the difference 0 and the
-interval shrinks to the point 0, however few the items. For accuracy it then only shows that fewer than about
-3.7 / items of the answers change (97.5 %, one-sided): below ``unchanged_is_evidence`` (122 items for a margin of
-3 points) "nothing changed" is no evidence of non-inferiority yet. The report says where that is so.
+**A limit.** If no item's parts differ between L and N, every resample has the difference 0 and the interval
+shrinks to the point 0, however few the items. For accuracy it then only shows that fewer than about 3.7 / items
+of the answers change (97.5 %, one-sided): below ``unchanged_is_evidence`` (122 items for a margin of 3 points)
+"nothing changed" is not yet evidence of non-inferiority. The report says where that is so.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, log
@@ -43,15 +41,14 @@ class UndefinedScore(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Scores at every truncation layer, and what truncation costs. All arrays are [N + 1], index = L.
+    """Scores at every truncation layer, and the cost of truncation. All arrays are [N + 1], index = L.
 
     Attributes:
-        score: the metric; NaN where undefined.
+        score: the metric; NaN if undefined.
         score_low, score_high: its bootstrap interval.
-        difference: score(L) - score(N), its sign turned where lower is better, so positive = better.
+        difference: score(L) - score(N), with the opposite sign if lower is better, so positive = better.
         low, high: its paired bootstrap interval; 0 at L = N.
         higher_is_better: direction of the metric.
-        level: two-sided level of both intervals.
     """
 
     score: np.ndarray
@@ -61,20 +58,19 @@ class Comparison:
     low: np.ndarray
     high: np.ndarray
     higher_is_better: bool
-    level: float
 
     def score_interval(self, layer: int) -> tuple[float, float]:
-        """Ends of the interval of score(L)."""
+        """Interval of score(L)."""
         return float(self.score_low[layer]), float(self.score_high[layer])
 
     def change(self, layer: int) -> tuple[float, tuple[float, float]]:
-        """score(L) - score(N) in the metric's own direction, as tables print it, and the ends of its interval."""
+        """score(L) - score(N) in the metric's own direction, as tables print it, and its interval."""
         low, high = float(self.low[layer]), float(self.high[layer])
         interval = (low, high) if self.higher_is_better else (-high, -low)
         return float(self.score[layer] - self.score[-1]), interval
 
     def worst_allowed(self, margin: float) -> float:
-        """The score that lies by the margin on the worse side of the baseline."""
+        """The score that is worse than the baseline by the margin."""
         return float(self.score[-1] - margin if self.higher_is_better else self.score[-1] + margin)
 
     def non_inferior(self, margin: float) -> np.ndarray:
@@ -88,10 +84,10 @@ class Cliff:
 
     Attributes:
         layer: smallest L such that every L' >= L is non-inferior.
-        interval: (low, high) layers; high is ``layer``, low the earliest the data do not exclude.
-        non_inferior: the decision for each L on its own.
+        interval: (low, high) layers; high is ``layer``, low the earliest that the data do not exclude.
+        non_inferior: the decision for each single L.
         difference, low, high: as in ``Comparison``.
-        margin, level: what the decision was made with.
+        margin: the margin of the decision.
     """
 
     layer: int
@@ -101,16 +97,15 @@ class Cliff:
     low: np.ndarray
     high: np.ndarray
     margin: float
-    level: float
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The cliff layer chosen on one half of the items, its score taken on the other.
+    """The cliff layer chosen on one half of the items, its score measured on the other.
 
     Attributes:
         cliff: the choice, from the choosing half.
-        chosen_on, reported_on: items in either half.
+        chosen_on, reported_on: number of items in each half.
         baseline, score: the metric at L = N and at ``cliff.layer``, reporting half.
         difference, low, high: score - baseline, positive = better, and its paired interval, same half.
     """
@@ -128,7 +123,7 @@ class HeldOut:
 def unchanged_is_evidence(margin: float, level: float = 0.95) -> int:
     """How many items it takes for "no answer changed" to mean that the loss is below ``margin``.
 
-    Of n items none changes with probability (1 - p)^n where a share p of all answers would; that is below
+    If a share p of all answers changes, none of n items does with probability (1 - p)^n, which is below
     (1 - level) / 2 from n = ln((1 - level) / 2) / ln(1 - p) on (see "A limit" above).
     """
     return ceil(log((1 - level) / 2) / log(1 - margin))
@@ -138,7 +133,7 @@ def compare(scores: Scores, level: float = 0.95, replicates: int = 2000, seed: i
     """The score at every truncation layer and its paired difference to the baseline.
 
     Args:
-        scores: at least two items in each stratum, and two images found in the same strata.
+        scores: at least two items per stratum, and two images that occur in the same strata.
         level: two-sided level of the intervals.
         replicates: resamples; at least one must fall into each tail.
         seed: of the resampling; the order of the items does not matter.
@@ -146,35 +141,33 @@ def compare(scores: Scores, level: float = 0.95, replicates: int = 2000, seed: i
     Raises ValueError for arguments other than described, UndefinedScore for a baseline without a score.
     """
     values, draws = _resample(scores, level, replicates, seed)
-    score_low, score_high = _ends(draws, level)
-    low, high = _ends(scores.gain(draws), level)
-    difference = scores.gain(values)
-    return Comparison(values, score_low, score_high, difference, low, high, scores.higher_is_better, level)
+    score_ends, ends = _ends(draws, level), _ends(scores.gain(draws), level)
+    return Comparison(values, *score_ends, scores.gain(values), *ends, scores.higher_is_better)
 
 
 def cliff_layer(
     scores: Scores, margin: float = MARGIN, level: float = 0.95, replicates: int = 2000, seed: int = 0
 ) -> Cliff:
-    """The smallest L from which on no truncation does worse than the baseline by ``margin`` or more.
+    """The smallest L from which on no truncation is worse than the baseline by ``margin`` or more.
 
-    L is non-inferior where the lower end of the two-sided interval of score(L) - score(N) is above -margin:
-    a one-sided test at (1 - level) / 2, i.e. 2.5 %, the custom of non-inferiority trials. Walking down from
-    L = N to the first failure needs no correction for many layers: to stop below the true cliff (the layer
-    an unlimited supply of items would give), the truly inferior layer just before it must pass.
+    L is non-inferior if the lower end of the two-sided interval of score(L) - score(N) is above -margin: a
+    one-sided test at (1 - level) / 2, i.e. 2.5 %, the custom of non-inferiority trials. Going down from L = N to
+    the first failure needs no correction for many layers: to stop below the true cliff (the layer that an
+    unlimited supply of items would give), the truly inferior layer just before it must pass.
 
     So ``layer`` is itself an upper confidence bound of the true cliff, and the upper end of ``interval``. The
-    lower end is the layer after the last one proven inferior, by an upper limit of at most -margin. There
-    every layer is a chance to err, so the limits hold for all layers at once: draws of one rank, the lowest
-    that any layer exceeds in at most (1 - level) / 2 of the resamples (balanced simultaneous limits, Beran
-    1988, JASA 83). From the same resamples, both ends satisfy low <= layer <= high and cover the true cliff
-    with a probability of about ``level`` or more. The spread of the layers found in single resamples does
-    not: of many noisy layers one falls short in nearly every resample, and lifts its layer above the truth.
+    lower end is the layer after the last one proven inferior, by an upper limit of at most -margin. There every
+    layer is a chance to err, so the limits hold for all layers at once: draws of the same rank, the lowest that
+    any layer exceeds in at most (1 - level) / 2 of the resamples (balanced simultaneous limits, Beran 1988, JASA
+    83). From the same resamples, both ends satisfy low <= layer <= high and cover the true cliff with a
+    probability of about ``level`` or more. The spread of the layers of single resamples does not: among many
+    noisy layers one fails in nearly every resample, and lifts its layer above the truth.
 
     Args:
         scores, level, replicates, seed: as in ``compare``.
         margin: largest loss, in units of the score, that still counts as no loss; > 0.
 
-    Raises ValueError as ``compare`` does, or for a margin that is not positive.
+    Raises ValueError as ``compare`` does, and for a margin that is not positive.
     """
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
@@ -184,15 +177,15 @@ def cliff_layer(
     non_inferior = _above(low, margin)
     layer = int(first_lasting(non_inferior))
     earliest = int(first_lasting(_above(_joint_upper(gains, level), margin)))
-    return Cliff(layer, (earliest, layer), non_inferior, scores.gain(values), low, high, margin, level)
+    return Cliff(layer, (earliest, layer), non_inferior, scores.gain(values), low, high, margin)
 
 
 def cliff_draws(scores: Scores, margin: float = MARGIN, replicates: int = 2000, seed: int = 0) -> np.ndarray:
-    """The layer that each single resample puts the cliff at: int [replicates], to compare benchmarks or models.
+    """The cliff layer of each single resample: int [replicates], to compare benchmarks or models.
 
-    The smallest L from which on score(L) - score(N) of the resample stays above -margin. No interval of the cliff
-    layer: see ``cliff_layer`` for why these lie too high where many layers are noisy. Arguments and errors are
-    those of ``cliff_layer``.
+    The smallest L from which on score(L) - score(N) of the resample stays above -margin. Not an interval of the
+    cliff layer: see ``cliff_layer`` for why these are too high if many layers are noisy. Arguments and errors as
+    in ``cliff_layer``.
     """
     return first_lasting(_above(scores.gain(_resample(scores, 0.95, replicates, seed)[1]), margin))
 
@@ -202,8 +195,8 @@ def held_out(
 ) -> HeldOut:
     """Choose the cliff layer on one half of the images and report its score on the other.
 
-    A layer chosen because it looked good looks too good on the items that chose it, not on the others.
-    Arguments and errors are those of ``cliff_layer`` and ``Scores.halves``.
+    A layer chosen for a good score scores too well on the items that chose it, but not on the others. Arguments
+    and errors as in ``cliff_layer`` and ``Scores.halves``.
     """
     choosing, reporting = scores.halves()
     cliff = cliff_layer(choosing, margin, level, replicates, seed)
@@ -215,15 +208,18 @@ def held_out(
 
 def _resample(scores: Scores, level: float, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Metric values of the sample [N + 1] and of its resamples [replicates, N + 1], NaN where undefined."""
-    _check_sample(scores)
+    if min(scores.parts.shape) < 2:
+        raise ValueError(f"needs at least 2 items and 2 layers (L = 0 and N), not {scores.parts.shape[:2]}")
+    for stratum, count in zip(*np.unique(scores.strata, return_counts=True), strict=True):
+        require(repr(str(stratum)), count, 2, "items", "resampling needs")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     if _tail(level, replicates) < 1:
         raise ValueError(f"{replicates} replicates are too few for a level of {level}")
-    units, drawn_within = _units(scores)
-    # Units with equal parts are one kind: few kinds make the products small, and their sorted order makes
-    # the draws independent of the order of the items.
-    rows = np.column_stack([drawn_within, units.reshape(len(units), -1)])
+    units, groups = _units(scores)
+    # Units with equal parts are of one kind: few kinds make the products small, and their sorted order makes the
+    # draws independent of the order of the items.
+    rows = np.column_stack([groups, units.reshape(len(units), -1)])
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
     group, kind_parts = kinds[:, 0], kinds[:, 1:].reshape(len(kinds), *units.shape[1:])
     weights = np.empty((1 + replicates, len(kinds)))
@@ -242,34 +238,26 @@ def _resample(scores: Scores, level: float, replicates: int, seed: int) -> tuple
     return values[0], values[1:]
 
 
-def _check_sample(scores: Scores) -> None:
-    """ValueError unless there is something to compare and to resample."""
-    if min(scores.parts.shape) < 2:
-        raise ValueError(f"needs at least 2 items and 2 layers (L = 0 and N), not {scores.parts.shape[:2]}")
-    for stratum, count in zip(*np.unique(scores.strata, return_counts=True), strict=True):
-        require(repr(str(stratum)), count, 2, "items", "resampling needs")
-
-
 def _units(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """What is drawn as a whole: parts by stratum [units, strata, N + 1, 2], and the group each is drawn within.
+    """The units of drawing: parts by stratum [units, strata, N + 1, 2], and the group that each is drawn within.
 
-    A unit is an image, or an item where images are not named; units found in the same strata form a group.
+    A unit is an image, or an item if images are not named; units that occur in the same strata form a group.
     """
     codes = np.unique(scores.strata, return_inverse=True)[1]
     names = np.arange(len(scores)) if scores.images is None else scores.images
     unit = np.unique(names, return_inverse=True)[1]
     units = np.zeros((unit.max() + 1, codes.max() + 1, *scores.parts.shape[1:]))
     np.add.at(units, (unit, codes), scores.parts)
-    found = np.zeros(units.shape[:2], dtype=bool)
-    found[unit, codes] = True
-    within = np.unique(found, axis=0, return_inverse=True)[1].reshape(-1)
-    if np.bincount(within).min() < 2:
+    occurs = np.zeros(units.shape[:2], dtype=bool)
+    occurs[unit, codes] = True
+    groups = np.unique(occurs, axis=0, return_inverse=True)[1].reshape(-1)
+    if np.bincount(groups).min() < 2:
         raise TooFew("resampling needs at least 2 images in the same strata; a single one never varies")
-    return units, within
+    return units, groups
 
 
 def _tail(level: float, replicates: int) -> int:
-    """Resamples to leave out at each end of a percentile interval."""
+    """Resamples outside of each end of a percentile interval."""
     return int((1 - level) / 2 * replicates + _ROUNDING)
 
 
@@ -282,7 +270,7 @@ def _ends(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joint_upper(draws: np.ndarray, level: float) -> np.ndarray:
-    """Upper limits [N + 1] that all layers keep to together, except in one tail of the draws."""
+    """Upper limits [N + 1] that no layer exceeds, except in one tail of the draws."""
     draws = np.where(np.isnan(draws), np.inf, draws)
     # Ties share the lowest rank: a layer that never changes exceeds no limit.
     highest = np.sort(rankdata(draws, method="min", axis=0).max(axis=1))
@@ -295,5 +283,5 @@ def _above(difference: np.ndarray, margin: float) -> np.ndarray:
 
 
 def first_lasting(passes: np.ndarray) -> np.ndarray:
-    """Smallest L of bool [..., N + 1] from which on all entries are True, the last always being so."""
+    """Smallest L of bool [..., N + 1] from which on all entries are True; the last entry always is."""
     return passes.shape[-1] - np.cumprod(passes[..., ::-1], axis=-1).sum(axis=-1)

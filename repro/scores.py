@@ -1,15 +1,15 @@
-"""Scores of items at every truncation layer: one record, with all that resampling and halving need to know.
+"""Scores of items at every truncation layer, in one record with all that resampling and halving need.
 
-A metric is a ratio of sums. Each answer adds a numerator and a denominator, its *part*; within a stratum the sums
-are divided, and the ratios are averaged over strata. Accuracy adds (1 or 0, 1), F1 adds (2 TP, 2 TP + FP + FN),
-CHAIR_i adds (hallucinated mentions, mentions).
+A metric is a ratio of sums. Each answer adds a numerator and a denominator, its *part*; the sums are divided
+within each stratum, and the ratios averaged over strata. Accuracy adds (1 or 0, 1), F1 adds (2 TP, 2 TP + FP +
+FN), CHAIR_i adds (hallucinated mentions, mentions).
 """
 
-from __future__ import annotations
-
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -26,9 +26,9 @@ class Scores:
 
     Attributes:
         parts: float64 [n, m, 2], numerators and denominators; the last layer is the baseline.
-        strata: [n], any labels: within what ratios are formed before they are averaged.
-        images: [n], the image of each item; questions about one image are resampled together. None: every item
-            is taken by itself.
+        strata: [n], any labels: ratios are formed within a stratum, then averaged.
+        images: [n], the image of each item; questions about the same image are resampled together. None: items are
+            resampled one by one.
         higher_is_better: False for an error rate such as CHAIR_i.
 
     Raises ValueError for other shapes, parts that are not finite, and negative denominators.
@@ -57,12 +57,12 @@ class Scores:
     def __len__(self) -> int:
         return len(self.parts)
 
-    def where(self, items: np.ndarray) -> Scores:
+    def where(self, items: np.ndarray) -> Self:
         """Some of the items: bool [n], or their indices."""
         images = None if self.images is None else self.images[items]
         return replace(self, parts=self.parts[items], strata=self.strata[items], images=images)
 
-    def at(self, *layers: int) -> Scores:
+    def at(self, *layers: int) -> Self:
         """Some of the layers, in this order; the last of them becomes the baseline."""
         return replace(self, parts=self.parts[:, list(layers)])
 
@@ -73,7 +73,7 @@ class Scores:
 
     @property
     def goodness(self) -> np.ndarray:
-        """Numerator of each item, float64 [n, m]; of an error rate 1 - numerator, so that higher is better."""
+        """Numerator of each item, float64 [n, m]; for error rates 1 - numerator, so that higher is better."""
         return self.parts[..., 0] if self.higher_is_better else 1 - self.parts[..., 0]
 
     def gain(self, values: np.ndarray) -> np.ndarray:
@@ -82,8 +82,8 @@ class Scores:
         difference[..., -1] = 0
         return difference
 
-    def halves(self) -> tuple[Scores, Scores]:
-        """The items that choose a layer, and those that report its score: see ``choosing_half`` for the errors."""
+    def halves(self) -> tuple[Self, Self]:
+        """The items that choose a layer, and those that report its score; errors as in ``choosing_half``."""
         if self.images is None:
             raise ValueError("halves are of images: give the image of each item")
         choosing = choosing_half(self.strata, self.images)
@@ -91,14 +91,9 @@ class Scores:
 
 
 def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
-    """Metric values from summed parts.
+    """Metric values from the sums of parts [..., strata, ..., 2], averaged over the ``axis`` of the strata.
 
-    Args:
-        total: [..., 2], sums of numerators and denominators; one axis is over strata.
-        axis: of the strata, over which ratios are averaged.
-
-    Returns:
-        ``total`` without its last axis and that of the strata; not finite where a denominator is 0.
+    Not finite where a denominator is 0.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total[..., 0] / total[..., 1]).mean(axis=axis)
@@ -106,37 +101,36 @@ def mean_of_ratios(total: np.ndarray, axis: int) -> np.ndarray:
 
 def aggregate(parts: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """Metric values [...] from parts [items, ..., 2] and the stratum of each item [items], any labels."""
-    return mean_of_ratios(
-        np.stack([parts[strata == label].sum(axis=0) for label in np.unique(strata)]), axis=0
-    )
+    sums = np.stack([parts[strata == label].sum(axis=0) for label in np.unique(strata)])
+    return mean_of_ratios(sums, axis=0)
 
 
 def choosing_half(strata: Labels, images: Labels) -> np.ndarray:
-    """Which items choose (bool [items]): the first half of the images, rounded down, by SHA-256 of the name.
+    """Which items choose (bool [items]): the first half of the images, rounded down, by SHA-256 of their names.
 
-    The others report. Images found in the same strata are halved together, so that each half has its share of
+    The others report. Images that occur in the same strata are halved together, so that each half has its share of
     every stratum. The order of the items does not matter, and a few added items move few others.
 
-    Raises ValueError for lengths that differ, TooFew for fewer than four images of one kind.
+    Raises ValueError for lengths that differ, TooFew for fewer than four images that occur in the same strata.
     """
     strata = np.asarray(strata)
     if len(images) != len(strata):
         raise ValueError(f"{len(images)} image names for {len(strata)} items")
-    strata_of: dict[str, set[str]] = {}
+    strata_of: dict[str, set[str]] = defaultdict(set)
     for name, stratum in zip(images, strata, strict=True):
-        strata_of.setdefault(str(name), set()).add(str(stratum))
-    kinds: dict[tuple[str, ...], list[str]] = {}
-    for name, own in strata_of.items():
-        kinds.setdefault(tuple(sorted(own)), []).append(name)
+        strata_of[str(name)].add(str(stratum))
+    images_in: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, labels in strata_of.items():
+        images_in[tuple(sorted(labels))].append(name)
     choosing: set[str] = set()
-    for kind, names in kinds.items():
-        require(" and ".join(map(repr, kind)), len(names), 4, "images", "two halves need")
+    for key, names in images_in.items():
+        require(" and ".join(map(repr, key)), len(names), 4, "images", "two halves need")
         names.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
         choosing.update(names[: len(names) // 2])
     return np.array([str(name) in choosing for name in images])
 
 
 def require(stratum: str, count: int, least: int, units: str, purpose: str) -> None:
-    """TooFew that names the stratum unless it has ``least`` units."""
+    """TooFew, naming the stratum, unless it has ``least`` units."""
     if count < least:
         raise TooFew(f"stratum {stratum}: {purpose} at least {least} {units}, not {count}")

@@ -1,8 +1,7 @@
 """Token index sets of a prompt: system, image, user, answer (Eq. 6)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -14,15 +13,14 @@ NAMES = ("system", "image", "user", "answer")
 class Segments:
     """A partition of prompt positions 0...T-1 into system S, image I and user U.
 
-    ``labels`` holds one of ``SYSTEM``, ``IMAGE``, ``USER`` per position (int8, [T]). Positions before the
-    first image token are S, which may be empty; image tokens may lie in several spans; every other
-    position after the first image token is U.
+    ``labels`` holds ``SYSTEM``, ``IMAGE`` or ``USER`` per position (int8, [T]). Positions before the first image
+    token are S, which may be empty; image tokens may lie in several spans; every other position is U.
     """
 
     labels: np.ndarray
 
     @classmethod
-    def from_image_mask(cls, is_image: np.ndarray) -> Segments:
+    def from_image_mask(cls, is_image: np.ndarray) -> Self:
         """Build from a boolean array [T], True at image tokens; at least one must be True."""
         is_image = np.asarray(is_image, dtype=bool)
         if not is_image.any():

@@ -1,16 +1,14 @@
 """The answer at every truncation layer, in one pass (Fig. 5).
 
-Truncated after L, a prompt differs from the untouched one only in layers > L, and there only in the
-tokens that follow the first image token: the system tokens before it cannot see the image. So the full
-prompt runs once (the trunk), and after layer L a branch forks off that carries the tokens behind the
-image (and the k image tokens kept). Trunk and branches ride through the model's own layers as one
-packed sequence; only attention splits them. All N + 1 answers are then decoded as one batch.
+Truncated after L, a prompt differs from the untruncated one only in layers > L, and there only in the tokens
+after the first image token: the system tokens before it cannot see the image. So the full prompt runs once (the
+trunk), and after layer L a branch forks off with the tokens behind the image (and the k image tokens that stay).
+Trunk and branches go through the model's own layers as one packed sequence; only attention separates them. All N
++ 1 answers are then decoded as one batch.
 
-Cost of the first pass in token-layers: N S + U N (N + 1) / 2, for S prompt tokens of which U follow the
-image, against (N + 1) N S for one run per layer.
+Cost of the first pass in token-layers: N S + U N (N + 1) / 2, for S prompt tokens of which U follow the image,
+against (N + 1) N S for one run per layer.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from repro.truncation import RankingRow, check_cut, check_ranking_row, top_image
 
 @dataclass(frozen=True)
 class Sweep:
-    """One prompt at every truncation layer L = 0...N (axis 0; L = N is the untouched model).
+    """One prompt at every truncation layer L = 0...N (axis 0; L = N is the untruncated model).
 
     Attributes:
         logits: float32 [N + 1, vocabulary], of the first answer token.
@@ -39,14 +37,14 @@ class Sweep:
 
 
 def layout(prompt: Prompt) -> tuple[int, ...]:
-    """Image positions: prompts that agree in them can be swept as one batch."""
+    """Positions of the image tokens: prompts that agree in them can be swept as one batch."""
     return tuple(prompt.segments.image.tolist())
 
 
 def memory_of(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int, keep: int = 0) -> int:
-    """Bytes of keys and values that the sweep of one prompt holds when every answer takes all its tokens.
+    """Bytes of keys and values that the sweep of one prompt holds if every answer takes all its tokens.
 
-    Per layer: the prompt once, the tokens behind the image (and those kept) of each branch that has forked off
+    Per layer: the prompt once, the tokens behind the image (and the image tokens that stay) of each branch forked
     so far, and the answers of all N + 1 branches.
     """
     config, n_layers = lvlm.decoder.config, lvlm.n_layers
@@ -75,20 +73,18 @@ class _Pass:
         self.image = torch.from_numpy(segments.image).to(device)
         self.lengths = torch.tensor([len(p.segments) for p in prompts], device=device)
         self.total = int(self.lengths.max())
-        # [3, B, T + longest] where a token's position is not its place in the sequence.
+        # Rotary positions [3, B, T + longest]; None if a token's position is its index in the sequence.
         rows = [lvlm.positions(p, self.total - len(p.segments) + longest) for p in prompts]
         self.places = None if rows[0] is None else torch.cat([row for row in rows if row is not None], dim=1)
         users = [p.segments.user for p in prompts]
         width = max(map(len, users))
         # Padding takes positions past the prompt, so that it sorts behind every real token.
-        self.user = torch.stack(
-            [torch.from_numpy(np.r_[u, self.total + np.arange(width - len(u))]) for u in users]
-        ).to(device)
+        padded = [np.r_[u, self.total + np.arange(width - len(u))] for u in users]
+        self.user = torch.from_numpy(np.stack(padded)).to(device)
         self.width = width + keep
         self.widths = torch.tensor([len(u) + keep for u in users], device=device)
-        self.rank_rows = (
-            self.lengths - 1 if ranking_row == "last_prompt" else self.image[-1:].expand(len(prompts))
-        )
+        last_image = self.image[-1:].expand(len(prompts))
+        self.rank_rows = self.lengths - 1 if ranking_row == "last_prompt" else last_image
         self.scores: Tensor | None = None
         self.keys: list[Tensor] = []  # per layer [B, H, T, D]
         self.values: list[Tensor] = []
@@ -99,10 +95,10 @@ class _Pass:
         self.step = 0
 
     def fork(self) -> Tensor:
-        """Positions [B, W] of the tokens that go on when the image is cut here (Eq. 13)."""
-        kept = top_image_tokens(self.scores, self.n_image, self.keep).to(self.user.device)
-        kept = self.image[kept].expand(len(self.user), -1)
-        return torch.cat([kept, self.user], dim=1).sort(dim=1).values
+        """Positions [B, W] of the tokens that a truncation at this layer leaves (Eq. 13)."""
+        top = top_image_tokens(self.scores, self.n_image, self.keep).to(self.user.device)
+        stay = self.image[top].expand(len(self.user), -1)
+        return torch.cat([stay, self.user], dim=1).sort(dim=1).values
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         if self.places is not None:
@@ -111,7 +107,7 @@ class _Pass:
 
     def run_layer(self, index: int, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         out = self.lvlm.decoder.layers[index](hidden, attention_mask=None, position_embeddings=rotary)
-        return out[0] if isinstance(out, tuple) else out  # a tuple from Qwen2.5-VL's in transformers 4
+        return out[0] if isinstance(out, tuple) else out  # Qwen2.5-VL's of transformers 4 return tuples
 
     def prefill(self, embedded: Tensor) -> Tensor:
         """Logits [B, N + 1, vocabulary] of the last prompt row, from embeddings [B, T, width]."""
@@ -124,7 +120,7 @@ class _Pass:
                 source = branch.clamp(max=self.total - 1)[..., None].expand(-1, -1, hidden.shape[-1])
                 hidden = torch.cat([hidden, hidden[:, : self.total].gather(1, source)], dim=1)
                 at = torch.cat([at, branch], dim=1)
-                # Padding must not make prompts look longer where the rotary base depends on their length.
+                # Padding must not make prompts look longer, as the rotary base may depend on their length.
                 rotary = self.rotary(hidden, at.clamp(max=self.total - 1))
                 hidden = self.run_layer(index, hidden, rotary)
         branches = hidden[:, self.total :].view(batch, -1, self.width, hidden.shape[-1])
@@ -133,7 +129,7 @@ class _Pass:
         return self.lvlm.head(self.lvlm.decoder.norm(last))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of trunk and branches in the first pass; q [B, H, T + branches W, D]."""
+        """Attention of trunk and branches in the first pass; query [B, H, T + branches W, D]."""
         if self.ranks:
             rows, own = self.rank_rows.unique(return_inverse=True)
             trunk = slice(None, self.total)
@@ -155,23 +151,20 @@ class _Pass:
         mixed = (share[..., system:] @ own_v).flatten(2, 3)
         mixed = mixed + share[..., :system].flatten(2, 3) @ trunk_v[:, :, :system]
 
-        self.keys.append(trunk_k)
-        self.values.append(trunk_v)
-        self.own_keys.append(own_k)
-        self.own_values.append(own_v)
+        stores = (self.keys, self.values, self.own_keys, self.own_values)
+        for store, tensor in zip(stores, (trunk_k, trunk_v, own_k, own_v), strict=True):
+            store.append(tensor)
         return torch.cat([out, mixed], dim=2)
 
     def reserve(self) -> None:
-        """Room for keys and values of the first tokens of the answers."""
+        """Allocate keys and values of the first tokens of the answers."""
         tokens = min(self.longest, 16)
         for key in self.keys:
             shape = (*key.shape[:2], self.lvlm.n_layers + 1, tokens, key.shape[-1])
             self.new_keys.append(key.new_empty(shape))
             self.new_values.append(key.new_empty(shape))
-        columns = torch.arange(self.total, device=self.lengths.device)
-        self.padded = (columns >= self.lengths[:, None])[:, None, None]
-        columns = torch.arange(self.width, device=self.lengths.device)
-        self.own_padded = (columns >= self.widths[:, None])[:, None, None]
+        self.padded = _beyond(self.lengths, self.total)
+        self.own_padded = _beyond(self.widths, self.width)
 
     def decode(self, ids: Tensor) -> Tensor:
         """Logits [B, N + 1, vocabulary] after one more token [B, N + 1] of each answer."""
@@ -184,10 +177,10 @@ class _Pass:
         return self.lvlm.head(self.lvlm.decoder.norm(hidden))
 
     def attend_step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one token per branch; q [B, H, N + 1, D], row L truncated after L."""
+        """Attention of one token per branch; query [B, H, N + 1, D], row L truncated after L."""
         groups = query.shape[1] // key.shape[1]
         if self.step == self.new_keys[layer].shape[3]:
-            # Most answers end long before the longest allowed: room doubles as it is needed.
+            # Most answers end long before the longest allowed: the space doubles as needed.
             more = min(self.step, self.longest - self.step)
             for stored in (self.new_keys, self.new_values):
                 grown = torch.empty_like(stored[layer][:, :, :, :more])
@@ -209,16 +202,20 @@ class _Pass:
         own = (q[:, :, :, None] @ own_k.mT).squeeze(3).masked_fill(self.own_padded, float("-inf"))
         system = q @ prompt_k[:, :, : self.system].mT
         to_system, to_own, to_recent = mix([system, own, recent[:, :, :blind]])
-        cut = to_system @ prompt_v[:, :, : self.system]
-        cut = cut + (to_own[:, :, :, None] @ own_v + to_recent[:, :, :, None] @ values[:, :, :blind]).squeeze(
-            3
-        )
+        to_own, to_recent = to_own[:, :, :, None], to_recent[:, :, :, None]
+        own_mix = (to_own @ own_v + to_recent @ values[:, :, :blind]).squeeze(3)
+        cut = to_system @ prompt_v[:, :, : self.system] + own_mix
 
         q = query[:, :, blind:]
         prompt = (q @ prompt_k.mT).masked_fill(self.padded, float("-inf"))
         to_prompt, to_recent = mix([prompt, recent[:, :, blind:]])
-        whole = to_prompt @ prompt_v + (to_recent[:, :, :, None] @ values[:, :, blind:]).squeeze(3)
-        return torch.cat([cut, whole], dim=2)
+        full = to_prompt @ prompt_v + (to_recent[:, :, :, None] @ values[:, :, blind:]).squeeze(3)
+        return torch.cat([cut, full], dim=2)
+
+
+def _beyond(lengths: Tensor, width: int) -> Tensor:
+    """True at padding: bool [B, 1, 1, width], from each row's length [B] on."""
+    return (torch.arange(width, device=lengths.device) >= lengths[:, None])[:, None, None]
 
 
 def sweep(
@@ -231,15 +228,14 @@ def sweep(
 ) -> list[Sweep]:
     """The greedy answer of each prompt at every truncation layer L = 0...N.
 
-    Equal to one ``generate`` under ``truncated(lvlm, after=L, keep=keep)`` per prompt and layer, up to
-    rounding.
+    Equal to one ``generate`` under ``truncated(lvlm, after=L, keep=keep)`` per prompt and layer, up to rounding.
 
     Args:
-        prompts: one or more whose image tokens stand at the same positions (see ``layout``).
+        prompts: one or more, with their image tokens at the same positions (see ``layout``).
         max_new_tokens: longest answer, at least 1.
-        keep, ranking_row: as for ``truncated``.
-        repetition_penalty: divides the logits of tokens that an answer has already (negative ones it
-            multiplies); tokens of the prompt are not counted.
+        keep, ranking_row: as in ``truncated``.
+        repetition_penalty: divisor of the logits (factor, if they are negative) of tokens that the answer already
+            has; tokens of the prompt do not count.
 
     Raises:
         ValueError: no prompt, prompts that differ in their image positions, ``keep`` out of range,
@@ -267,11 +263,11 @@ def sweep(
                 break
             logits = run.decode(chosen[-1])
 
-    tokens = torch.stack(chosen, dim=-1).cpu().tolist()
-    opening = first.float().cpu().numpy()
     return [
-        Sweep(opening[b], tuple(lvlm.decode(until_stop(row, lvlm.stop_ids)) for row in tokens[b]))
-        for b in range(len(prompts))
+        Sweep(opening, tuple(lvlm.decode(until_stop(ids, lvlm.stop_ids)) for ids in answers))
+        for opening, answers in zip(
+            first.float().cpu().numpy(), torch.stack(chosen, -1).tolist(), strict=True
+        )
     ]
 
 
@@ -290,7 +286,7 @@ def _check(lvlm: Lvlm, prompts: Sequence[Prompt], max_new_tokens: int, keep: int
 
 
 def _check_finite(logits: Tensor, token: int) -> None:
-    """ValueError that names prompt and layer where logits [B, N + 1, vocabulary] of a token are not finite."""
+    """ValueError, naming prompt and layer, if logits [B, N + 1, vocabulary] of a token are not finite."""
     if not torch.isfinite(logits).all():
         item, layer = (~torch.isfinite(logits)).any(-1).nonzero()[0].tolist()
         raise ValueError(
@@ -300,14 +296,12 @@ def _check_finite(logits: Tensor, token: int) -> None:
 
 
 def _penalised(logits: Tensor, chosen: Tensor, penalty: float) -> Tensor:
-    """Logits [..., vocabulary] against the tokens [..., n] chosen before."""
-    before = logits.gather(-1, chosen)
-    return logits.scatter(-1, chosen, torch.where(before < 0, before * penalty, before / penalty))
+    """Logits [..., vocabulary] with those of the tokens [..., n] chosen before lowered."""
+    repeated = logits.gather(-1, chosen)
+    return logits.scatter(-1, chosen, torch.where(repeated < 0, repeated * penalty, repeated / penalty))
 
 
 def until_stop(ids: list[int], stop: frozenset[int]) -> list[int]:
-    """Ids up to and with the first that ends the answer."""
-    for index, token in enumerate(ids):
-        if token in stop:
-            return ids[: index + 1]
-    return ids
+    """Ids up to and including the first that ends the answer."""
+    end = next((i for i, token in enumerate(ids, 1) if token in stop), len(ids))
+    return ids[:end]

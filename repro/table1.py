@@ -1,7 +1,5 @@
 """One model on one benchmark: answers at every truncation layer, the cliff layer, all that the report shows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,27 +16,27 @@ from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_
 from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Pointing, TableRow, save
 from repro.evaluation.results import NAME, Results
 from repro.evaluation.run import Evaluation, begin, evaluate, limited
+from repro.models.images import read_image
 from repro.models.lvlm import Lvlm
-from repro.models.pictures import read_image
 from repro.protocols import find_task
 from repro.scores import TooFew, choosing_half
 
 #: Items behind Figure 2 and behind the pointing: enough for intervals of a few points.
 FLOW_ITEMS = 60
-#: How many of the items that failed a message names.
+#: Failed items that a message names, at most.
 SHOWN = 20
-#: Item -> boxes in pixels of its image file, which the model may see larger or smaller; none where none are known.
+#: Item -> boxes in pixels of its image file, which the model may see larger or smaller; empty if none are known.
 Boxes = Callable[[Item], Sequence[Box]]
 
 
 @dataclass(frozen=True, eq=False)
 class Table1:
-    """What ``table1`` measured.
+    """The result of ``table1``.
 
     Attributes:
         evaluation: every answer and score.
         held: the cliff layer and the score at it, each from its own half of the images.
-        measured: all that the report shows; ``path`` the file it is in.
+        measured: all that the report shows; ``path`` is its file.
         run: number of the run in ``results.sqlite``.
     """
 
@@ -63,15 +61,15 @@ def table1(
 ) -> Table1:
     """Measure a model on a benchmark at every truncation layer.
 
-    Answers go to ``report/results.sqlite`` as they come, and a run that was broken off goes on there; what the
+    Answers go to ``report/results.sqlite`` as they come, and an interrupted run continues from there; what the
     report shows goes to ``report/measured/``.
 
     Args:
-        benchmark: or its name.
+        benchmark: the benchmark or its name.
         data: directory of the benchmarks, in the published layouts.
-        protocol: how to ask, decode, read and score.
+        protocol: the wording of questions, decoding, reading and scoring.
         margin: largest loss that counts as none, in units of the score.
-        limit: only so many items of each stratum and kind.
+        limit: most items of each stratum and kind.
         progress: show items/s and the time left on stderr.
 
     Raises:
@@ -104,14 +102,14 @@ def table1(
 
 
 def failures(evaluation: Evaluation) -> str:
-    """How many items failed, and why the first of them did."""
+    """How many items failed, with the reasons of the first ones."""
     reasons = list(evaluation.failed.values())
     count = len(evaluation.items) + len(reasons)
     return f"{len(reasons)} of {count} items failed\n" + "\n".join(reasons[:SHOWN])
 
 
 def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | None) -> Measured:
-    """Everything the report shows of one model on one benchmark; ``boxes=None`` leaves the pointing out."""
+    """Everything the report shows of one model on one benchmark; no pointing if ``boxes`` is None."""
     shipped = lvlm.path == lvlm.card.miniature
     heats, pointing = heat_sections(lvlm, evaluation, boxes) if boxes else ([], [])
     return Measured(
@@ -126,7 +124,7 @@ def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | No
 
 
 def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
-    """One row per metric; its scores are from the images that had no part in choosing the layer."""
+    """One row per metric, with scores from the images that had no part in choosing the layer."""
     rows = []
     task, at = evaluation.task, held.cliff.layer
     for metric in evaluation.benchmark.metrics:
@@ -192,33 +190,32 @@ def shares_of(lvlm: Lvlm, evaluation: Evaluation) -> MeanShares:
 
 
 def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[list[HeatRow], list[Pointing]]:
-    """Figures 3-4 for the first item with boxes answered as wanted, and the pointing of up to FLOW_ITEMS.
+    """Figures 3-4 for the first item with boxes and a right answer, and the pointing of up to FLOW_ITEMS items.
 
-    Items whose baseline answer scores nothing are left out: their heat explains a mistake. Nothing where image
-    tokens have no place in the picture. Boxes are of square pictures, which no model pads: what the model sees is
-    the whole file, in another size.
+    Items whose baseline answer scores 0 are left out: their heat explains a mistake. Empty if image tokens have no
+    place in the image. Boxes are of square images, which no model pads: the model sees the complete file, in
+    another size.
     """
     right = evaluation.scores().goodness[:, -1] > 0
     with_boxes = [i for i, item in enumerate(evaluation.items) if right[i] and boxes(item)]
-    chosen = spread(with_boxes, FLOW_ITEMS)
-    if not chosen or not evaluation.prompt(lvlm, chosen[0]).spatial:
+    indices = spread(with_boxes, FLOW_ITEMS)
+    if not indices or not evaluation.prompt(lvlm, indices[0]).spatial:
         return [], []
-    maps = heat_maps(lvlm, evaluation, chosen)
+    maps = heat_maps(lvlm, evaluation, indices)
     energy, area = [], []
-    for i, heat in zip(chosen, maps, strict=True):
-        item = evaluation.items[i]
-        assert item.image is not None, "an item with boxes was asked about a picture"
-        covered = coverage(boxes(item), read_image(item.image).size, heat.shape[1:])
+    for index, heat in zip(indices, maps, strict=True):
+        item = evaluation.items[index]
+        covered = coverage(boxes(item), image_size(item), heat.shape[1:])
         energy.append(energy_inside(heat, covered))
         area.append(covered.mean())
-    row = heat_row(lvlm, evaluation, chosen[0], maps[0], boxes)
+    row = heat_row(lvlm, evaluation, indices[0], maps[0], boxes)
     return [row], [pointing_of(evaluation.benchmark.title, np.stack(energy), float(np.mean(area)))]
 
 
 def pointing_of(title: str, energy: np.ndarray, area_share: float) -> Pointing:
-    """Mean and interval by layer of the heat inside the boxes [items, N], NaN where a map is all zero."""
+    """Mean and interval per layer of the heat inside the boxes [items, N], NaN where a map is all zero."""
     defined = np.isfinite(energy)
-    mean, half = np.full(energy.shape[1], np.nan), np.full(energy.shape[1], np.nan)
+    mean, half = np.full((2, energy.shape[1]), np.nan)
     for layer in np.flatnonzero(defined.sum(axis=0) > 1):
         values = energy[defined[:, layer], layer]
         mean[layer], half[layer] = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
@@ -226,10 +223,9 @@ def pointing_of(title: str, energy: np.ndarray, area_share: float) -> Pointing:
 
 
 def heat_row(lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, boxes: Boxes) -> HeatRow:
-    """The maps of one item over the picture as the model sees it, with the first of its boxes."""
+    """The maps of one item over the image as the model sees it, with the first of its boxes."""
     item, prompt = evaluation.items[index], evaluation.prompt(lvlm, index)
-    assert item.image is not None, "an item with boxes was asked about a picture"
-    wide, high = np.array(prompt.image.size) / read_image(item.image).size
+    wide, high = np.array(prompt.image.size) / image_size(item)
     x, y, width, height = boxes(item)[0]
     return HeatRow(
         benchmark=evaluation.benchmark.title,
@@ -239,3 +235,9 @@ def heat_row(lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, b
         heat=heat,
         box=(x * wide, y * high, width * wide, height * high),
     )
+
+
+def image_size(item: Item) -> tuple[int, int]:
+    """Width and height of the image file of an item with boxes."""
+    assert item.image is not None, "an item with boxes has an image"
+    return read_image(item.image).size

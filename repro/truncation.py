@@ -1,10 +1,9 @@
 """Image-token truncation after a layer (Eqs. 9-13, Fig. 6), under any forward pass or ``generate``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,13 +12,13 @@ from repro.models.attending import Removal, softmax_rows
 from repro.models.lvlm import Lvlm
 
 Mode = Literal["drop", "mask"]
-#: Arguments as a hook gives them on.
+#: Positional and keyword arguments that a hook passes on.
 Hooked = tuple[tuple[Any, ...], dict[str, Any]]
 RankingRow = Literal["last_prompt", "last_image", "random"]
 
 
 def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) -> None:
-    """ValueError unless 0 <= after <= n_layers and 0 <= keep <= n_image (where that is known)."""
+    """ValueError unless 0 <= after <= n_layers and 0 <= keep <= n_image (if known)."""
     if not (isinstance(after, int) and isinstance(keep, int)):
         raise ValueError(f"after and keep must be whole numbers, not {after!r} and {keep!r}")
     if not 0 <= after <= n_layers:
@@ -32,8 +31,8 @@ def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) 
 
 
 def check_ranking_row(ranking_row: str) -> None:
-    """ValueError unless it is one of the two rows that can rank image tokens, or "random"."""
-    if ranking_row not in ("last_prompt", "last_image", "random"):
+    """ValueError unless it is a ``RankingRow``."""
+    if ranking_row not in get_args(RankingRow):
         raise ValueError(f"ranking_row must be 'last_prompt', 'last_image' or 'random', not {ranking_row!r}")
 
 
@@ -41,9 +40,9 @@ def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
     """Which image tokens stay: the argtop of Eq. 12.
 
     Args:
-        scores: [..., n_image] attention that the ranking row gives to each image token. None where no row
-            ranks them, and before the first layer, where no attention exists yet: the choice is then random,
-            there as in the released code, here from a fixed seed, so that all prompts keep the same places.
+        scores: [..., n_image] attention of the ranking row to each image token. None if no row ranks them, and
+            before the first layer, where no attention exists yet: the choice is then random, there as in the
+            released code, here from a fixed seed, so that the same tokens stay in all prompts.
 
     Returns:
         int64 [..., keep], indices among the image tokens, ascending.
@@ -54,7 +53,7 @@ def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
 
 
 class Cut(Removal):
-    """One truncation: its settings, and what it knows of the sequence in flight; ``stay`` is Eq. 13.
+    """One truncation: its settings, and its state for the current sequence; ``stay`` is Eq. 13.
 
     Attributes:
         image: int64 [B, n_image], positions of the image tokens in the pass that holds the image.
@@ -65,14 +64,14 @@ class Cut(Removal):
         self.lvlm, self.keep, self.mode, self.ranking_row = lvlm, keep, mode, ranking_row
         self.image: Tensor | None = None
         self.scores: Tensor | None = None
-        self.visible: Tensor | None = None  # [B, 1, 1, keys] of the prompt, for the tokens that follow
+        self.visible: Tensor | None = None  # [B, 1, 1, keys] of the prompt, for later tokens
         self.prefill = False
         self.length = self.followed = 0  # tokens in the pass with the image, and after it
 
     def on_embedding(self, module: Any, args: tuple[Tensor]) -> None:
-        """Every pass embeds its ids first: one that holds image tokens starts anew, others continue.
+        """Every pass embeds its ids first: ids with image tokens start a new sequence, others continue it.
 
-        One id alone continues in any case: an answer may hold the id of the image token.
+        A single id always continues it: an answer may hold the id of the image token.
         """
         is_image = args[0] == self.lvlm.image_token_id
         self.prefill = args[0].shape[1] > 1 and bool(is_image.any())
@@ -92,7 +91,7 @@ class Cut(Removal):
         self.length, self.followed = args[0].shape[1], 0
 
     def on_decoder(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hooked:
-        """Positions go on from the full prompt, though a cache may hold fewer tokens (``after=0``)."""
+        """Positions continue from the full prompt, though a cache may hold fewer tokens (``after=0``)."""
         if not self.prefill and kwargs.get("position_ids") is None:
             stop = self.length + self.followed
             new = kwargs["inputs_embeds"].shape[1]
@@ -106,17 +105,14 @@ class Cut(Removal):
         if layer != self.after - 1 or not self.prefill:
             return
         assert self.image is not None
-        last = (
-            self.image[:, -1]
-            if self.ranking_row == "last_image"
-            else self.image.new_tensor([self.length - 1])
-        )
+        last_prompt = self.image.new_tensor([self.length - 1])
+        last = self.image[:, -1] if self.ranking_row == "last_image" else last_prompt
         rows, own = last.unique(return_inverse=True)
         shares = softmax_rows(query, key, mask, scaling, rows)
         self.scores = shares[torch.arange(len(shares)), own.expand(len(shares))].gather(1, self.image)
 
-    def on_layer(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hooked:
-        """What a layer > ``after`` gets in place of its arguments."""
+    def on_layer(self, index: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hooked:
+        """New arguments of a layer > ``after``."""
         hidden, mask = args[0], kwargs.get("attention_mask")
         if not self.prefill:
             return args, {**kwargs, "attention_mask": self._following_mask(hidden, mask)}
@@ -124,36 +120,32 @@ class Cut(Removal):
             self.stay = self._choose()
         assert self.stay is not None
         stay = self.stay
-        batch, kept = stay.shape
+        batch, n_stay = stay.shape
         # [B, heads or 1, T, T], True where seen. The causal mask may be implicit (None).
         seen = torch.ones(1, 1, self.length, self.length, dtype=torch.bool, device=stay.device).tril()
         if mask is not None:
             seen = mask if mask.dtype == torch.bool else mask == 0
         seen = seen.expand(batch, -1, -1, -1)
         if self.mode == "mask":
-            gone = torch.ones(batch, self.length, dtype=torch.bool, device=stay.device).scatter(
-                1, stay, False
-            )
-            self.visible = seen[:, :, -1:] & ~gone[:, None, None]
+            remaining = torch.zeros(batch, self.length, dtype=torch.bool, device=stay.device)
+            remaining = remaining.scatter(1, stay, True)[:, None, None]
+            self.visible = seen[:, :, -1:] & remaining
             # Nothing reads a removed token's row; it keeps its own key, so that no softmax is empty.
             own = torch.eye(self.length, dtype=torch.bool, device=stay.device)
-            return args, {
-                **kwargs,
-                "attention_mask": _like(mask, hidden, seen & (~gone[:, None, None] | own)),
-            }
+            return args, {**kwargs, "attention_mask": _like(mask, hidden, seen & (remaining | own))}
 
-        if hidden.shape[1] == self.length and kept < self.length:
+        if hidden.shape[1] == self.length and n_stay < self.length:
             args = (hidden.gather(1, stay[..., None].expand(-1, -1, hidden.shape[-1])), *args[1:])
         kwargs = dict(kwargs)
         kwargs["position_embeddings"] = tuple(_rows(part, stay) for part in kwargs["position_embeddings"])
         if kwargs.get("position_ids") is not None:
             kwargs["position_ids"] = kwargs["position_ids"].expand(batch, -1).gather(1, stay)
         if kwargs.get("cache_position") is not None:
-            kwargs["cache_position"] = kwargs["cache_position"][:kept]
+            kwargs["cache_position"] = kwargs["cache_position"][:n_stay]
         if mask is not None:
             heads = seen.shape[1]
             seen = seen.gather(2, stay[:, None, :, None].expand(-1, heads, -1, self.length))
-            seen = seen.gather(3, stay[:, None, None, :].expand(-1, heads, kept, -1))
+            seen = seen.gather(3, stay[:, None, None, :].expand(-1, heads, n_stay, -1))
             self.visible = seen[:, :, -1:]
             kwargs["attention_mask"] = _like(mask, hidden, seen)
         return args, kwargs
@@ -161,28 +153,24 @@ class Cut(Removal):
     def _choose(self) -> Tensor:
         assert self.image is not None
         batch, n_image = self.image.shape
-        kept = top_image_tokens(self.scores, n_image, self.keep).to(self.image.device).expand(batch, -1)
-        seen = torch.ones(batch, self.length, dtype=torch.bool, device=self.image.device)
-        seen = seen.scatter(1, self.image, False).scatter(1, self.image.gather(1, kept), True)
-        return seen.nonzero()[:, 1].view(batch, -1)
+        top = top_image_tokens(self.scores, n_image, self.keep).to(self.image.device).expand(batch, -1)
+        stays = torch.ones(batch, self.length, dtype=torch.bool, device=self.image.device)
+        stays = stays.scatter(1, self.image, False).scatter(1, self.image.gather(1, top), True)
+        return stays.nonzero()[:, 1].view(batch, -1)
 
     def _following_mask(self, hidden: Tensor, mask: Tensor | None) -> Tensor | None:
-        """The mask of tokens after the prompt: what the prompt shows of itself, and all since."""
+        """The mask of tokens after the prompt: what is visible of the prompt, and all later tokens up to each."""
         new = hidden.shape[1]
+        ones = partial(torch.ones, dtype=torch.bool, device=hidden.device)
         if self.visible is None:
             if new == 1:
                 return None
             assert self.stay is not None
-            self.visible = torch.ones(
-                len(hidden), 1, 1, self.stay.shape[1], dtype=torch.bool, device=hidden.device
-            )
-        since = torch.ones(new, self.followed, dtype=torch.bool, device=hidden.device).tril(
-            self.followed - new
-        )
+            self.visible = ones(len(hidden), 1, 1, self.stay.shape[1])
+        later = ones(new, self.followed).tril(self.followed - new)
         shape = (len(hidden), self.visible.shape[1], new, -1)
-        return _like(
-            mask, hidden, torch.cat([self.visible.expand(shape), since.expand(*shape[:3], -1)], dim=-1)
-        )
+        seen = torch.cat([self.visible.expand(shape), later.expand(*shape[:3], -1)], dim=-1)
+        return _like(mask, hidden, seen)
 
 
 def _rows(part: Tensor, stay: Tensor) -> Tensor:
@@ -191,13 +179,12 @@ def _rows(part: Tensor, stay: Tensor) -> Tensor:
     return part.expand(*shape[:-2], *part.shape[-2:]).gather(-2, stay[..., None].expand(shape))
 
 
-def _like(given: Tensor | None, hidden: Tensor, seen: Tensor) -> Tensor:
-    """A mask of the kind the layer was given: additive if that was additive, boolean otherwise."""
-    if given is None or given.dtype == torch.bool:
+def _like(mask: Tensor | None, hidden: Tensor, seen: Tensor) -> Tensor:
+    """``seen`` as a mask of the layer's kind: additive if ``mask`` is, boolean otherwise."""
+    if mask is None or mask.dtype == torch.bool:
         return seen
-    return torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device).masked_fill(
-        ~seen, torch.finfo(hidden.dtype).min
-    )
+    hiding = torch.finfo(hidden.dtype).min
+    return torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device).masked_fill(~seen, hiding)
 
 
 @contextmanager
@@ -206,28 +193,27 @@ def truncated(
 ) -> Iterator[Cut]:
     """Within the context, layers 1...after see the image tokens and later layers only ``keep`` of them.
 
-    Works under forward passes, the instruments and ``generate``, prefill and decoding alike; positions
-    are kept, and the choice made in the pass that holds the image stays for the whole answer. (The
-    released code would choose anew at each decoding step if k were not 0.)
+    Works in forward passes, the instruments and ``generate``, prefill and decoding alike; positions are kept, and
+    the choice made in the pass that holds the image stays for the complete answer. (The released code would choose
+    again at each decoding step if k were not 0.)
 
     Args:
-        after: 0...N. 0: no layer sees the image; N: the untouched model. ``AGG_LAYER`` of the released code.
+        after: 0...N. 0: no layer sees the image; N: the untruncated model. ``AGG_LAYER`` of the released code.
         keep: the k of Eq. 12; 0 removes every image token.
-        mode: "drop" removes the tokens from hidden states, mask, position embeddings and so from the KV
-            cache of layers > after; output logits then have fewer rows. "mask" hides their keys and keeps
-            every length, as the released code does.
-        ranking_row: whose attention at layer ``after``, averaged over heads, ranks the image tokens:
-            "last_prompt", the last row of the pass that holds the image (released code), or "last_image",
-            the row of the last image token (Eq. 10 as printed); "random": none does, to compare with. No
-            matter when keep = 0.
+        mode: "drop" removes the tokens from hidden states, mask, position embeddings and so from the KV cache of
+            layers > after; output logits then have fewer rows. "mask" hides their keys and keeps every length, as
+            the released code does.
+        ranking_row: the row whose attention at layer ``after``, averaged over heads, ranks the image tokens:
+            "last_prompt", the last row of the pass that holds the image (released code), or "last_image", the row
+            of the last image token (Eq. 10 as printed); "random": none, for comparison. Irrelevant if keep = 0.
 
     Raises:
-        ValueError: ``after`` outside 0...N, ``keep`` < 0 or above the number of image tokens, a prompt
-            without image tokens, or an unknown mode or ranking row.
+        ValueError: ``after`` outside 0...N, ``keep`` < 0 or above the number of image tokens, a prompt without
+            image tokens, or an unknown mode or ranking row.
         RuntimeError: the model is truncated already.
     """
     check_cut(lvlm.n_layers, after, keep)
-    if mode not in ("drop", "mask"):
+    if mode not in get_args(Mode):
         raise ValueError(f"mode must be 'drop' or 'mask', not {mode!r}")
     check_ranking_row(ranking_row)
     if lvlm.truncation is not None:
@@ -240,10 +226,9 @@ def truncated(
             lvlm.embeddings.register_forward_pre_hook(cut.on_embedding),
             lvlm.decoder.register_forward_pre_hook(cut.on_decoder, with_kwargs=True),
         ]
-        for index, layer in enumerate(lvlm.decoder.layers):
-            if index >= after:
-                hook = lambda module, args, kwargs, index=index: cut.on_layer(index, args, kwargs)  # noqa: E731
-                handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        for index in range(after, lvlm.n_layers):
+            hook = partial(cut.on_layer, index)
+            handles.append(lvlm.decoder.layers[index].register_forward_pre_hook(hook, with_kwargs=True))
         for handle in handles:
             stack.callback(handle.remove)
         if keep and after and ranking_row != "random":

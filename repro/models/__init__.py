@@ -106,7 +106,7 @@ def load_model(
         small = device.type == "cpu" or path == card.miniature
         dtype = torch.float32 if small else getattr(torch, card.dtype)
     family = find_family(card)
-    with family.whole(path) as directory:
+    with family.loadable(path) as directory:
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path
     return lvlm

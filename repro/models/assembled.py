@@ -1,8 +1,6 @@
-"""Models that transformers has no class for: a causal decoder it has, and the way of the image into it."""
+"""Models that transformers has no class for: its causal decoder, and a way for the image into it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +9,40 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import LlamaConfig
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from repro.models.loading import (
-    COUNT,
-    FROM_LAST,
-    NUMBER,
-    OBJECT,
-    CheckpointError,
-    check_shapes,
-    published_tensors,
-    read_json,
-    require,
-)
+from repro.models.images import pad_to_square, read_image
+from repro.models.loading import CheckpointError, Kind, check_shapes, read_json, require
 from repro.models.lvlm import Lvlm, Prompt
-from repro.models.pictures import read_image
+from repro.models.weights import published_tensors
 from repro.segments import Segments
+
+#: Settings of a published configuration for a LLaMA decoder and the layer of the tower that it reads.
+LLAMA_SETTINGS = dict.fromkeys(
+    ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), Kind.COUNT
+) | {"rms_norm_eps": Kind.NUMBER, "mm_vision_select_layer": Kind.FROM_LAST}
+#: Settings that CLIP's published configuration states of its vision tower; the rest are transformers' defaults.
+VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), Kind.COUNT)
 
 
 class ReadsImages:
     """Put before a causal language model of transformers, makes it read one image per prompt.
 
-    The ids of a prompt hold ``image_token_id`` once per image token; ``generate`` and ``forward`` take the
-    ``pixel_values`` beside them and put the features of ``image_features`` in their place.
+    The ids of a prompt hold ``config.image_token_id`` once per image token. ``generate`` and ``forward`` also take
+    ``pixel_values`` and put the features of ``image_features`` in place of these tokens.
     """
 
-    image_token_id: int
+    config: Any
     get_input_embeddings: Callable[[], nn.Module]
+    mm_projector: nn.Module
+
+    def patches(self, pixel_values: Tensor) -> Tensor:
+        """Features [B, n_image, width of the tower] that the projector reads, of pixels [B, 3, H, W]."""
+        raise NotImplementedError
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """Features [B, n_image, width of the decoder] of pixels [B, 3, H, W]."""
-        raise NotImplementedError
+        return self.mm_projector(self.patches(pixel_values))
 
     def forward(
         self,
@@ -54,10 +56,10 @@ class ReadsImages:
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(input_ids)
             cache = kwargs.get("past_key_values")
-            # transformers 4 gives the pixels again with each token of the answer, which may be the image's.
+            # transformers 4 passes the pixels again with each token of the answer, which may be the image token.
             if pixel_values is not None and (cache is None or cache.get_seq_length() == 0):
                 features = self.image_features(pixel_values).to(inputs_embeds.dtype)
-                is_image = (input_ids == self.image_token_id)[..., None]
+                is_image = (input_ids == self.config.image_token_id)[..., None]
                 inputs_embeds = inputs_embeds.masked_scatter(is_image, features)
         return super().forward(  # type: ignore[misc]  # of the language model
             inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, **kwargs
@@ -67,57 +69,46 @@ class ReadsImages:
 class Assembled(Lvlm):
     """An adapter for such a model: one square image, normalised pixel values, a fixed number of image tokens.
 
-    Families say ``n_image`` and ``prepare`` (the picture as the vision tower sees it), and keep ``mean`` and
-    ``std`` of the normalisation.
+    Families set:
+        side, n_image: pixels of a side of the square that the vision tower reads, and its image tokens.
+        margins: colour that pads the image to a square, in [0, 1]; None if the image is stretched to a square.
+        mean, pixel_std: of the normalisation; default: CLIP's.
     """
 
+    decoder_name = "model"
+    side: int
     n_image: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def prepare(self, image: Image.Image) -> Image.Image:
-        """The square RGB picture the vision tower reads, before normalisation."""
-        raise NotImplementedError
+    margins: Sequence[float] | None
+    mean, pixel_std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
 
     @property
-    def decoder(self) -> Any:
-        return self.model.model
-
-    @property
-    def head(self) -> nn.Module:
-        return self.model.lm_head
-
-    @property
-    def image_token_id(self) -> int:
-        return self.model.image_token_id
-
-    @property
-    def pixel_std(self) -> tuple[float, ...]:
-        return self.std
+    def crop_side(self) -> int:
+        return super().crop_side if self.margins is None else self.side
 
     def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
-        """The whole prompt as text, and its ids with the image expanded to its tokens."""
+        """The complete prompt as text, and its ids with the image expanded to its tokens."""
         raise NotImplementedError
 
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
-        picture = self.prepare(read_image(image))
+        image = read_image(image)
+        image = image if self.margins is None else pad_to_square(image, self.margins)
+        image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
         text, ids = self.tokens(question, template)
-        input_ids = torch.tensor([ids], device=self.device)
         is_image = np.asarray(ids) == self.image_token_id
         if is_image.sum() != self.n_image:
             raise ValueError(
                 f"the prompt holds {is_image.sum()} image tokens, the vision tower gives {self.n_image}: the "
                 f"template brings those it needs, so the question must hold none: {question!r}"
             )
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-        pixels = (pixels - _channels(self.mean)) / _channels(self.std)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.pixel_std))
         side = int(self.n_image**0.5)
         return Prompt(
-            input_ids=input_ids,
-            image_inputs={"pixel_values": pixels.to(self.device, self.model.dtype)},
+            input_ids=torch.tensor([ids], device=self.device),
+            image_inputs={"pixel_values": ((pixels - mean) / std).to(self.device, self.model.dtype)},
             segments=Segments.from_image_mask(is_image),
             grid=(side, side),
-            image=picture,
+            image=image,
             text=text,
         )
 
@@ -125,42 +116,39 @@ class Assembled(Lvlm):
         return self.model.image_features(**image_inputs).flatten(0, 1)
 
 
-#: What a published configuration must say of a LLaMA decoder and of the layer of the tower that it reads.
-LLAMA_SETTINGS = dict.fromkeys(
-    ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT
-) | {"rms_norm_eps": NUMBER, "mm_vision_select_layer": FROM_LAST}
-
-
-#: What CLIP's published configuration says of its own vision tower; the rest is as transformers sets it.
-VISION_SETTINGS = dict.fromkeys(("hidden_size", "image_size", "patch_size"), COUNT)
-
-
-def tower_config(file: Path, whence: str) -> dict[str, Any]:
-    """The configuration of a vision tower, which no release has in its own directory; ``whence`` it is to come."""
+def tower_settings(file: Path, source: str) -> dict[str, Any]:
+    """Settings of a vision tower, which no release has in its own directory; ``source`` says where to get them."""
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing: {whence}")
+        raise CheckpointError(f"{file} is missing: {source}")
     settings = read_json(file)
     check_shapes(settings, file)
     return settings
 
 
-def clip_settings(file: Path, whence: str) -> dict[str, Any]:
-    """Settings of CLIP's vision tower, from a configuration of its own or of the whole CLIP."""
-    found = tower_config(file, whence)
-    if "vision_config" in found:
-        require(found, file, {"vision_config": OBJECT})
-        found = found["vision_config"]
-    require(found, file, VISION_SETTINGS)
-    return found
+def clip_settings(file: Path, source: str) -> dict[str, Any]:
+    """Settings of CLIP's vision tower, from its own configuration or from that of the complete CLIP."""
+    settings = tower_settings(file, source)
+    if "vision_config" in settings:
+        require(settings, file, {"vision_config": Kind.OBJECT})
+        settings = settings["vision_config"]
+    require(settings, file, VISION_SETTINGS)
+    return settings
 
 
-def clip_tensors(path: Path, whence: str) -> dict[str, Tensor]:
-    """CLIP's vision tower from its published files, which hold its text half too; ``whence`` they are to come."""
+def clip_tensors(path: Path, source: str) -> dict[str, Tensor]:
+    """CLIP's vision tower from its published files, which also hold its text half; ``source`` as above."""
     try:
-        found = published_tensors(path)
+        tensors = published_tensors(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; {whence}") from None
-    return {name: tensor for name, tensor in found.items() if name.startswith("vision_model.")}
+        raise CheckpointError(f"{error}; {source}") from None
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("vision_model.")}
+
+
+def check_values(settings: dict[str, Any], file: Path | str, **values: str) -> None:
+    """CheckpointError unless the settings have these values, the only ones that the family is known with."""
+    for key, value in values.items():
+        if settings.get(key) != value:
+            raise CheckpointError(f"{file}: {key} is {settings.get(key)!r}; expected {value!r}")
 
 
 def check_vocabulary(tokenizer: Any, published: dict[str, Any], path: Path) -> None:
@@ -172,11 +160,19 @@ def check_vocabulary(tokenizer: Any, published: dict[str, Any], path: Path) -> N
         )
 
 
-def llama_config(published: dict[str, Any], **beside: Any) -> LlamaConfig:
-    """The decoder's configuration from a published one, with what the rest of the model needs beside it."""
+def add_image_token(model: Any) -> int:
+    """Append a row to the embeddings of a vocabulary without an image token; sets and returns its id.
+
+    The head gets no row for it, so no answer can hold it.
+    """
+    weight = model.get_input_embeddings().weight
+    extended = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
+    model.set_input_embeddings(nn.Embedding.from_pretrained(extended))
+    model.config.image_token_id = len(weight)
+    return len(weight)
+
+
+def llama_config(published: dict[str, Any], **more: Any) -> LlamaConfig:
+    """The decoder's configuration from a published one, with ``more`` settings for the rest of the model."""
     settings = {key: value for key, value in published.items() if key not in ("model_type", "architectures")}
-    return LlamaConfig(**settings | beside)
-
-
-def _channels(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values).view(1, 3, 1, 1)
+    return LlamaConfig(**settings | more)

@@ -1,21 +1,19 @@
-"""Published checkpoints on this machine: the cache of huggingface_hub. Nothing is downloaded."""
-
-from __future__ import annotations
+"""Published checkpoints in the local cache of huggingface_hub. Nothing is downloaded."""
 
 from pathlib import Path
 
 from huggingface_hub import constants
 
 from repro.models.card import ModelCard
-from repro.models.loading import CheckpointError, check_directory
+from repro.models.loading import CheckpointError
+from repro.models.weights import check_directory
 
 
 def cached(card: ModelCard) -> Path:
     """The directory of the card's checkpoint in the cache.
 
-    Raises:
-        CheckpointError: it is not there, not whole or not readable as it is published; the message names the file
-            looked for and the commands that get it.
+    Raises CheckpointError if it is absent, incomplete or not readable as published; the message names the file
+    expected and the commands that get it.
     """
     folder = Path(constants.HF_HUB_CACHE) / f"models--{card.hub_id.replace('/', '--')}"
     reference = folder / "refs" / card.revision
@@ -26,7 +24,7 @@ def cached(card: ModelCard) -> Path:
         check_directory(snapshot, card.model_type)
     except CheckpointError as error:
         download = f"hf download {card.hub_id} --local-dir DIR"
-        made = "OUT" if card.preparation else "DIR"
-        steps = "\n    ".join([download, *card.preparation, f"pytest --model {card.name}={made} ..."])
+        directory = "OUT" if card.preparation else "DIR"
+        steps = "\n    ".join([download, *card.preparation, f"pytest --model {card.name}={directory} ..."])
         raise CheckpointError(f"{error}\nto get it, once:\n    {steps}") from None
     return snapshot

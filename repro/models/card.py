@@ -1,6 +1,4 @@
-"""What the suite knows of each model, as data: one ``ModelCard`` per name, in one registry."""
-
-from __future__ import annotations
+"""What the suite knows about each model, as data: a ``ModelCard`` per name, in a registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ VICUNA = (
     "USER: <image>\n{question} ASSISTANT:"
 )
 
-#: ChatML with the question behind the picture, for a system message and the picture's words.
+#: ChatML with the question after the image, for a system message and the text around the image.
 CHATML = (
     "<|im_start|>system\n{system}<|im_end|>\n"
     "<|im_start|>user\n{image}{{question}}<|im_end|>\n<|im_start|>assistant\n"
@@ -32,32 +30,32 @@ class ModelCard:
     """One model.
 
     Attributes:
-        name: what ``--model`` takes.
+        name: value of ``--model``.
         hub_id, revision: where the checkpoint is published.
-        family: the module of ``repro.models`` that adapts it; "native" where transformers has the whole model.
         model_type: in its ``config.json``.
-        style: how its authors ask and read, a key of ``repro.protocols.OFFICIAL``.
-        template: the whole prompt, with ``{question}`` and one ``placeholder``.
+        style: how its authors word questions and read answers, a key of ``repro.protocols.OFFICIAL``.
+        template: the complete prompt, with ``{question}`` and one ``placeholder``.
+        source: where template and settings are stated.
+        family: the module of ``repro.models`` that adapts it; "native" if transformers has the complete model.
         placeholder: the text that stands for the image.
         dtype: of real weights; a miniature is read in float32.
-        miniature: directory of the trained miniature, shipped with the suite; None where there is none yet.
-        source: where template and settings are stated.
-        preparation: commands that make OUT, which the suite reads, from DIR, the checkpoint as published; none
-            where it is read as it is.
+        miniature: directory of the trained miniature, shipped with the suite; None if there is none yet.
+        preparation: commands that make OUT, which the suite reads, from DIR, the published checkpoint; none if the
+            suite reads DIR.
         image_settings: for the image processor of a native model, where they differ from its published file.
     """
 
     name: str
     hub_id: str
-    revision: str
-    family: str
     model_type: str
     style: str
     template: str
-    placeholder: str
-    dtype: str
-    miniature: Path | None
     source: str
+    family: str = "native"
+    revision: str = "main"
+    placeholder: str = "<image>"
+    dtype: str = "float16"
+    miniature: Path | None = None
     preparation: tuple[str, ...] = ()
     image_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,51 +66,39 @@ REGISTRY: dict[str, ModelCard] = {
         ModelCard(
             name="llava-1.5",
             hub_id="llava-hf/llava-1.5-7b-hf",
-            revision="main",
             family="llava",
             model_type="llava",
             style="llava",
             template=VICUNA,
-            placeholder="<image>",
-            dtype="float16",
             miniature=FIXTURES / "llava-1.5",
             source="haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1; its evaluation scripts",
         ),
         ModelCard(
             name="llava-1.6",
             hub_id="llava-hf/llava-v1.6-vicuna-7b-hf",
-            revision="main",
-            family="native",
             model_type="llava_next",
             style="llava",
             template=VICUNA,
-            placeholder="<image>",
-            dtype="float16",
             miniature=FIXTURES / "llava-1.6",
             source="haotian-liu/LLaVA, llava/conversation.py, conv_vicuna_v1; its evaluation scripts",
         ),
         ModelCard(
             name="instructblip",
             hub_id="Salesforce/instructblip-vicuna-7b",
-            revision="main",
             family="instructblip",
             model_type="instructblip",
             style="instructblip",
             template="{question}",
-            placeholder="<image>",
-            dtype="float16",
             miniature=FIXTURES / "instructblip",
             source="salesforce/LAVIS, lavis/models/blip2_models/blip2_vicuna_instruct.py",
         ),
         ModelCard(
             name="qwen-vl",
             hub_id="Qwen/Qwen-VL",
-            revision="main",
             family="qwen_vl",
             model_type="qwen",
             style="qwen_vl",
             template="<image>{question}",
-            placeholder="<image>",
             dtype="bfloat16",
             miniature=FIXTURES / "qwen-vl",
             source="QwenLM/Qwen-VL, eval_mm; ChatML as Qwen-VL-Chat's qwen_generation_utils.py forms it",
@@ -121,13 +107,10 @@ REGISTRY: dict[str, ModelCard] = {
         ModelCard(
             name="shikra",
             hub_id="shikras/shikra-7b-delta-v1",
-            revision="main",
             family="shikra",
             model_type="shikra",
             style="shikra",
             template=VICUNA.replace("<image>\n", ""),
-            placeholder="<image>",
-            dtype="float16",
             miniature=FIXTURES / "shikra",
             source="shikras/shikra, mllm/conversation, vicuna_v1.1",
             preparation=(
@@ -139,13 +122,10 @@ REGISTRY: dict[str, ModelCard] = {
         ModelCard(
             name="intern-vl",
             hub_id="OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B",
-            revision="main",
             family="intern_vl",
             model_type="llava",
             style="llava",
             template=VICUNA,
-            placeholder="<image>",
-            dtype="float16",
             miniature=FIXTURES / "intern-vl",
             source="OpenGVLab/InternVL, internvl_chat_llava/llava/conversation.py, conv_vicuna_v1",
             preparation=(
@@ -156,21 +136,14 @@ REGISTRY: dict[str, ModelCard] = {
         ModelCard(
             name="llava-onevision",
             hub_id="llava-hf/llava-onevision-qwen2-7b-ov-hf",
-            revision="main",
-            family="native",
             model_type="llava_onevision",
             style="llava",
             template=CHATML.format(system="You are a helpful assistant.", image="<image>\n"),
-            placeholder="<image>",
-            dtype="float16",
-            miniature=None,
             source="LLaVA-VL/LLaVA-NeXT, llava/conversation.py, conv_qwen",
         ),
         ModelCard(
             name="internvl3",
             hub_id="OpenGVLab/InternVL3-8B-hf",
-            revision="main",
-            family="native",
             model_type="internvl",
             style="internvl",
             template=CHATML.format(
@@ -179,15 +152,12 @@ REGISTRY: dict[str, ModelCard] = {
             ),
             placeholder="<IMG_CONTEXT>",
             dtype="bfloat16",
-            miniature=None,
             source="OpenGVLab/InternVL, conversation.py, internvl2_5; eval/*.py --dynamic, max-num 6",
             image_settings={"crop_to_patches": True, "max_patches": 6},
         ),
         ModelCard(
             name="qwen2.5-vl",
             hub_id="Qwen/Qwen2.5-VL-7B-Instruct",
-            revision="main",
-            family="native",
             model_type="qwen2_5_vl",
             style="qwen2_vl",
             template=CHATML.format(
@@ -195,7 +165,6 @@ REGISTRY: dict[str, ModelCard] = {
             ),
             placeholder="<|image_pad|>",
             dtype="bfloat16",
-            miniature=None,
             source="chat_template.json of the checkpoint; open-compass/VLMEvalKit, vlmeval/vlm/qwen2_vl/prompt.py",
         ),
     )

@@ -6,92 +6,77 @@ Everything else in this package refuses pickles. This command reads them with to
 (``weights_only=True``), which makes tensors and nothing else, one shard at a time.
 """
 
-from __future__ import annotations
-
-import argparse
 import json
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from repro.models.loading import CheckpointError, weight_map_of, written
+from repro.models.loading import CheckpointError
+from repro.models.weights import INDEX, run_command, weight_files, weight_map_of, write_shard
 
-#: What is copied beside the weights: settings, tokenizers, vocabularies.
-BESIDE = (".json", ".model", ".tiktoken", ".txt")
+#: Suffixes of the files that are copied along with the weights: settings, tokenizers, vocabularies.
+COPIED = (".json", ".model", ".tiktoken", ".txt")
 
 
 def convert(source: Path, out: Path) -> None:
-    """Write the checkpoint in ``source`` to ``out``; one that is killed goes on behind its last whole shard.
+    """Write the checkpoint in ``source`` to ``out``; after an interruption, continue after the last full shard.
 
     Args:
         source: holds ``pytorch_model.bin``, or ``pytorch_model.bin.index.json`` and its shards.
-        out: another directory, made if missing.
+        out: another directory, created if missing.
 
-    Raises:
-        CheckpointError: a file is missing or damaged, holds anything but tensors, or ``out`` is ``source``.
+    Raises CheckpointError if a file is missing, damaged or holds anything but tensors, or ``out`` is ``source``.
     """
     if source.resolve() in (out.resolve(), *out.resolve().parents):
         raise CheckpointError(f"{out} is the source, or lies in it: name another directory")
     index = source / "pytorch_model.bin.index.json"
-    names = {"pytorch_model.bin"}
-    if index.is_file():
-        names = set(weight_map_of(index).values())
+    listed = weight_map_of(index) if index.is_file() else {}
     out.mkdir(parents=True, exist_ok=True)
-    place: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     size = 0
-    for name in tqdm(sorted(names), desc="converting", unit="shard"):
-        if Path(name).name != name or not (source / name).is_file():
-            raise CheckpointError(f"{source} should hold the weight file {name}, and does not: get it again")
-        try:
-            # Files of torch before 1.6 are no zip files, and are read as a whole.
-            with (source / name).open("rb") as opened:
-                zipped = opened.read(4) == b"PK\3\4"
-            tensors = torch.load(source / name, map_location="cpu", mmap=zipped, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise CheckpointError(
-                f"{source / name} is damaged, or holds more than tensors: {error}"
-            ) from error
-        if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-            raise CheckpointError(f"{source / name} should hold tensors by name")
-        file = name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
-        place |= dict.fromkeys(tensors, file)
+    shards = weight_files(source, set(listed.values()) or {"pytorch_model.bin"})
+    for shard in tqdm(shards, desc="converting", unit="shard"):
+        tensors = read_pickle(shard)
+        name = shard.name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+        weight_map |= dict.fromkeys(tensors, name)
         size += sum(tensor.nbytes for tensor in tensors.values())
-        if (made := written(out / file, [source / name])) is not None:
-            # Tensors that share memory cannot be stored as such.
-            save_file(
-                {key: t.clone().contiguous() for key, t in tensors.items()},
-                out / "partial",
-                metadata=made,
-            )
-            (out / "partial").replace(out / file)
-    if index.is_file():
-        if absent := sorted(set(weight_map_of(index)) - set(place)):
+        write_shard(out / name, [shard], partial(_separate, tensors))
+    if listed:
+        if absent := sorted(set(listed) - set(weight_map)):
             raise CheckpointError(
                 f"{index} names {', '.join(absent[:5])}, which no shard holds: get it again"
             )
-        content = json.dumps({"metadata": {"total_size": size}, "weight_map": place})
-        (out / "model.safetensors.index.json").write_text(content)
-    for beside in source.rglob("*"):
-        if beside.suffix in BESIDE and not beside.name.endswith(".index.json"):
-            copy = out / beside.relative_to(source)
+        content = json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map})
+        (out / INDEX).write_text(content)
+    for file in source.rglob("*"):
+        if file.suffix in COPIED and not file.name.endswith(".index.json"):
+            copy = out / file.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(beside, copy)
+            shutil.copyfile(file, copy)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
+def read_pickle(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name of a pickled weight file; CheckpointError if it is damaged or holds anything else."""
     try:
-        convert(arguments.source, arguments.out)
-    except CheckpointError as error:
-        parser.error(str(error))
+        # Files of torch before 1.6 are not zip files and cannot be mapped into memory.
+        with file.open("rb") as opened:
+            zipped = opened.read(4) == b"PK\3\4"
+        tensors = torch.load(file, map_location="cpu", mmap=zipped, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged, or holds more than tensors: {error}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{file} should hold tensors by name")
+    return tensors
+
+
+def _separate(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies: tensors that share memory cannot be stored."""
+    return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
 
 
 if __name__ == "__main__":
-    main()
+    run_command(convert, __doc__, "source", "out")

@@ -1,41 +1,41 @@
-"""InstructBLIP: EVA-CLIP tower, a Q-Former that reads picture and question, Vicuna decoder.
+"""InstructBLIP: EVA-CLIP tower, a Q-Former that reads image and question, Vicuna decoder.
 
-Its 32 image tokens are queries without a place in the picture, and stand before the BOS token: S is empty. Of a
-long question the Q-Former reads the end, as in salesforce/LAVIS, blip2_vicuna_instruct.py; the decoder reads all.
+Its 32 image tokens are queries without a place in the image, and stand before the BOS token: S is empty. The
+Q-Former reads the end of a long question, as in salesforce/LAVIS, blip2_vicuna_instruct.py; the decoder reads all.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import transformers
 from PIL import Image
 from tokenizers import AddedToken
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from repro.models.card import ModelCard
-from repro.models.loading import load_checkpoint, load_part, load_tokenizer
+from repro.models.images import read_image
+from repro.models.loading import load_part, load_tokenizer
 from repro.models.lvlm import Lvlm, Prompt
-from repro.models.pictures import read_image
+from repro.models.weights import load_checkpoint
 from repro.segments import Segments
 
-# transformers 5 has a class of its own for machines without torchvision, transformers 4 only the one.
+# transformers 5 has another class for machines without torchvision, transformers 4 only this one.
 ImageProcessor = getattr(transformers, "BlipImageProcessorPil", None) or transformers.BlipImageProcessor
 
-#: Of a question, that the Q-Former reads at most: LAVIS's max_txt_len.
+#: Most tokens of a question that the Q-Former reads: LAVIS's max_txt_len.
 QFORMER_TOKENS = 128
 
 
 class InstructBlip(Lvlm):
     """``InstructBlipForConditionalGeneration`` in the layout of ``Salesforce/instructblip-vicuna-7b``."""
 
+    decoder_name, head_name = "language_model.model", "language_model.lm_head"
+
     @classmethod
-    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InstructBlip:
-        # The Q-Former of transformers 4 knows no SDPA; the decoder is what is measured.
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
+        # The Q-Former of transformers 4 has no SDPA; only the decoder is measured.
         model: Any = load_checkpoint(
             InstructBlipForConditionalGeneration, path, dtype, device, attention="eager"
         )
@@ -46,7 +46,7 @@ class InstructBlip(Lvlm):
             qformer_tokenizer=load_part(AutoTokenizer, path / "qformer_tokenizer", "tokenizer.json"),
             num_query_tokens=model.config.num_query_tokens,
         )
-        # The processor wants the token itself, where the tokenizer's settings may give it its text.
+        # The processor needs the token itself; the tokenizer's settings may give it the text.
         processor.image_token = AddedToken(card.placeholder, normalized=False, special=True)
         processor.qformer_tokenizer.truncation_side = "left"
         return cls(card, model, processor, path)
@@ -56,32 +56,15 @@ class InstructBlip(Lvlm):
         return self.tokenizer, self.processor.qformer_tokenizer
 
     @property
-    def decoder(self) -> Any:
-        return self.model.language_model.model
-
-    @property
-    def head(self) -> nn.Module:
-        return self.model.language_model.lm_head
-
-    @property
-    def embeddings(self) -> nn.Module:
-        return self.model.language_model.get_input_embeddings()
-
-    @property
     def generation_config(self) -> Any:
         return self.model.language_model.generation_config
 
-    @property
-    def image_token_id(self) -> int:
-        return self.model.config.image_token_id
-
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
-        picture, text = read_image(image), template.format(question=question)
-        inputs = self.processor(images=picture, text=text, return_tensors="pt").to(self.device)
+        image, text = read_image(image), template.format(question=question)
+        inputs = self.processor(images=image, text=text, return_tensors="pt").to(self.device)
         longest = min(QFORMER_TOKENS, self.model.config.qformer_config.max_position_embeddings)
-        read = self.processor.qformer_tokenizer(
-            text, truncation=True, max_length=longest, return_tensors="pt"
-        ).to(self.device)
+        tokenizer = self.processor.qformer_tokenizer
+        read = tokenizer(text, truncation=True, max_length=longest, return_tensors="pt").to(self.device)
         is_image = (inputs["input_ids"][0] == self.image_token_id).cpu().numpy()
         queries = self.model.config.num_query_tokens
         if is_image.sum() != queries:
@@ -99,7 +82,7 @@ class InstructBlip(Lvlm):
             },
             segments=Segments.from_image_mask(is_image),
             grid=(1, queries),
-            image=picture.resize((size["width"], size["height"]), Image.Resampling.BICUBIC),
+            image=image.resize((size["width"], size["height"]), Image.Resampling.BICUBIC),
             text=text,
             spatial=False,
         )
@@ -110,17 +93,3 @@ class InstructBlip(Lvlm):
         features = getattr(features, "pooler_output", features)
         features = features[0] if isinstance(features, tuple) else features
         return features.flatten(0, 1)
-
-    def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
-        """The Q-Former's texts are padded on the right, and masked there."""
-        inputs = [prompt.image_inputs for prompt in prompts]
-        longest = max(one["qformer_input_ids"].shape[1] for one in inputs)
-
-        def padded(key: str) -> Tensor:
-            return torch.cat([F.pad(one[key], (0, longest - one[key].shape[1])) for one in inputs])
-
-        return {
-            "pixel_values": torch.cat([one["pixel_values"] for one in inputs]),
-            "qformer_input_ids": padded("qformer_input_ids"),
-            "qformer_attention_mask": padded("qformer_attention_mask"),
-        }

@@ -4,44 +4,18 @@ After OpenGVLab/InternVL, internvl_chat_llava, a fork of LLaVA: llava/model/llav
 llava/model/multimodal_encoder/clip_encoder.py and intern_vit_6b/modeling_intern_vit.py.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from transformers import (
-    InternVLVisionConfig,
-    InternVLVisionModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import InternVLVisionConfig, InternVLVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from repro.models.assembled import (
-    LLAMA_SETTINGS,
-    Assembled,
-    ReadsImages,
-    check_vocabulary,
-    llama_config,
-    tower_config,
-)
+from repro.models import assembled
 from repro.models.card import ModelCard
-from repro.models.llava import pad_to_square
-from repro.models.loading import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    TEXT,
-    CheckpointError,
-    load_renamed,
-    load_tokenizer,
-    published_tensors,
-    read_json,
-    require,
-)
+from repro.models.loading import CheckpointError, Kind, load_tokenizer, read_json, require
+from repro.models.weights import load_renamed, published_tensors
 
 #: Published tensor name of the vision tower -> ours.
 TOWER = {
@@ -61,11 +35,10 @@ TOWER = {
     "encoder.layers.*": ("encoder.layer.*",),
 }
 TOWER_SETTINGS = {
-    **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), COUNT),
-    **dict.fromkeys(("image_size", "patch_size"), COUNT),
-    **dict.fromkeys(("qkv_bias", "qk_normalization"), FLAG),
-    "hidden_act": TEXT,
-    "layer_norm_eps": NUMBER,
+    **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads"), Kind.COUNT),
+    **dict.fromkeys(("intermediate_size", "image_size", "patch_size"), Kind.COUNT),
+    **dict.fromkeys(("qkv_bias", "qk_normalization"), Kind.FLAG),
+    **{"hidden_act": Kind.TEXT, "layer_norm_eps": Kind.NUMBER},
 }
 IN_CHAT = "model.vision_tower.vision_tower."
 POSITIONS = f"{IN_CHAT}embeddings.position_embedding"
@@ -77,7 +50,7 @@ NAMES = {
 }
 
 
-class InternVLForCausalLM(ReadsImages, LlamaForCausalLM):
+class InternVLForCausalLM(assembled.ReadsImages, LlamaForCausalLM):
     """The model; ``config.vision`` is the configuration of the tower."""
 
     def __init__(self, config: LlamaConfig):
@@ -87,17 +60,13 @@ class InternVLForCausalLM(ReadsImages, LlamaForCausalLM):
         self.mm_projector = nn.Sequential(nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, wide))
 
     def patches(self, pixel_values: Tensor) -> Tensor:
-        """Features [B, n_image, width of the tower] that the projector reads."""
-        # hidden_states[-4] of N layers is the output of layer N - 3; those behind it are not run.
+        # hidden_states[-4] of N layers is the output of layer N - 3; the layers after it are not run.
         tower = self.vision_tower
         last = len(tower.encoder.layer) + 1 + self.config.mm_vision_select_layer
         hidden = _first(tower.embeddings(pixel_values))
         for layer in tower.encoder.layer[:last]:
             hidden = _first(layer(hidden))
         return hidden[:, 1:]
-
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        return self.mm_projector(self.patches(pixel_values))
 
 
 def _first(output: Any) -> Tensor:
@@ -106,81 +75,56 @@ def _first(output: Any) -> Tensor:
 
 
 def native_config(published: dict[str, Any], tower: dict[str, Any]) -> LlamaConfig:
-    """The decoder's configuration, with the tower's beside it."""
-    if published.get("mm_projector_type") != "mlp2x_gelu":
-        raise CheckpointError(
-            f"config.json: mm_projector_type {published.get('mm_projector_type')!r}; expected 'mlp2x_gelu'"
-        )
-    vision = {
-        "hidden_size": tower["hidden_size"],
-        "num_hidden_layers": tower["num_hidden_layers"],
-        "num_attention_heads": tower["num_attention_heads"],
-        "intermediate_size": tower["intermediate_size"],
-        "attention_bias": tower["qkv_bias"],
-        "use_qk_norm": tower["qk_normalization"],
-        "hidden_act": tower["hidden_act"],
-        "norm_type": "rms_norm",
-        "layer_norm_eps": tower["layer_norm_eps"],
-        "image_size": tower["image_size"],
-        "patch_size": tower["patch_size"],
-    }
-    return llama_config(published, vision=vision)
+    """The decoder's configuration, with the tower's as ``vision``."""
+    assembled.check_values(published, "config.json", mm_projector_type="mlp2x_gelu")
+    renamed = {"attention_bias": tower["qkv_bias"], "use_qk_norm": tower["qk_normalization"]}
+    same = {key: tower[key] for key in TOWER_SETTINGS if key not in ("qkv_bias", "qk_normalization")}
+    return assembled.llama_config(published, vision=same | renamed | {"norm_type": "rms_norm"})
 
 
-class InternVL(Assembled):
+class InternVL(assembled.Assembled):
     """The layout of ``OpenGVLab/InternVL-Chat-ViT-6B-Vicuna-7B``, weights as safetensors.
 
     Its vision tower's ``config.json`` (of ``OpenGVLab/InternViT-6B-224px``) lies in ``vision_tower/``.
     """
 
-    mean, std = tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
-    side: int
+    mean, pixel_std = tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
+    margins = mean
 
     @classmethod
-    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> InternVL:
-        published = read_json(path / "config.json")
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
+        file = path / "config.json"
+        published = read_json(file)
         if "intern" not in str(published.get("mm_vision_tower")).lower():
             raise CheckpointError(
-                f"{path / 'config.json'} names no InternViT as mm_vision_tower: it is not of InternVL-Chat 1.0"
+                f"{file} names no InternViT as mm_vision_tower: it is not of InternVL-Chat 1.0"
             )
-        file = path / "vision_tower" / "config.json"
         if "448" in published["mm_vision_tower"]:
             raise CheckpointError(
-                f"{path / 'config.json'} is of a later InternVL-Chat, which reads 448 pixels; expected "
-                "InternVL-Chat 1.0, which reads 336 with a tower made for 224"
+                f"{file} is of a later InternVL-Chat, which reads 448 pixels; expected InternVL-Chat 1.0, which "
+                "reads 336 with a tower made for 224"
             )
-        tower = tower_config(file, "put the config.json of OpenGVLab/InternViT-6B-224px there")
-        require(tower, file, TOWER_SETTINGS)
-        require(published, path / "config.json", LLAMA_SETTINGS | {"mm_hidden_size": COUNT})
+        tower_file = path / "vision_tower" / "config.json"
+        source = "put the config.json of OpenGVLab/InternViT-6B-224px there"
+        tower = assembled.tower_settings(tower_file, source)
+        require(tower, tower_file, TOWER_SETTINGS)
+        require(published, file, assembled.LLAMA_SETTINGS | {"mm_hidden_size": Kind.COUNT})
         tensors = published_tensors(path)
         # 336 pixels with a tower made for 224.
         side = tower["image_size"] * 3 // 2
         n_image = (side // tower["patch_size"]) ** 2
-        # Until ea4da29 the authors resized its positions once, before training, and so the release has them; since
-        # then the tower keeps those of 224 pixels and resizes them as it runs (OpenGVLab/InternVL#86).
+        # Until ea4da29 the authors resized the positions once, before training, and the release has them resized;
+        # since then the tower keeps those of 224 pixels and resizes them in each pass (OpenGVLab/InternVL#86).
         if POSITIONS in tensors and tensors[POSITIONS].shape[1:2] == (n_image + 1,):
             tower |= {"image_size": side}
         config = native_config(published, tower)
         model: Any = load_renamed(InternVLForCausalLM, config, tensors, path, NAMES, dtype, device)
-        # The image has no token in this vocabulary: one more, which no text gives and no answer can.
-        weight = model.get_input_embeddings().weight
-        weight = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
-        model.set_input_embeddings(nn.Embedding.from_pretrained(weight))
-        model.image_token_id = len(weight) - 1
+        assembled.add_image_token(model)
         tokenizer = load_tokenizer(path)
-        check_vocabulary(tokenizer, published, path)
+        assembled.check_vocabulary(tokenizer, published, path)
         lvlm = cls(card, model, tokenizer, path)
         lvlm.side, lvlm.n_image = side, n_image
         return lvlm
-
-    @property
-    def crop_side(self) -> int:
-        return self.side
-
-    def prepare(self, image: Image.Image) -> Image.Image:
-        red, green, blue = (int(255 * m) for m in self.mean)
-        square = pad_to_square(image, (red, green, blue))
-        return square.resize((self.side, self.side), Image.Resampling.BICUBIC)
 
     def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
         text = template.format(question=question)

@@ -1,22 +1,21 @@
-"""The one interface every instrument works through: a loaded model and the prompts it reads."""
+"""The interface every instrument works through: a loaded model and the prompts it reads."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from repro.models import attending
-from repro.models.attending import Attention, Observer, Removal
+from repro.models.attending import ObservableAttention, Removal
 from repro.models.card import ModelCard
-from repro.models.loading import check_directory
+from repro.models.weights import check_directory
 from repro.segments import Segments
 
 
@@ -28,12 +27,12 @@ class Prompt:
         input_ids: int64 [1, T], the image already expanded to its tokens.
         image_inputs: what the vision tower reads, e.g. ``pixel_values`` [1, 3, H, W], normalised.
         segments: S, I, U of the T positions.
-        grid: rows and columns of the map that image tokens form over the picture.
-        image: the picture as the vision tower sees it (RGB, before normalisation).
-        text: the whole prompt as a string.
-        cells: for each image token the cell of the grid that it covers, counted in reading order, -1 where it
-            covers none (a newline); None where tokens are the cells.
-        spatial: whether image tokens have a place in the picture; the queries of a Q-Former have none.
+        grid: rows and columns of the map that image tokens form over the image.
+        image: as the vision tower sees it (RGB, before normalisation).
+        text: the complete prompt as a string.
+        cells: for each image token the grid cell it covers, counted in reading order, -1 for none (a newline);
+            None if tokens and cells are the same.
+        spatial: whether image tokens have a place in the image; the queries of a Q-Former have none.
     """
 
     input_ids: Tensor
@@ -48,172 +47,158 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated token ids, the closing token included where one came, and the decoded text, stripped."""
+    """Generated token ids, including the token that ended the answer, if any, and the decoded text, stripped."""
 
     ids: tuple[int, ...]
     text: str
 
 
-class Lvlm:
-    """A model, its processor and the parts the instruments need.
+class Lvlm(ObservableAttention):
+    """A model, its processor and the parts the instruments need; families say where the parts are."""
 
-    Families subclass it and say where the parts are. ``decoder`` has ``layers``, ``norm`` and
-    ``rotary_emb``; ``head`` turns normed hidden states into logits.
-    """
+    #: Dotted names of language model and head in the model.
+    decoder_name, head_name = "model.language_model", "lm_head"
 
-    def __init__(self, card: ModelCard, model: nn.Module, processor: Any, path: Path):
+    def __init__(self, card: ModelCard, model: Any, processor: Any, path: Path):
         self.card, self.processor, self.path = card, processor, path
-        self.model: Any = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        #: The truncation in force.
+        #: The language model: ``layers``, ``norm``, ``rotary_emb``, ``config``.
+        self.decoder: Any = attrgetter(self.decoder_name)(model)
+        #: Module from normed hidden states [..., width] to logits [..., vocabulary].
+        self.head: Any = attrgetter(self.head_name)(model)
+        #: Module that embeds token ids.
+        self.embeddings: Any = self.decoder.get_input_embeddings()
+        #: Id of every image token in a prompt.
+        self.image_token_id: int = self.model.config.image_token_id
+        #: N, the number of decoder layers.
+        self.n_layers = len(self.decoder.layers)
+        #: The current truncation.
         self.truncation: Removal | None = None
 
-    # What a family says of itself.
+    # Families override these.
 
     @classmethod
     def check(cls, card: ModelCard, path: Path) -> None:
-        """CheckpointError unless the directory holds such a configuration, and weights as safetensors."""
+        """CheckpointError unless the directory holds a configuration of the card's type, and safetensors."""
         check_directory(path, card.model_type)
 
     @classmethod
     @contextmanager
-    def whole(cls, path: Path) -> Iterator[Path]:
-        """What ``load`` reads, of a directory that may hold a checkpoint in the parts it is published in."""
+    def loadable(cls, path: Path) -> Iterator[Path]:
+        """The directory that ``load`` reads, for one that may hold a checkpoint in separately published parts."""
         yield path
 
     @classmethod
-    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Lvlm:
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
         """Read a checkpoint directory; see ``repro.models.load_model`` for the errors."""
         raise NotImplementedError
 
     @property
-    def decoder(self) -> Any:
-        """The language model: ``layers``, ``norm``, ``rotary_emb``, ``config``."""
-        raise NotImplementedError
-
-    @property
-    def head(self) -> Callable[[Tensor], Tensor]:
-        """Hidden states [..., width] to logits [..., vocabulary]."""
-        raise NotImplementedError
-
-    @property
-    def image_token_id(self) -> int:
-        """Id of the placeholder that stands for one image token."""
-        raise NotImplementedError
-
-    @property
     def template(self) -> str:
-        """The whole prompt, with ``{question}`` and the card's placeholder for the picture."""
+        """The complete prompt, with ``{question}`` and the card's placeholder for the image."""
         return self.card.template
 
     @property
     def crop_side(self) -> int:
-        """Pixels of the square that CLIP's processor would cut out; ValueError where that is not its processor."""
-        raise ValueError(f"{self.card.name} has no way to crop a picture")
+        """Pixels of the square that CLIP's processor would crop; ValueError if the model has another processor."""
+        raise ValueError(f"{self.card.name} has no way to crop an image")
 
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
-        """``prompt`` of a question that holds none of the model's own tokens."""
+        """``prompt`` for a question that holds none of the model's own tokens."""
         raise NotImplementedError
 
     def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
-        """What stands in place of the placeholders of B prompts, [B * n_image, width]."""
+        """Embeddings of the image tokens of B prompts, [B * n_image, width]."""
         raise NotImplementedError
 
     @property
     def tokenizers(self) -> tuple[Any, ...]:
-        """All that read a question."""
+        """All tokenizers that read a question."""
         return (self.tokenizer,)
 
     def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
-        """Image inputs of several prompts as one batch."""
-        return {
-            key: torch.cat([prompt.image_inputs[key] for prompt in prompts])
-            for key in prompts[0].image_inputs
-        }
+        """Image inputs of several prompts as one batch, padded with zeros at the end of axis 1.
+
+        That is where images have different numbers of tiles, which the model knows from their sizes, and where
+        texts of a Q-Former have different lengths, which their masks hold.
+        """
+        batch = {}
+        for key in prompts[0].image_inputs:
+            tensors = [prompt.image_inputs[key] for prompt in prompts]
+            if (axes := tensors[0].dim()) > 1:
+                longest = max(tensor.shape[1] for tensor in tensors)
+                tensors = [F.pad(t, (*(0, 0) * (axes - 2), 0, longest - t.shape[1])) for t in tensors]
+            batch[key] = torch.cat(tensors)
+        return batch
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        """Image inputs of n noisy copies.
-
-        Args:
-            noise: [n, *shape of the pixel values], in units of pixel values in [0, 1].
-        """
+        """Image inputs of n copies with ``noise`` [n, *shape of the pixel values], for pixel values in [0, 1]."""
         pixels = prompt.image_inputs["pixel_values"]
         # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
-        scaled = (noise.to(self.device) / torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)).to(
-            pixels
-        )
+        std = torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)
+        noisy = [pixels + scaled.view_as(pixels) for scaled in (noise.to(self.device) / std).to(pixels)]
         return self.batched(
-            [
-                replace(
-                    prompt, image_inputs={**prompt.image_inputs, "pixel_values": pixels + one.view_as(pixels)}
-                )
-                for one in scaled
-            ]
+            [replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": copy}) for copy in noisy]
         )
 
     def positions(self, prompt: Prompt, after: int = 0) -> Tensor | None:
-        """Rotary positions of the prompt and ``after`` tokens behind it, [3, 1, T + after]: time, row, column.
+        """Rotary positions of the prompt and the next ``after`` tokens, [3, 1, T + after]: time, row, column.
 
-        None where a token's position is its place in the sequence, as with most decoders.
+        None if a token's position is its index in the sequence, as in most decoders.
         """
         return None
 
     def generation_inputs(self, prompt: Prompt) -> dict[str, Tensor]:
-        """What ``generate`` takes beside the ids."""
+        """Arguments of ``generate`` besides the ids."""
         return prompt.image_inputs
 
-    # What all families share.
+    # All families share these.
 
     def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
-        """The prompt of one picture and one question.
+        """The prompt of one image and one question.
 
         Args:
-            template: the whole prompt, with ``{question}`` and the card's placeholder; default: the model's own.
+            template: the complete prompt, with ``{question}`` and the card's placeholder; default: ``template``.
 
         Raises:
-            ValueError: the picture cannot be read, the prompt is too long, or the question holds what the model
-                would not read as text: a token such as "</s>" could end the prompt, a placeholder stand for an
-                image.
-            FileNotFoundError: there is no such picture.
+            ValueError: the image cannot be read, the prompt is too long, or the question holds what the model does
+                not read as text: a token such as "</s>" could end the prompt, a placeholder stand for an image.
+            FileNotFoundError: there is no such image.
         """
-        own = {token for tokenizer in self.tokenizers for token in tokenizer.get_added_vocab()}
-        # The place of the image is for the family to judge: Shikra is told it in the question.
-        if found := sorted(token for token in own - {self.card.placeholder} if token in question):
+        special = {token for tokenizer in self.tokenizers for token in tokenizer.get_added_vocab()}
+        # Families check the placeholder: Shikra allows it in the question.
+        if tokens := sorted(token for token in special - {self.card.placeholder} if token in question):
             raise ValueError(
-                f"the question holds {found[0]!r}, which {self.card.name} reads as a token of its own and not as "
+                f"the question holds {tokens[0]!r}, which {self.card.name} reads as a token of its own and not as "
                 f"text: {question!r}"
             )
         return self.build_prompt(image, question, template or self.template)
 
     def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
-        """Input embeddings [B, T, width] with image features in place of the prompts' placeholders.
+        """Input embeddings [B, T, width] with image features at the image tokens of the prompts.
 
-        An answer may hold the placeholder's id too. It is embedded there as any other id, as in ``generate``.
+        An answer may hold the image token's id too. It is embedded there like any other id, as in ``generate``.
         """
         features = self.features(image_inputs)
         is_image = input_ids == self.image_token_id
         own = is_image & (is_image.cumsum(dim=1) <= len(features) // len(input_ids))
-        # A prompt ends with text, so a placeholder right behind the last feature is one too many.
+        # A prompt ends with text, so an image token right after the last feature is surplus.
         surplus = is_image[:, 1:] & ~own[:, 1:] & own[:, :-1]
         if own.sum() != len(features) or surplus.any():
             raise ValueError(
                 f"the prompts hold {int(is_image.sum())} image tokens, the model gives {len(features)} features"
             )
-        answered = is_image & ~own
-        # Under another id, so that a truncation, which watches the ids, does not count them to the image.
-        embedded = self.embeddings(input_ids.masked_fill(answered, 0))
-        embedded = torch.where(answered[..., None], self.embeddings.weight[self.image_token_id], embedded)
+        in_answer = is_image & ~own
+        # Under another id, so that a truncation, which watches the ids, does not count them as the image's.
+        embedded = self.embeddings(input_ids.masked_fill(in_answer, 0))
+        embedded = torch.where(in_answer[..., None], self.embeddings.weight[self.image_token_id], embedded)
         return embedded.masked_scatter(own[..., None], features.to(embedded.dtype))
 
     @property
     def pixel_std(self) -> Sequence[float]:
-        """By what the pixel values of each channel were divided."""
+        """Divisor of the pixel values of each channel, in normalisation."""
         return self.processor.image_processor.image_std
-
-    @property
-    def embeddings(self) -> Any:
-        """The module that embeds token ids."""
-        return self.model.get_input_embeddings()
 
     @property
     def generation_config(self) -> Any:
@@ -221,32 +206,26 @@ class Lvlm:
         return self.model.generation_config
 
     @property
-    def n_layers(self) -> int:
-        """N, the number of decoder layers."""
-        return len(self.decoder.layers)
-
-    @property
     def context(self) -> int:
-        """Tokens that prompt and answer may have together."""
+        """Longest prompt and answer together, in tokens."""
         return self.decoder.config.max_position_embeddings
 
     def room(self, prompt: Prompt) -> int:
-        """Tokens that an answer to a prompt may have."""
+        """Longest answer to a prompt, in tokens."""
         return self.context - len(prompt.segments)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.model.device
 
     def hidden_states(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
         """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass.
 
-        Args:
-            positions: as ``positions`` gives them.
+        ``positions`` are those of the method of this name.
         """
-        given = {} if positions is None else {"position_ids": positions.expand(-1, len(embeddings), -1)}
-        return self.decoder(inputs_embeds=embeddings, use_cache=False, **given).last_hidden_state
+        places = {} if positions is None else {"position_ids": positions.expand(-1, len(embeddings), -1)}
+        return self.decoder(inputs_embeds=embeddings, use_cache=False, **places).last_hidden_state
 
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
@@ -282,16 +261,3 @@ class Lvlm:
     def decode(self, ids: Sequence[int]) -> Answer:
         """An ``Answer`` from generated ids."""
         return Answer(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True).strip())
-
-    def observed(self, observer: Observer) -> AbstractContextManager[None]:
-        """Within the context, ``observer`` is called after the attention of every decoder layer."""
-        return attending.observed(self._attention, self.decoder.config, observer)
-
-    def attention_replaced(self, attention: Attention) -> AbstractContextManager[None]:
-        """Within the context, decoder layers attend by ``attention``; see ``attending.attention_replaced``."""
-        return attending.attention_replaced(self._attention, self.decoder.config, attention)
-
-    @property
-    def _attention(self) -> list[nn.Module]:
-        """The attention module of every decoder layer."""
-        return [layer.self_attn for layer in self.decoder.layers]

@@ -1,42 +1,31 @@
 """Qwen-VL and Qwen-VL-Chat: ViT with a cross-attention resampler, Qwen-7B decoder, tiktoken vocabulary.
 
 The published code of 2023 does not run under today's transformers. The decoder is Qwen2's with three differences,
-which live here: names and fused tensors, log-n attention and dynamic NTK rotary positions beyond ``seq_length``.
+implemented here: names and fused tensors, log-n attention and dynamic NTK rotary positions beyond ``seq_length``.
 After QwenLM/Qwen-VL-Chat: modeling_qwen.py, visual.py, tokenization_qwen.py, qwen_generation_utils.py.
 """
-
-from __future__ import annotations
 
 import base64
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.convert_slow_tokenizer import bytes_to_unicode as byte_letters
 
 from repro.models.assembled import Assembled, ReadsImages
-from repro.models.card import ModelCard
-from repro.models.loading import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    OBJECT,
-    CheckpointError,
-    load_renamed,
-    published_tensors,
-    read_json,
-    require,
-)
+from repro.models.card import CHATML, ModelCard
+from repro.models.loading import CheckpointError, Kind, missing, read_json, require
+from repro.models.weights import load_renamed, published_tensors
 
-#: Published tensor name -> ours; several of ours are parts of a fused one, along its first axis.
+#: Published tensor name -> ours; several names are parts of a fused tensor, along its first axis.
 NAMES = {
     "transformer.wte.weight": ("model.embed_tokens.weight",),
     "transformer.h.*.ln_1.weight": ("model.layers.*.input_layernorm.weight",),
@@ -51,47 +40,42 @@ NAMES = {
     "transformer.visual.*": ("visual.*",),
     "lm_head.weight": ("lm_head.weight",),
 }
-#: How text is cut before byte pairs are merged.
+#: Pieces that text is split into before byte pairs are merged.
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 #: Special tokens, whose ids follow those of the vocabulary file.
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    *(f"<|extra_{i}|>" for i in range(205)),
-    *("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>"),
-)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]
+SPECIAL += ["<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>"]
 #: Queries of the resampler unless the configuration says ``n_queries``, an argument of the published tower.
 N_QUERIES = 256
 SETTINGS = {
-    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), COUNT),
-    **dict.fromkeys(("num_attention_heads", "kv_channels", "max_position_embeddings", "seq_length"), COUNT),
-    **dict.fromkeys(("layer_norm_epsilon", "rotary_emb_base"), NUMBER),
-    **dict.fromkeys(("use_dynamic_ntk", "use_logn_attn"), FLAG),
-    "visual": OBJECT,
+    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"), Kind.COUNT),
+    **dict.fromkeys(("num_attention_heads", "kv_channels", "max_position_embeddings"), Kind.COUNT),
+    **dict.fromkeys(("layer_norm_epsilon", "rotary_emb_base"), Kind.NUMBER),
+    **dict.fromkeys(("use_dynamic_ntk", "use_logn_attn"), Kind.FLAG),
+    **{"seq_length": Kind.COUNT, "visual": Kind.OBJECT},
 }
-VISUAL_SETTINGS = dict.fromkeys(
-    ("image_size", "patch_size", "width", "layers", "heads", "output_dim", "image_start_id", "n_queries"),
-    COUNT,
-) | {"mlp_ratio": NUMBER}
-SYSTEM_MESSAGE = "You are a helpful assistant."
+VISUAL_SETTINGS = {
+    **dict.fromkeys(("image_size", "patch_size", "image_start_id", "n_queries"), Kind.COUNT),
+    **dict.fromkeys(("width", "layers", "heads", "output_dim"), Kind.COUNT),
+    "mlp_ratio": Kind.NUMBER,
+}
 
 
 def resized(positions: Tensor, n: int) -> Tensor:
-    """Position embeddings [m, width] of a square grid, as those of a grid of n."""
-    side, wanted = math.isqrt(len(positions)), math.isqrt(n)
-    if side == wanted:
+    """Position embeddings [m, width] of a square grid, resized to a square grid of n."""
+    side, new_side = math.isqrt(len(positions)), math.isqrt(n)
+    if side == new_side:
         return positions
     grid = positions.float().view(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    grid = F.interpolate(grid, size=(new_side, new_side), mode="bicubic", align_corners=False)
     return grid.permute(0, 2, 3, 1).flatten(0, 2).to(positions.dtype)
 
 
 class VisionAttention(nn.Module):
-    """Self-attention whose fused projection holds query, key and value head by head."""
+    """Self-attention whose fused projection holds query, key and value of each head in turn."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -122,7 +106,7 @@ class VisionBlock(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Learned queries read the patches by one cross-attention; fixed 2-D positions on both sides."""
+    """Learned queries read the patches by cross-attention; fixed 2-D positions on both sides."""
 
     def __init__(self, queries: int, width: int, from_width: int):
         super().__init__()
@@ -140,30 +124,20 @@ class Resampler(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Pixels [B, 3, H, H] to features [B, n_queries, output_dim]."""
+    """Pixels [B, 3, H, H] to features [B, n_queries, output_dim], by the settings ``visual`` as published."""
 
-    def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_ratio: float,
-        output_dim: int,
-        n_queries: int = N_QUERIES,
-        **_: Any,
-    ):
+    def __init__(self, visual: Mapping[str, Any]):
         super().__init__()
-        self.image_size, self.n_queries = image_size, n_queries
-        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        width, heads, out = visual["width"], visual["heads"], visual["output_dim"]
+        patch = visual["patch_size"]
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.positional_embedding = nn.Parameter(torch.zeros(256, width))
         self.ln_pre = nn.LayerNorm(width, eps=1e-6)
-        blocks = (VisionBlock(width, heads, mlp_ratio) for _ in range(layers))
+        blocks = (VisionBlock(width, heads, visual["mlp_ratio"]) for _ in range(visual["layers"]))
         self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*blocks)})
-        self.attn_pool = Resampler(n_queries, output_dim, width)
-        self.ln_post = nn.LayerNorm(output_dim, eps=1e-6)
-        self.proj = nn.Parameter(torch.zeros(output_dim, output_dim))
+        self.attn_pool = Resampler(visual.get("n_queries", N_QUERIES), out, width)
+        self.ln_post = nn.LayerNorm(out, eps=1e-6)
+        self.proj = nn.Parameter(torch.zeros(out, out))
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.conv1(pixels).flatten(2).mT
@@ -175,15 +149,15 @@ class VisionTower(nn.Module):
 class Rotary(nn.Module):
     """Rotary positions whose base grows with prompts beyond ``seq_length``, and the log-n factor of queries.
 
-    The base is chosen by the pass that holds position 0 and stays for the tokens that follow.
+    The pass that holds position 0 sets the base, which stays for the tokens that follow.
     """
 
-    def __init__(self, width: int, base: float, seq_length: int, dynamic_ntk: bool, log_n: bool):
+    def __init__(self, width: int, published: Mapping[str, Any]):
         super().__init__()
-        self.width, self.base, self.seq_length = width, base, seq_length
-        self.dynamic_ntk, self.log_n = dynamic_ntk, log_n
-        self.alpha = 1.0
-        #: Factor [B, T, 1] on the queries of the pass in flight; None where all are 1.
+        self.width, self.base, self.alpha = width, published["rotary_emb_base"], 1.0
+        self.seq_length: int = published["seq_length"]
+        self.dynamic_ntk, self.log_n = published["use_dynamic_ntk"], published["use_logn_attn"]
+        #: Factor [B, T, 1] on the queries of the current pass; None if all are 1.
         self.factor: Tensor | None = None
 
     def forward(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,15 +181,8 @@ class QwenVLForCausalLM(ReadsImages, Qwen2ForCausalLM):
     def __init__(self, config: Qwen2Config):
         super().__init__(config)
         published = config.published
-        self.visual = VisionTower(**published["visual"])
-        self.image_token_id = published["visual"]["image_start_id"] + 2
-        self.model.rotary_emb = Rotary(
-            config.hidden_size // config.num_attention_heads,
-            published["rotary_emb_base"],
-            published["seq_length"],
-            published["use_dynamic_ntk"],
-            published["use_logn_attn"],
-        )
+        self.visual = VisionTower(published["visual"])
+        self.model.rotary_emb = Rotary(config.hidden_size // config.num_attention_heads, published)
         for layer in self.model.layers:
             layer.self_attn.q_proj.register_forward_hook(self._scale_query)
 
@@ -234,54 +201,22 @@ def native_config(published: dict[str, Any]) -> Qwen2Config:
         raise CheckpointError(
             "config.json: kv_channels must be hidden_size / num_attention_heads, rotary_pct 1"
         )
-    settings = {
-        "vocab_size": published["vocab_size"],
-        "hidden_size": width,
+    same = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    settings = {key: published[key] for key in (*same, "max_position_embeddings")} | {
         "intermediate_size": published["intermediate_size"] // 2,
-        "num_hidden_layers": published["num_hidden_layers"],
-        "num_attention_heads": heads,
         "num_key_value_heads": heads,
-        "max_position_embeddings": published["max_position_embeddings"],
         "rms_norm_eps": published["layer_norm_epsilon"],
         "tie_word_embeddings": False,
+        "image_token_id": published["visual"]["image_start_id"] + 2,
         "published": published,
     }
     return Qwen2Config(**settings)
 
 
-def byte_letters() -> dict[int, str]:
-    """A printable letter for every byte, as byte-level BPE writes them."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge makes this one: byte pairs are merged by rank until two parts are left.
-
-    Raises:
-        CheckpointError: the parts are not in the vocabulary.
-    """
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
-        if min(pairs) == len(ranks):
-            raise CheckpointError(
-                f"the vocabulary holds {token!r}, but not the tokens it is merged from: get the file again"
-            )
-        at = pairs.index(min(pairs))
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts[0], parts[1]
-
-
 def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a ``qwen.tiktoken`` file: lines of a base64 token and its rank."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: a checkpoint directory in the published layout has it")
+        raise missing(path)
     try:
         lines = [line.split() for line in path.read_bytes().splitlines() if line]
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
@@ -292,36 +227,36 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             f"{path}: ranks must run from 0 without gaps and every single byte must be a token"
         )
     letters = byte_letters()
-
-    def spelled(token: bytes) -> str:
-        return "".join(letters[byte] for byte in token)
-
-    try:
-        merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={spelled(token): rank for token, rank in ranks.items()},
-            merges=[(spelled(a), spelled(b)) for a, b in merges],
-            ignore_merges=True,
-        )
-    )
+    spelled = {token: token.decode("latin-1").translate(letters) for token in ranks}
+    pairs = [merge_of(token, ranks, path) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    merges = [(spelled[first], spelled[second]) for first, second in pairs]
+    vocabulary = {spelled[token]: rank for token, rank in ranks.items()}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-    )
+    tokenizer.add_special_tokens(SPECIAL)
+    special = {"eos_token": SPECIAL[0], "pad_token": SPECIAL[0]}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
+
+
+def merge_of(token: bytes, ranks: dict[bytes, int], path: Path) -> tuple[bytes, bytes]:
+    """The two tokens that merge into ``token``: byte pairs are merged by rank until two parts are left.
+
+    Raises CheckpointError if the parts are not in the vocabulary.
+    """
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = [ranks.get(a + b, len(ranks)) for a, b in zip(parts, parts[1:], strict=False)]
+        lowest = min(range(len(pairs)), key=pairs.__getitem__)
+        if pairs[lowest] == len(ranks):
+            raise CheckpointError(
+                f"{path}: the vocabulary holds {token!r}, but not the tokens it is merged from: get the file again"
+            )
+        parts[lowest : lowest + 2] = [parts[lowest] + parts[lowest + 1]]
+    return parts[0], parts[1]
 
 
 class QwenVL(Assembled):
@@ -329,10 +264,10 @@ class QwenVL(Assembled):
 
     #: Whether the checkpoint was tuned on ChatML (Qwen-VL-Chat) or continues raw text (Qwen-VL).
     chat: bool
-    mean, std = tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+    margins = None
 
     @classmethod
-    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> QwenVL:
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
         file = path / "config.json"
         published = read_json(file)
         if "visual" not in published:
@@ -340,46 +275,39 @@ class QwenVL(Assembled):
         require(published, file, SETTINGS)
         visual = {"n_queries": N_QUERIES} | published["visual"]
         require(visual, file, VISUAL_SETTINGS)
-        model = load_renamed(
-            QwenVLForCausalLM, native_config(published), published_tensors(path), path, NAMES, dtype, device
-        )
+        config, tensors = native_config(published), published_tensors(path)
+        model: Any = load_renamed(QwenVLForCausalLM, config, tensors, path, NAMES, dtype, device)
         generation = read_json(path / "generation_config.json")
         lvlm = cls(card, model, read_tokenizer(path / "qwen.tiktoken"), path)
         pad = lvlm.tokenizer.convert_tokens_to_ids("<imgpad>")
-        if pad != model.image_token_id:
+        if pad != lvlm.image_token_id:
             raise CheckpointError(
-                f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {model.image_token_id}: "
+                f"{path / 'qwen.tiktoken'} gives <imgpad> the id {pad}, config.json says {lvlm.image_token_id}: "
                 "the two are not of one checkpoint, or the vocabulary is cut off"
             )
-        lvlm.n_image = visual["n_queries"]
+        lvlm.side, lvlm.n_image = visual["image_size"], visual["n_queries"]
         lvlm.chat = generation.get("chat_format") == "chatml"
-        stop = ("<|endoftext|>", "<|im_end|>", "<|im_start|>") if lvlm.chat else ("<|endoftext|>",)
-        model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(list(stop))
+        stop = ["<|endoftext|>", "<|im_end|>", "<|im_start|>"] if lvlm.chat else ["<|endoftext|>"]
+        model.generation_config.eos_token_id = lvlm.tokenizer.convert_tokens_to_ids(stop)
         model.generation_config.pad_token_id = lvlm.tokenizer.pad_token_id
         return lvlm
 
     @property
     def context(self) -> int:
-        # Beyond seq_length queries are scaled by their positions, and the base of the positions depends on the
-        # prompt's length: truncation and teacher forcing do not keep up with that.
+        # Beyond seq_length queries are scaled by their positions, and the base of the rotary positions depends on
+        # the prompt's length, which truncation and teacher forcing do not follow.
         return min(super().context, self.model.config.published["seq_length"])
-
-    def prepare(self, image: Image.Image) -> Image.Image:
-        side = self.model.visual.image_size
-        return image.resize((side, side), Image.Resampling.BICUBIC)
 
     @property
     def template(self) -> str:
         if not self.chat:
             return self.card.template
-        return (
-            f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\nPicture 1: "
-            f"{self.card.placeholder}\n{{question}}<|im_end|>\n<|im_start|>assistant\n"
-        )
+        image = f"Picture 1: {self.card.placeholder}\n"
+        return CHATML.format(system="You are a helpful assistant.", image=image)
 
     def tokens(self, question: str, template: str) -> tuple[str, list[int]]:
-        picture = f"<img>{'<imgpad>' * self.n_image}</img>"
-        text = template.format(question=question).replace(self.card.placeholder, picture, 1)
+        image = f"<img>{'<imgpad>' * self.n_image}</img>"
+        text = template.format(question=question).replace(self.card.placeholder, image, 1)
         ids = self.tokenizer(text).input_ids
         if len(ids) > self.context:
             raise ValueError(

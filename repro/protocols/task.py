@@ -46,7 +46,7 @@ class Task:
     def prompt(self, lvlm: Lvlm, item: Item) -> Prompt:
         """The prompt of an item; ValueError or OSError that names it, for one without an image too."""
         # Here, not above: listing protocols and their tasks needs neither an image library nor numpy.
-        from repro.models.pictures import middle_square, read_image
+        from repro.models.images import middle_square, read_image
 
         try:
             if item.image is None:

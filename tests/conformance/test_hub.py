@@ -17,7 +17,7 @@ from repro.benchmarks.hub import HUB
 from repro.evaluation.run import limited
 from repro.models import load_model
 from repro.models.card import FIXTURES
-from repro.models.pictures import read_image
+from repro.models.images import read_image
 from repro.protocols import find_task
 
 pytestmark = pytest.mark.conformance

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.utils.constants import OPENAI_CLIP_MEAN
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.models import load_model
-from repro.models.llava import CLIPImageProcessor, pad_to_square
+from repro.models.images import pad_to_square
+from repro.models.llava import CLIPImageProcessor
 from repro.protocols import find_task
 
 pytestmark = pytest.mark.conformance
@@ -144,7 +146,7 @@ def test_pictures_are_padded_to_a_square_of_the_mean_colour(size):
     left, top = (side - width) // 2, (side - height) // 2
     expected[top : top + height, left : left + width] = pixels
 
-    found = pad_to_square(Image.fromarray(pixels), MEAN_COLOUR)
+    found = pad_to_square(Image.fromarray(pixels), OPENAI_CLIP_MEAN)
 
     np.testing.assert_array_equal(np.asarray(found), expected)
 

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from repro.models import load_model
-from repro.models.loading import published_tensors
 from repro.models.qwen_vl import read_tokenizer
+from repro.models.weights import published_tensors
 
 pytestmark = pytest.mark.conformance
 

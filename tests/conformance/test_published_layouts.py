@@ -25,9 +25,10 @@ from repro.cam import llava_cam
 from repro.models import load_model
 from repro.models.card import VICUNA
 from repro.models.llava import CLIPImageProcessor
-from repro.models.loading import CheckpointError, load_tokenizer, published_tensors
+from repro.models.loading import CheckpointError, load_tokenizer
 from repro.models.qwen_vl import read_tokenizer
 from repro.models.shikra import merge
+from repro.models.weights import published_tensors
 from repro.protocols import find_task
 from repro.sweep import sweep
 from repro.truncation import truncated

@@ -7,8 +7,9 @@ import torch
 
 from repro.models import load_model
 from repro.models.card import FIXTURES
-from repro.models.loading import CheckpointError, published_tensors
+from repro.models.loading import CheckpointError
 from repro.models.shikra import merge
+from repro.models.weights import published_tensors
 
 pytestmark = pytest.mark.conformance
 

@@ -23,8 +23,8 @@ from repro.cam import Module, llava_cam
 from repro.curves import deletion_curve, token_heat
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate
+from repro.models.images import read_image
 from repro.models.lvlm import Lvlm, Prompt
-from repro.models.pictures import read_image
 from repro.statistics import mean_interval
 
 #: Left out: its image tokens have no place in the image.

@@ -1,7 +1,6 @@
-"""Pictures as files hold them, in RGB."""
+"""Reading, padding and cropping of RGB images."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 
 class Encoded(Protocol):
-    """What holds an encoded image without being a file, e.g. a row of a data set on the hub."""
+    """An encoded image that is not a file, e.g. in a row of a data set on the hub."""
 
     def read_bytes(self) -> bytes:
         """The encoded image."""
@@ -18,7 +17,7 @@ class Encoded(Protocol):
 
 
 def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
-    """An RGB picture from a file or from an open image; one clear error for a missing or corrupt file."""
+    """An RGB image from a file or an open image; FileNotFoundError or ValueError where there is none to read."""
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     try:
@@ -30,8 +29,20 @@ def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
         raise ValueError(f"cannot read the image {source}: {error}") from error
 
 
+def pad_to_square(image: Image.Image, colour: Sequence[float]) -> Image.Image:
+    """Centre the image on a square of its longer side (LLaVA, llava/mm_utils.py, expand2square).
+
+    Args:
+        colour: of the margins, red, green and blue in [0, 1].
+    """
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), tuple(int(255 * channel) for channel in colour))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
 def middle_square(image: Image.Image, side: int) -> Image.Image:
-    """The middle of a picture, whose shorter side becomes ``side`` pixels: what CLIP's processor cuts out."""
+    """The middle of an image whose shorter side is resized to ``side`` pixels, as CLIP's processor crops it."""
     short = min(image.size)
     width, height = (side * length // short for length in image.size)
     left, top = (width - side) // 2, (height - side) // 2
