@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.models.attending import softmax_rows
+from repro.models.attending import Attending
 from repro.models.lvlm import Lvlm, Prompt
 from repro.segments import NAMES
 
@@ -54,17 +54,16 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
     rows = torch.arange(len(prompt.segments) - 1, len(labels), device=lvlm.device)
     shares: list[Tensor] = []
 
-    def record(layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-        dropped = len(labels) - key.shape[2]
+    def record(attending: Attending) -> None:
+        dropped = len(labels) - attending.key.shape[2]
         columns = segments
         if dropped:  # by truncation, all of them before the rows
             assert lvlm.truncation is not None and lvlm.truncation.stay is not None
             columns = segments[lvlm.truncation.stay[0]]
-        shares.append(softmax_rows(query, key, mask, scaling, rows - dropped)[0] @ columns)
+        shares.append(attending.softmax_rows(rows - dropped)[0] @ columns)
 
     with torch.inference_mode(), lvlm.observed(record):
-        embedded = lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs)
-        lvlm.hidden_states(embedded, lvlm.positions(prompt, len(answer)))
+        lvlm.forward([prompt], answer, last=1)
     raw = torch.stack(shares).cpu().numpy()
     if not np.isfinite(raw).all():
         layer = int(np.argwhere(~np.isfinite(raw))[0][0]) + 1

@@ -34,7 +34,7 @@ def _activations(lvlm: Lvlm, module: Module) -> Iterator[list[Tensor]]:
         return output
 
     with ExitStack() as hooks:
-        for layer in lvlm.decoder.layers:
+        for layer in lvlm.layers:
             hooks.callback(layer.get_submodule(MODULES[module]).register_forward_hook(record).remove)
         yield outputs
 
@@ -92,21 +92,18 @@ def llava_cam(
     draw = torch.Generator().manual_seed(seed)
     drawn = noise * torch.randn(samples, *prompt.image_inputs["pixel_values"].shape, generator=draw)
     target = torch.tensor(list(answer), device=lvlm.device)
-    ids = lvlm.sequence(prompt, answer[:-1])
-    positions = lvlm.positions(prompt, len(answer) - 1)
+    length = len(prompt.segments) + len(answer) - 1
     image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
     total = torch.zeros(lvlm.n_layers, len(image), device=lvlm.device)
 
     for part in drawn.split(batch_size):
-        with torch.no_grad():
-            embedded = lvlm.embed(ids.expand(len(part), -1), lvlm.with_noise(prompt, part))
+        images = lvlm.with_noise(prompt, part)
         with torch.enable_grad(), _activations(lvlm, module) as activations:
-            hidden = lvlm.hidden_states(embedded, positions)[:, -len(target) :]
-            logits = lvlm.head(hidden)
+            logits = lvlm.forward([prompt] * len(part), answer[:-1], images, last=len(target))
             z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()
             gradients = torch.autograd.grad(z, activations)
         for layer, pair in enumerate(zip(activations, gradients, strict=True)):
-            feature, gradient = (_at_image(lvlm, layer, v.detach(), ids.shape[1], image) for v in pair)
+            feature, gradient = (_at_image(lvlm, layer, v.detach(), length, image) for v in pair)
             alpha = (gradient.relu() if relu_gradients else gradient).mean(dim=1, keepdim=True)
             total[layer] += (alpha * feature).sum(-1).relu().sum(0)
 

@@ -4,11 +4,15 @@ An image token is deleted by replacing it with the mean embedding of its image's
 tokens and their positions, which a mask would not: without them, attention goes elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from repro.models.anatomy import Arguments, replaced
 from repro.models.lvlm import Lvlm, Prompt
 
 
@@ -48,10 +52,26 @@ def deletion_curve(
     counts = torch.linspace(0, len(image), steps, device=lvlm.device).round()
     deleted = (rank < counts[:, None]) ^ insert
     with torch.inference_mode():
-        intact = lvlm.embed(lvlm.sequence(prompt, answer[:-1]), prompt.image_inputs)
-        embedded, tokens = intact.repeat(steps, 1, 1), intact[:, image]
-        embedded[:, image] = torch.where(deleted[..., None], tokens.mean(dim=1, keepdim=True), tokens)
-        hidden = lvlm.hidden_states(embedded, lvlm.positions(prompt, len(answer) - 1))[:, -len(answer) :]
-        log_probabilities = lvlm.head(hidden).double().log_softmax(dim=-1)
+        with _deleted(lvlm, image, deleted):
+            logits = lvlm.forward([prompt] * steps, answer[:-1], last=len(answer))
+        log_probabilities = logits.double().log_softmax(dim=-1)
         ids = torch.tensor(list(answer), device=lvlm.device).expand(steps, -1)
         return log_probabilities.gather(-1, ids[..., None]).sum(dim=(1, 2)).exp().cpu().numpy()
+
+
+@contextmanager
+def _deleted(lvlm: Lvlm, image: Tensor, deleted: Tensor) -> Iterator[None]:
+    """Within the context, row b of a batch has the image tokens ``deleted[b]`` replaced as they enter layer 1."""
+
+    def replace(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        place, (hidden, axis) = next(iter(lvlm.anatomy.sequential(0, args, kwargs).items()))
+        tokens = hidden.index_select(axis, image)
+        new = torch.where(deleted[..., None], tokens.mean(dim=axis, keepdim=True), tokens)
+        new = {place: hidden.index_copy(axis, image, new)}
+        return replaced(args, new), replaced(kwargs, new)
+
+    handle = lvlm.layers[0].register_forward_pre_hook(replace, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -11,14 +11,17 @@ against (N + 1) N S for one run per layer.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from transformers import DynamicCache
 
-from repro.models.attending import softmax_rows
+from repro.models.anatomy import Arguments, hide, replaced, take, take_mask
+from repro.models.attending import Attending
 from repro.models.lvlm import Answer, Lvlm, Prompt
 from repro.truncation import RankingRow, check_cut, check_ranking_row, top_image_tokens
 
@@ -52,170 +55,239 @@ def memory_of(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int, keep: int = 0) ->
     branch = len(prompt.segments.user) + keep
     tokens = n_layers * (len(prompt.segments) + (n_layers + 1) * max_new_tokens)
     tokens += branch * n_layers * (n_layers + 1) // 2
-    return 2 * tokens * config.num_attention_heads * head * lvlm.model.dtype.itemsize
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * tokens * heads * head * lvlm.model.dtype.itemsize
 
 
 class _Pass:
-    """The tensors of one sweep. B prompts, T padded prompt length, W branch width, s system tokens.
+    """One sweep. B prompts, T padded prompt length, W branch width, s leading tokens that branches share.
 
-    Prompts are padded on the right, where causal attention never looks from a real token.
+    Prompts are padded on the right. The model's own pass over the prompts is the trunk: before each of its layers the
+    branches join its rows, behind it they leave again, so that what the model does between its layers meets the
+    prompt alone; what that adds to a row is added to the row's copies.
     """
 
     def __init__(
         self, lvlm: Lvlm, prompts: Sequence[Prompt], longest: int, keep: int, ranking_row: RankingRow
     ):
-        self.lvlm, self.keep, self.longest = lvlm, keep, longest
+        self.lvlm, self.prompts, self.longest, self.keep = lvlm, prompts, longest, keep
         self.ranks = keep > 0 and ranking_row != "random"
-        device = lvlm.device
-        segments = prompts[0].segments
+        self.layers = lvlm.anatomy
+        device, segments = lvlm.device, prompts[0].segments
         self.n_image = len(segments.image)
-        self.system = int(segments.image[0])
         self.image = torch.from_numpy(segments.image).to(device)
         self.lengths = torch.tensor([len(p.segments) for p in prompts], device=device)
         self.total = int(self.lengths.max())
-        # Rotary positions [3, B, T + longest]; None if a token's position is its index in the sequence.
-        rows = [lvlm.positions(p, self.total - len(p.segments) + longest) for p in prompts]
-        self.places = None if rows[0] is None else torch.cat([row for row in rows if row is not None], dim=1)
-        users = [p.segments.user for p in prompts]
-        width = max(map(len, users))
-        # Padding takes positions past the prompt, so that it sorts behind every real token.
-        padded = [np.r_[u, self.total + np.arange(width - len(u))] for u in users]
-        self.user = torch.from_numpy(np.stack(padded)).to(device)
+        #: Tokens before the image are shared, unless they see it.
+        self.system = int(segments.image[0]) if lvlm.causal else 0
+        own = [np.setdiff1d(np.arange(self.system, len(p.segments)), p.segments.image) for p in prompts]
+        width = max(map(len, own))
+        # Padding is a token past the end of its prompt, which the model's mask hides.
+        padded = [np.r_[rows, np.full(width - len(rows), self.total - 1)] for rows in own]
+        self.own = torch.from_numpy(np.stack(padded)).to(device)
         self.width = width + keep
-        self.widths = torch.tensor([len(u) + keep for u in users], device=device)
+        self.last = torch.tensor([len(rows) - 1 + keep for rows in own], device=device)
         last_image = self.image[-1:].expand(len(prompts))
         self.rank_rows = self.lengths - 1 if ranking_row == "last_prompt" else last_image
         self.scores: Tensor | None = None
-        self.keys: list[Tensor] = []  # per layer [B, H, T, D]
+        self.at = torch.arange(self.total, device=device).expand(len(prompts), -1)
+        self.trunk: Tensor | None = None  # output of the layer before
+        self.branches: Tensor | None = None
+        self.masks: dict[tuple[int, int], tuple[Tensor | None, Tensor]] = {}
+        self.keys: list[Tensor] = []  # per layer [B, Hkv, T + branches W + answers, D]
         self.values: list[Tensor] = []
-        self.own_keys: list[Tensor] = []  # per layer [B, H, branches, W, D]
-        self.own_values: list[Tensor] = []
-        self.new_keys: list[Tensor] = []  # per layer [B, H, N + 1, room, D]
-        self.new_values: list[Tensor] = []
         self.step = 0
 
     def fork(self) -> Tensor:
         """Positions [B, W] of the tokens that a truncation at this layer leaves (Eq. 13)."""
-        top = top_image_tokens(self.scores, self.n_image, self.keep).to(self.user.device)
-        stay = self.image[top].expand(len(self.user), -1)
-        return torch.cat([stay, self.user], dim=1).sort(dim=1).values
+        top = top_image_tokens(self.scores, self.n_image, self.keep).to(self.own.device)
+        stay = self.image[top].expand(len(self.own), -1)
+        # Padding, at the last position, must stay behind every real token.
+        order = torch.cat([stay, self.own], dim=1)
+        return order.sort(dim=1, stable=True).values
 
-    def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        if self.places is not None:
-            positions = self.places.gather(2, positions.expand(len(self.places), -1, -1))
-        return self.lvlm.decoder.rotary_emb(hidden, positions)
+    def prefill(self) -> Tensor:
+        """Logits [B, N + 1, vocabulary] of the last prompt rows."""
+        hooks = [
+            hook
+            for index, layer in enumerate(self.lvlm.layers)
+            for hook in (
+                layer.register_forward_pre_hook(partial(self.before_layer, index), with_kwargs=True),
+                layer.register_forward_hook(partial(self.after_layer, index)),
+            )
+        ]
+        try:
+            with self.lvlm.attention_replaced(self.attend):
+                return self.lvlm.forward(self.prompts)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
-    def run_layer(self, index: int, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        out = self.lvlm.decoder.layers[index](hidden, attention_mask=None, position_embeddings=rotary)
-        return out[0] if isinstance(out, tuple) else out  # Qwen2.5-VL's of transformers 4 return tuples
+    def before_layer(
+        self, index: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments:
+        """Arguments of a layer for the trunk and all branches, the one that forks off here among them."""
+        sequential = self.layers.sequential(index, args, kwargs)
+        place, (hidden, axis) = next(iter(sequential.items()))
+        if self.trunk is not None and self.branches is not None and hidden is not self.trunk:
+            self.branches = self.branches + take(hidden - self.trunk, self.at[:, self.total :], axis)
+        branch = self.fork()
+        joined = [hidden, *([] if self.branches is None else [self.branches]), take(hidden, branch, axis)]
+        self.at = torch.cat([self.at, branch], dim=1)
+        new = {at: take(tensor, self.at, axis) for at, (tensor, axis) in sequential.items() if at != place}
+        new[place] = torch.cat(joined, dim=axis)
+        return replaced(args, new), replaced(kwargs, new)
 
-    def prefill(self, embedded: Tensor) -> Tensor:
-        """Logits [B, N + 1, vocabulary] of the last prompt row, from embeddings [B, T, width]."""
-        batch = len(embedded)
-        trunk_at = torch.arange(self.total, device=embedded.device).expand(batch, -1)
-        hidden, at = embedded, trunk_at
-        with self.lvlm.attention_replaced(self.attend):
-            for index in range(self.lvlm.n_layers):
-                branch = self.fork()
-                source = branch.clamp(max=self.total - 1)[..., None].expand(-1, -1, hidden.shape[-1])
-                hidden = torch.cat([hidden, hidden[:, : self.total].gather(1, source)], dim=1)
-                at = torch.cat([at, branch], dim=1)
-                # Padding must not make prompts look longer, as the rotary base may depend on their length.
-                rotary = self.rotary(hidden, at.clamp(max=self.total - 1))
-                hidden = self.run_layer(index, hidden, rotary)
-        branches = hidden[:, self.total :].view(batch, -1, self.width, hidden.shape[-1])
-        rows = torch.arange(batch, device=hidden.device)
-        last = torch.cat([branches[rows, :, self.widths - 1], hidden[rows, self.lengths - 1][:, None]], dim=1)
-        return self.lvlm.head(self.lvlm.decoder.norm(last))
+    def after_layer(self, index: int, module: Any, args: Any, output: Any) -> Any:
+        """The trunk's output; of the last layer, the last prompt row of each branch and of the trunk."""
+        hidden = output[0] if isinstance(output, tuple) else output
+        axis = next(iter(self.layers.axes[index].values()))
+        self.trunk, self.branches = hidden.split([self.total, hidden.shape[axis] - self.total], dim=axis)
+        out = self.trunk
+        if index == self.lvlm.n_layers - 1:
+            starts = self.total + self.width * torch.arange(index + 1, device=hidden.device)
+            last = torch.cat([starts + self.last[:, None], self.lengths[:, None] - 1], dim=1)
+            out = take(hidden, last, axis)
+            self.trunk = self.branches = None
+        return (out, *output[1:]) if isinstance(output, tuple) else out
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of trunk and branches in the first pass; query [B, H, T + branches W, D]."""
+    def attend(self, attending: Attending) -> Tensor:
+        """Attention of trunk and branches in the first pass: [B, T + branches W, H, D]."""
+        query, key, value = attending.query, attending.key, attending.value
+        total, width, shared = self.total, self.width, self.system
+        n = (query.shape[2] - total) // width
+        trunk = replace(
+            attending, query=query[:, :, :total], key=key[:, :, :total], value=value[:, :, :total]
+        )
         if self.ranks:
             rows, own = self.rank_rows.unique(return_inverse=True)
-            trunk = slice(None, self.total)
-            shares = softmax_rows(query[:, :, trunk], key[:, :, trunk], None, scaling, rows)
+            shares = trunk.softmax_rows(rows)
             self.scores = shares[torch.arange(len(shares), device=own.device), own][:, self.image]
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        total, system, width = self.total, self.system, self.width
-        trunk_k, trunk_v = key[:, :, :total], value[:, :, :total]
-        trunk_q, branch_q = query[:, :, :total], query[:, :, total:]
-        out = F.scaled_dot_product_attention(trunk_q, trunk_k, trunk_v, is_causal=True, scale=scaling)
+        out = trunk.attend(trunk.query, trunk.key, trunk.value, attending.mask)
 
-        split = (*query.shape[:2], -1, width, query.shape[-1])
-        own_k, own_v = key[:, :, total:].reshape(split), value[:, :, total:].reshape(split)
-        above = torch.ones(width, width, dtype=torch.bool, device=query.device).triu(1)
-        own = (branch_q.reshape(split) @ own_k.mT).masked_fill(above, float("-inf"))
-        before = (branch_q @ trunk_k[:, :, :system].mT).view(*own.shape[:-1], system)
-        share = (torch.cat([before, own], dim=-1).float() * scaling).softmax(dim=-1).to(value.dtype)
-        mixed = (share[..., system:] @ own_v).flatten(2, 3)
-        mixed = mixed + share[..., :system].flatten(2, 3) @ trunk_v[:, :, :system]
+        def split(tensor: Tensor) -> Tensor:  # [B, heads, n W, D] -> [B n, heads, W, D]
+            parts = tensor.unflatten(2, (n, width)).transpose(1, 2)
+            return parts.flatten(0, 1)
 
-        stores = (self.keys, self.values, self.own_keys, self.own_values)
-        for store, tensor in zip(stores, (trunk_k, trunk_v, own_k, own_v), strict=True):
+        def with_shared(tensor: Tensor) -> Tensor:
+            before = tensor[:, None, :, :shared].expand(-1, n, -1, -1, -1).flatten(0, 1)
+            return torch.cat([before, split(tensor[:, :, total:])], dim=2)
+
+        mask = self.branch_mask(attending, n)
+        mixed = attending.attend(split(query[:, :, total:]), with_shared(key), with_shared(value), mask)
+        for store, tensor in ((self.keys, key), (self.values, value)):
             store.append(tensor)
-        return torch.cat([out, mixed], dim=2)
+        return torch.cat([out, mixed.unflatten(0, (-1, n)).flatten(1, 2)], dim=1)
+
+    def branch_mask(self, attending: Attending, n: int) -> Tensor | None:
+        """The layer's mask at the rows and columns of n branches: [B n, heads or 1, W, s + W]."""
+        if attending.mask is None and not attending.causal:
+            return None
+        if (key := (id(attending.mask), n)) in self.masks:
+            return self.masks[key][1]
+        rows = self.at[:, self.total :].unflatten(1, (n, self.width)).flatten(0, 1)
+        shared = torch.arange(self.system, device=rows.device).expand(len(rows), -1)
+        columns = torch.cat([shared, rows], dim=1)
+        if attending.mask is None:
+            mask = (columns[:, None] <= rows[..., None])[:, None]
+        else:
+            own = attending.mask.expand(len(self.at), -1, -1, -1).repeat_interleave(n, dim=0)
+            mask = take_mask(own, rows, columns)
+        if len(self.masks) > 4:
+            self.masks.clear()
+        self.masks[key] = (attending.mask, mask)  # the first keeps its id its own
+        return mask
 
     def reserve(self) -> None:
-        """Allocate keys and values of the first tokens of the answers."""
-        tokens = min(self.longest, 16)
-        for key in self.keys:
-            shape = (*key.shape[:2], self.lvlm.n_layers + 1, tokens, key.shape[-1])
-            self.new_keys.append(key.new_empty(shape))
-            self.new_values.append(key.new_empty(shape))
-        self.padded = _beyond(self.lengths, self.total)
-        self.own_padded = _beyond(self.widths, self.width)
+        """Room for keys and values of the first tokens of the answers."""
+        branches = self.lvlm.n_layers + 1
+        for store in (self.keys, self.values):
+            for index, tensor in enumerate(store):
+                store[index] = _grown(tensor, min(self.longest, 16) * branches)
 
     def decode(self, ids: Tensor) -> Tensor:
         """Logits [B, N + 1, vocabulary] after one more token [B, N + 1] of each answer."""
-        hidden = self.lvlm.embeddings(ids)
-        rotary = self.rotary(hidden, (self.lengths + self.step)[:, None].expand(-1, ids.shape[1]))
+        branches, device = ids.shape[1], ids.device
+        inputs = {"input_ids": ids.reshape(-1, 1)}
+        for name, values in self.prompts[0].sequence_inputs.items():
+            inputs[name] = values[:, -1:].expand(ids.numel(), -1)
+        if (self.lengths < self.total).any():
+            seen = torch.ones(len(ids), self.total + self.step + 1, dtype=torch.int64, device=device)
+            seen[:, : self.total] = torch.arange(self.total, device=device) < self.lengths[:, None]
+            inputs["attention_mask"] = seen.repeat_interleave(branches, dim=0)
+            inputs["position_ids"] = (self.lengths + self.step).repeat_interleave(branches)[:, None]
+        self.allowed = self.allowed_keys(branches)
+        cache = _Reported(self.total + self.step)
         with self.lvlm.attention_replaced(self.attend_step):
-            for index in range(self.lvlm.n_layers):
-                hidden = self.run_layer(index, hidden, rotary)
+            out = self.lvlm.generator(**inputs, past_key_values=cache, use_cache=True)
         self.step += 1
-        return self.lvlm.head(self.lvlm.decoder.norm(hidden))
+        return out.logits.view(*ids.shape, -1)
 
-    def attend_step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one token per branch; query [B, H, N + 1, D], row L truncated after L."""
-        groups = query.shape[1] // key.shape[1]
-        if self.step == self.new_keys[layer].shape[3]:
-            # Most answers end long before the longest allowed: the space doubles as needed.
-            more = min(self.step, self.longest - self.step)
-            for stored in (self.new_keys, self.new_values):
-                grown = torch.empty_like(stored[layer][:, :, :, :more])
-                stored[layer] = torch.cat([stored[layer], grown], dim=3)
-        keys, values = self.new_keys[layer], self.new_values[layer]
-        keys[:, :, :, self.step] = key.repeat_interleave(groups, dim=1)
-        values[:, :, :, self.step] = value.repeat_interleave(groups, dim=1)
-        keys, values = keys[:, :, :, : self.step + 1], values[:, :, :, : self.step + 1]
-        recent = (query[:, :, :, None] @ keys.mT).squeeze(3)
-        blind = layer + 1  # branches 0...layer no longer see the image here
-        prompt_k, prompt_v = self.keys[layer], self.values[layer]
-        own_k, own_v = self.own_keys[layer], self.own_values[layer]
+    def allowed_keys(self, branches: int) -> tuple[Tensor, Tensor]:
+        """Of each new key of the answers so far, its position, and which branches it belongs to [N + 1, keys]."""
+        steps = torch.arange(self.total, self.total + self.step + 1, device=self.at.device)
+        position = steps.repeat_interleave(branches).expand(len(self.at), -1)
+        mine = torch.eye(branches, dtype=torch.bool, device=self.at.device).repeat(1, self.step + 1)
+        return position, mine
 
-        def mix(scores: list[Tensor]) -> list[Tensor]:
-            share = (torch.cat(scores, dim=-1).float() * scaling).softmax(dim=-1).to(value.dtype)
-            return list(share.split([s.shape[-1] for s in scores], dim=-1))
+    def attend_step(self, attending: Attending) -> Tensor:
+        """Attention of one token per branch, query [B (N + 1), H, 1, D], by one call: rows are branches."""
+        layer, branches = attending.layer, self.lvlm.n_layers + 1
+        forked = self.total + (layer + 1) * self.width
+        start, stop = forked + self.step * branches, forked + (self.step + 1) * branches
+        for store, new in ((self.keys, attending.key), (self.values, attending.value)):
+            if store[layer].shape[2] < stop:
+                # Most answers end long before the longest allowed: the space doubles as needed.
+                more = min(self.step, self.longest - self.step)
+                store[layer] = _grown(store[layer], more * branches)
+            store[layer][:, :, start:stop] = new.squeeze(2).unflatten(0, (-1, branches)).transpose(1, 2)
+        query = attending.query.squeeze(2).unflatten(0, (-1, branches)).transpose(1, 2)
+        mask = self.step_mask(attending, forked)
+        key, value = self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]
+        return attending.attend(query, key, value, mask).flatten(0, 1)[:, None]
 
-        q = query[:, :, :blind]
-        own = (q[:, :, :, None] @ own_k.mT).squeeze(3).masked_fill(self.own_padded, float("-inf"))
-        system = q @ prompt_k[:, :, : self.system].mT
-        to_system, to_own, to_recent = mix([system, own, recent[:, :, :blind]])
-        to_own, to_recent = to_own[:, :, :, None], to_recent[:, :, :, None]
-        own_mix = (to_own @ own_v + to_recent @ values[:, :, :blind]).squeeze(3)
-        cut = to_system @ prompt_v[:, :, : self.system] + own_mix
+    def step_mask(self, attending: Attending, forked: int) -> Tensor:
+        """Which keys each branch sees: [B or 1, heads or 1, N + 1, keys], of the layer's kind."""
+        new_positions, mine = self.allowed
+        layer, branches = attending.layer, len(mine)
+        branch = torch.arange(branches, device=mine.device)[:, None]
+        own = branch[: layer + 1, 0].repeat_interleave(self.width) == branch
+        # Branches 0...layer no longer see the image here.
+        trunk = (torch.arange(self.total, device=mine.device) < self.system) | (branch > layer)
+        allowed = torch.cat([trunk, own, mine], dim=1)[None, None]
+        if attending.mask is None:
+            return allowed
+        seen = attending.mask.expand(len(attending.query), -1, -1, -1).unflatten(0, (-1, branches))
+        seen = seen[:, :, :, 0].transpose(1, 2)  # [B, heads or 1, N + 1, T + step + 1]
+        columns = torch.cat([self.at[:, :forked], new_positions], dim=1)[:, None, None]
+        seen = seen.gather(3, columns.expand(*seen.shape[:3], -1))
+        return hide(seen, allowed)
 
-        q = query[:, :, blind:]
-        prompt = (q @ prompt_k.mT).masked_fill(self.padded, float("-inf"))
-        to_prompt, to_recent = mix([prompt, recent[:, :, blind:]])
-        full = to_prompt @ prompt_v + (to_recent[:, :, :, None] @ values[:, :, blind:]).squeeze(3)
-        return torch.cat([cut, full], dim=2)
+
+class _Reported(DynamicCache):
+    """A cache that only says how many tokens were seen: attention keeps keys and values itself."""
+
+    def __init__(self, seen: int):
+        super().__init__()
+        self.seen = seen
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self.seen
+
+    get_query_offset = get_seq_length
+
+    def get_mask_sizes(self, query: int | Tensor, *_: Any) -> tuple[int, int]:
+        return self.seen + (query if isinstance(query, int) else len(query)), 0
 
 
-def _beyond(lengths: Tensor, width: int) -> Tensor:
-    """True at padding: bool [B, 1, 1, width], from each row's length [B] on."""
-    return (torch.arange(width, device=lengths.device) >= lengths[:, None])[:, None, None]
+def _grown(tensor: Tensor, more: int) -> Tensor:
+    """A tensor [B, Hkv, K, D] with room for more keys."""
+    grown = tensor.new_empty((*tensor.shape[:2], tensor.shape[2] + more, tensor.shape[3]))
+    grown[:, :, : tensor.shape[2]] = tensor
+    return grown
 
 
 def sweep(
@@ -243,12 +315,16 @@ def sweep(
         RuntimeError: the model is truncated already.
     """
     _check(lvlm, prompts, max_new_tokens, keep, ranking_row)
+    if lvlm.rotates_by_image and len({len(prompt.segments) for prompt in prompts}) > 1:
+        # Positions of an answer follow from the image's, and the model does not take those of padded prompts.
+        swept = {
+            id(prompt): sweep(lvlm, [prompt], max_new_tokens, keep, ranking_row, repetition_penalty)[0]
+            for prompt in prompts
+        }
+        return [swept[id(prompt)] for prompt in prompts]
     with torch.inference_mode():
         run = _Pass(lvlm, prompts, max_new_tokens, keep, ranking_row)
-        ids = torch.zeros(len(prompts), run.total, dtype=torch.int64, device=lvlm.device)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt.segments)] = prompt.input_ids[0]
-        logits = first = run.prefill(lvlm.embed(ids, lvlm.batched(list(prompts))))
+        logits = first = run.prefill()
         run.reserve()
         stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
         chosen: list[Tensor] = []

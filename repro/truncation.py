@@ -8,12 +8,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from repro.models.attending import Removal, softmax_rows
+from repro.models.anatomy import Arguments, Place, arguments, hide, is_mask, put, replaced, take, take_mask
+from repro.models.attending import Attending, Removal
 from repro.models.lvlm import Lvlm
 
 Mode = Literal["drop", "mask"]
-#: Positional and keyword arguments that a hook passes on.
-Hooked = tuple[tuple[Any, ...], dict[str, Any]]
 RankingRow = Literal["last_prompt", "last_image", "random"]
 
 
@@ -55,30 +54,41 @@ def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
 class Cut(Removal):
     """One truncation: its settings, and its state for the current sequence; ``stay`` is Eq. 13.
 
-    Attributes:
-        image: int64 [B, n_image], positions of the image tokens in the pass that holds the image.
+    Tokens are removed before a layer and zeros put in their places behind it, so that whatever the model does
+    between its layers (such as adding further image features) finds every token; behind the last layer none is.
     """
 
     def __init__(self, lvlm: Lvlm, after: int, keep: int, mode: Mode, ranking_row: RankingRow):
         super().__init__(after)
         self.lvlm, self.keep, self.mode, self.ranking_row = lvlm, keep, mode, ranking_row
-        self.image: Tensor | None = None
+        self.layers = lvlm.anatomy
+        self.image: Tensor | None = None  # int64 [B, n_image], positions in the pass with the image
         self.scores: Tensor | None = None
-        self.visible: Tensor | None = None  # [B, 1, 1, keys] of the prompt, for later tokens
+        self.rank_rows: Tensor | None = None
         self.prefill = False
         self.length = self.followed = 0  # tokens in the pass with the image, and after it
+        self.cache: Any = None
 
-    def on_embedding(self, module: Any, args: tuple[Tensor]) -> None:
-        """Every pass embeds its ids first: ids with image tokens start a new sequence, others continue it.
+    def on_ids(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The model, or its embedding, gets ids: those with image tokens begin a sequence, others continue it.
 
         A single id always continues it: an answer may hold the id of the image token.
         """
-        is_image = args[0] == self.lvlm.image_token_id
-        self.prefill = args[0].shape[1] > 1 and bool(is_image.any())
-        if not self.prefill:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if self.is_image is not None or not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] == 1:
+            return
+        is_image = torch.isin(ids, torch.tensor(self.lvlm.image_token_ids, device=ids.device))
+        if is_image.any():
+            self.is_image, self.last = is_image, None
+
+    def begin(self, length: int) -> None:
+        """The first layer is reached, with so many tokens."""
+        is_image, self.is_image = self.is_image, None
+        self.prefill = is_image is not None
+        if is_image is None:
             if self.image is None:
                 raise ValueError("the prompt holds no image token: there is nothing to truncate")
-            self.followed += args[0].shape[1]
+            self.followed += length
             return
         counts = is_image.sum(dim=1)
         if (counts != counts[0]).any():
@@ -86,69 +96,104 @@ class Cut(Removal):
                 f"prompts of one batch must hold equally many image tokens, not {counts.tolist()}"
             )
         check_cut(self.lvlm.n_layers, self.after, self.keep, int(counts[0]))
-        self.image = is_image.nonzero()[:, 1].view(len(args[0]), -1)
-        self.stay = self.scores = self.visible = None
-        self.length, self.followed = args[0].shape[1], 0
+        self.image = is_image.nonzero()[:, 1].view(len(is_image), -1)
+        self.rank_rows = self.image[:, -1]
+        if self.ranking_row == "last_prompt":
+            self.rank_rows = counts.new_full((len(is_image),), length - 1) if self.last is None else self.last
+        self.stay = self.scores = None
+        self.length, self.followed = length, 0
 
-    def on_decoder(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hooked:
-        """Positions continue from the full prompt, though a cache may hold fewer tokens (``after=0``)."""
-        if not self.prefill and kwargs.get("position_ids") is None:
-            stop = self.length + self.followed
-            new = kwargs["inputs_embeds"].shape[1]
-            kwargs["position_ids"] = torch.arange(stop - new, stop, device=self.lvlm.device)[None]
-        return args, kwargs
-
-    def on_attention(
-        self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float
-    ) -> None:
+    def on_attention(self, attending: Attending) -> None:
         """After layer ``after`` has attended: the scores that decide which image tokens stay (Eqs. 9-10)."""
-        if layer != self.after - 1 or not self.prefill:
+        if attending.layer != self.after - 1 or not self.prefill:
             return
-        assert self.image is not None
-        last_prompt = self.image.new_tensor([self.length - 1])
-        last = self.image[:, -1] if self.ranking_row == "last_image" else last_prompt
-        rows, own = last.unique(return_inverse=True)
-        shares = softmax_rows(query, key, mask, scaling, rows)
+        assert self.image is not None and self.rank_rows is not None
+        rows, own = self.rank_rows.unique(return_inverse=True)
+        shares = attending.softmax_rows(rows)
         self.scores = shares[torch.arange(len(shares)), own.expand(len(shares))].gather(1, self.image)
 
-    def on_layer(self, index: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hooked:
-        """New arguments of a layer > ``after``."""
-        hidden, mask = args[0], kwargs.get("attention_mask")
+    def before_layer(
+        self, index: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments:
+        """New arguments of a layer."""
+        sequential = self.layers.sequential(index, args, kwargs)
+        hidden, axis = next(iter(sequential.values()))
+        if index == 0:
+            self.begin(hidden.shape[axis])
+        self.watch(kwargs.get("past_key_values"))
+        if index >= self.after and self.prefill:
+            if index == self.after:
+                self.stay = self._choose()
+            if self.mode == "mask":
+                return args, {**kwargs, "attention_mask": self._hiding(index, hidden, kwargs)}
+            return self._removed(sequential, args, kwargs)
         if not self.prefill:
-            return args, {**kwargs, "attention_mask": self._following_mask(hidden, mask)}
-        if index == self.after:
-            self.stay = self._choose()
-        assert self.stay is not None
-        stay = self.stay
-        batch, n_stay = stay.shape
-        # [B, heads or 1, T, T], True where seen. The causal mask may be implicit (None).
-        seen = torch.ones(1, 1, self.length, self.length, dtype=torch.bool, device=stay.device).tril()
-        if mask is not None:
-            seen = mask if mask.dtype == torch.bool else mask == 0
-        seen = seen.expand(batch, -1, -1, -1)
-        if self.mode == "mask":
-            remaining = torch.zeros(batch, self.length, dtype=torch.bool, device=stay.device)
-            remaining = remaining.scatter(1, stay, True)[:, None, None]
-            self.visible = seen[:, :, -1:] & remaining
-            # Nothing reads a removed token's row; it keeps its own key, so that no softmax is empty.
-            own = torch.eye(self.length, dtype=torch.bool, device=stay.device)
-            return args, {**kwargs, "attention_mask": _like(mask, hidden, seen & (remaining | own))}
-
-        if hidden.shape[1] == self.length and n_stay < self.length:
-            args = (hidden.gather(1, stay[..., None].expand(-1, -1, hidden.shape[-1])), *args[1:])
-        kwargs = dict(kwargs)
-        kwargs["position_embeddings"] = tuple(_rows(part, stay) for part in kwargs["position_embeddings"])
-        if kwargs.get("position_ids") is not None:
-            kwargs["position_ids"] = kwargs["position_ids"].expand(batch, -1).gather(1, stay)
-        if kwargs.get("cache_position") is not None:
-            kwargs["cache_position"] = kwargs["cache_position"][:n_stay]
-        if mask is not None:
-            heads = seen.shape[1]
-            seen = seen.gather(2, stay[:, None, :, None].expand(-1, heads, -1, self.length))
-            seen = seen.gather(3, stay[:, None, None, :].expand(-1, heads, n_stay, -1))
-            self.visible = seen[:, :, -1:]
-            kwargs["attention_mask"] = _like(mask, hidden, seen)
+            mask = kwargs.get("attention_mask")
+            return args, {**kwargs, "attention_mask": self._following(index, hidden, axis, mask)}
         return args, kwargs
+
+    def after_layer(self, index: int, module: Any, args: Any, output: Any) -> Any:
+        """The output of a layer that tokens were removed from, with zeros in their places."""
+        if not self.prefill or self.mode == "mask" or self.stay is None:
+            return output
+        hidden = output[0] if isinstance(output, tuple) else output
+        full = put(hidden, self.stay, next(iter(self.layers.axes[index].values())), self.length)
+        return (full, *output[1:]) if isinstance(output, tuple) else full
+
+    def watch(self, cache: Any) -> None:
+        """Let a cache report the complete sequence: its layers hold less of it, and the model counts by the first."""
+        if cache is None or cache is self.cache:
+            return
+        self.release()
+        self.cache = cache
+
+        def seen(*_: Any) -> int:
+            return self.length + self.followed if self.image is not None else 0
+
+        def mask_sizes(query: int | Tensor, *_: Any) -> tuple[int, int]:
+            return seen() + (query if isinstance(query, int) else len(query)), 0
+
+        for name, function in (
+            ("get_seq_length", seen),
+            ("get_query_offset", seen),
+            ("get_mask_sizes", mask_sizes),
+        ):
+            if hasattr(cache, name):
+                setattr(cache, name, function)
+
+    def release(self) -> None:
+        """Undo ``watch``."""
+        for name in ("get_seq_length", "get_query_offset", "get_mask_sizes"):
+            if self.cache is not None:
+                self.cache.__dict__.pop(name, None)
+        self.cache = None
+
+    def _removed(
+        self, sequential: dict[Place, tuple[Tensor, int]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments:
+        """Arguments without the rows and columns of the removed tokens."""
+        assert self.stay is not None
+        new = {place: take(tensor, self.stay, axis) for place, (tensor, axis) in sequential.items()}
+        for place, tensor in arguments(args, kwargs):
+            if is_mask(place, tensor) and tensor.shape[-1] == self.length:
+                new[place] = take_mask(tensor, self.stay, self.stay)
+        return replaced(args, new), replaced(kwargs, new)
+
+    def _hiding(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """The layer's mask, and in it nothing of the removed tokens."""
+        assert self.stay is not None
+        mask = kwargs.get("attention_mask")
+        if mask is None:  # causal
+            mask = torch.ones(1, 1, self.length, self.length, dtype=torch.bool, device=hidden.device).tril()
+        elif mask.dim() != 4:
+            raise ValueError(
+                f"layer {index + 1} has no mask over queries and keys: mode 'mask' cannot hide tokens"
+            )
+        stays = torch.zeros(len(self.stay), self.length, dtype=torch.bool, device=hidden.device)
+        stays = stays.scatter(1, self.stay, True)[:, None, None]
+        # Nothing reads a removed token's row; it keeps its own key, so that no softmax is empty.
+        own = torch.eye(self.length, dtype=torch.bool, device=hidden.device)
+        return hide(mask, stays | own)
 
     def _choose(self) -> Tensor:
         assert self.image is not None
@@ -158,33 +203,32 @@ class Cut(Removal):
         stays = stays.scatter(1, self.image, False).scatter(1, self.image.gather(1, top), True)
         return stays.nonzero()[:, 1].view(batch, -1)
 
-    def _following_mask(self, hidden: Tensor, mask: Tensor | None) -> Tensor | None:
-        """The mask of tokens after the prompt: what is visible of the prompt, and all later tokens up to each."""
-        new = hidden.shape[1]
-        ones = partial(torch.ones, dtype=torch.bool, device=hidden.device)
-        if self.visible is None:
-            if new == 1:
-                return None
-            assert self.stay is not None
-            self.visible = ones(len(hidden), 1, 1, self.stay.shape[1])
-        later = ones(new, self.followed).tril(self.followed - new)
-        shape = (len(hidden), self.visible.shape[1], new, -1)
-        seen = torch.cat([self.visible.expand(shape), later.expand(*shape[:3], -1)], dim=-1)
-        return _like(mask, hidden, seen)
-
-
-def _rows(part: Tensor, stay: Tensor) -> Tensor:
-    """Rows ``stay`` [B, S'] of position embeddings [1 or B, T, D], or of three of them, [3, 1 or B, T, D]."""
-    shape = (*part.shape[:-3], *stay.shape, part.shape[-1])
-    return part.expand(*shape[:-2], *part.shape[-2:]).gather(-2, stay[..., None].expand(shape))
-
-
-def _like(mask: Tensor | None, hidden: Tensor, seen: Tensor) -> Tensor:
-    """``seen`` as a mask of the layer's kind: additive if ``mask`` is, boolean otherwise."""
-    if mask is None or mask.dtype == torch.bool:
-        return seen
-    hiding = torch.finfo(hidden.dtype).min
-    return torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device).masked_fill(~seen, hiding)
+    def _following(self, index: int, hidden: Tensor, axis: int, mask: Tensor | None) -> Tensor | None:
+        """The mask of tokens after the prompt, over what the layer's cache holds of those before."""
+        assert self.image is not None
+        total = self.length + self.followed
+        cut = index >= self.after
+        assert self.stay is not None or not cut or self.after == self.lvlm.n_layers
+        if mask is None and (not cut or self.mode == "drop"):
+            return None
+        if mask is None:
+            mask = torch.ones(1, 1, hidden.shape[axis], total, dtype=torch.bool, device=hidden.device)
+        if mask.dim() != 4 or mask.shape[-1] != total:
+            return mask
+        columns = torch.arange(total, device=mask.device)[None]
+        if cut and self.stay is not None:
+            stay = torch.cat([self.stay, columns[:, self.length :].expand(len(self.stay), -1)], dim=1)
+            if self.mode == "drop":
+                columns = stay
+            else:
+                seen = torch.zeros(len(stay), total, dtype=torch.bool, device=mask.device).scatter(
+                    1, stay, True
+                )
+                mask = hide(mask, seen[:, None, None])
+        held = getattr(self.cache.layers[index], "keys", None) if self.cache is not None else None
+        if held is not None:  # a window's cache drops what it will not see again
+            columns = columns[:, -(held.shape[-2] + hidden.shape[axis]) :]
+        return take_mask(mask, None, columns)
 
 
 @contextmanager
@@ -222,13 +266,16 @@ def truncated(
     with ExitStack() as stack:
         lvlm.truncation = cut
         stack.callback(setattr, lvlm, "truncation", None)
+        stack.callback(cut.release)
         handles = [
-            lvlm.embeddings.register_forward_pre_hook(cut.on_embedding),
-            lvlm.decoder.register_forward_pre_hook(cut.on_decoder, with_kwargs=True),
+            lvlm.model.register_forward_pre_hook(cut.on_ids, with_kwargs=True),
+            lvlm.embeddings.register_forward_pre_hook(cut.on_ids, with_kwargs=True),
         ]
-        for index in range(after, lvlm.n_layers):
-            hook = partial(cut.on_layer, index)
-            handles.append(lvlm.decoder.layers[index].register_forward_pre_hook(hook, with_kwargs=True))
+        for index, layer in enumerate(lvlm.layers):
+            hook = partial(cut.before_layer, index)
+            handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            if after <= index < lvlm.n_layers - 1:
+                handles.append(layer.register_forward_hook(partial(cut.after_layer, index)))
         for handle in handles:
             stack.callback(handle.remove)
         if keep and after and ranking_row != "random":

@@ -64,7 +64,8 @@ def reached(first_row: int, answer: int, prompt: int, image: Span = CAM_IMAGE) -
         for layer in lvlm.decoder.layers
     ]
     try:
-        logits = lvlm.head(lvlm.hidden_states(embedded))[0]
+        hidden = lvlm.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        logits = lvlm.head(hidden)[0]
     finally:
         for handle in handles:
             handle.remove()

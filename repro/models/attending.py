@@ -1,25 +1,90 @@
 """Attention during a pass: observing it, replacing it, and the record of tokens a truncation has removed from it.
 
 The decoder layers of a model attend through transformers' ``AttentionInterface`` by ``_dispatch`` while their
-attention is observed (``observed``) or replaced (``attention_replaced``).
+attention is observed (``observed``) or replaced (``attention_replaced``). It calls the function that the model
+would have called, with its own mask and settings.
 """
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-#: Called after the attention of every decoder layer with (layer index from 0, query [B, H, Q, D],
-#: key [B, Hkv, K, D], mask that the layer got, scaling).
-Observer = Callable[[int, Tensor, Tensor, Tensor | None, float], None]
-#: Replaces the decoder's attention: (layer index from 0, query, key, value, scaling) -> [B, H, Q, D].
-Attention = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
+
+@dataclass(frozen=True)
+class Attending:
+    """One decoder layer's attention in the current pass.
+
+    Attributes:
+        layer: from 0.
+        query: [B, H, Q, D]; key, value: [B, Hkv, K, D], H a multiple of Hkv (grouped-query attention).
+        mask: [B or 1, 1 or H, Q, K], boolean (True = seen) or additive; None: causal, see ``causal``.
+        scaling: factor on the scores.
+        causal: what None as a mask means: later tokens hidden, or nothing.
+        settings: what else the layer hands to its attention function.
+        function: that function, as in transformers.
+        module: the layer's attention.
+    """
+
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scaling: float
+    causal: bool
+    settings: Mapping[str, Any]
+    function: Callable[..., tuple[Tensor, Tensor | None]]
+    module: nn.Module
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """The layer's own attention on other tensors: [B, Q, H, D]."""
+        return self.function(self.module, query, key, value, mask, scaling=self.scaling, **self.settings)[0]
+
+    def softmax_rows(self, rows: Tensor) -> Tensor:
+        """Attention probabilities of some query rows, averaged over heads (Eq. 9): float32 [B, R, K].
+
+        Args:
+            rows: int64 [R].
+        """
+        batch, heads, length, width = self.query.shape
+        keys = self.key.shape[2]
+        selected = self.query[:, :, rows].float().reshape(batch, self.key.shape[1], -1, width)
+        scores = (selected @ self.key.float().mT * self.scaling).view(batch, heads, len(rows), keys)
+        sinks = None
+        if self.function.__name__ != "sdpa_attention_forward":  # which knows neither
+            if (cap := self.settings.get("softcap")) is not None:
+                scores = (scores / cap).tanh() * cap
+            sinks = self.settings.get("s_aux")
+        if self.mask is not None:
+            seen = self.mask[:, :, rows, :keys]
+            if seen.dtype == torch.bool:
+                scores = scores.masked_fill(~seen, float("-inf"))
+            else:
+                scores = scores + seen.float()
+        elif self.causal:
+            # Queries are the last positions of the keys, also while decoding with a cache.
+            last = rows + keys - length
+            seen = torch.arange(keys, device=rows.device) <= last[:, None]
+            scores = scores.masked_fill(~seen, float("-inf"))
+        if sinks is not None:
+            sink = sinks.float().view(1, heads, 1, 1).expand(batch, -1, len(rows), 1)
+            scores = torch.cat([scores, sink], dim=-1)
+        return scores.softmax(dim=-1)[..., :keys].mean(dim=1)
+
+
+#: Called after the attention of every decoder layer.
+Observer = Callable[[Attending], None]
+#: Replaces the decoder's attention: gives [B, Q, H, D].
+Attention = Callable[[Attending], Tensor]
 
 
 @dataclass
@@ -29,10 +94,14 @@ class Removal:
     Attributes:
         after: 0...N, the last layer that sees every image token.
         stay: int64 [B, S'], positions of the pass with the image that later layers see; None before such a pass.
+        is_image: bool [B, T], of the pass that comes; None unless it holds the image.
+        last: int64 [B], last prompt row of that pass; None: its last row.
     """
 
     after: int
     stay: Tensor | None = None
+    is_image: Tensor | None = None
+    last: Tensor | None = None
 
 
 @dataclass
@@ -43,39 +112,57 @@ class _Hooks:
     replacement: Attention | None = None
 
 
-_INTERFACE = "repro"
-#: Attribute of an attention module for its hooks, while it goes through ``_dispatch``.
+#: Attribute of an attention module while it goes through ``_dispatch``: hooks, layer from 0, implementation before.
 _NAME = "repro_attending"
 
 
 def _dispatch(
-    module: Any,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     **settings: Any,
-) -> tuple[Tensor, None]:
-    hooks: _Hooks = module.__dict__[_NAME]
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+) -> tuple[Tensor, Tensor | None]:
+    hooks, layer, before = module.__dict__.get(_NAME, (_Hooks(), 0, "sdpa"))
+    if before == "eager":
+        function = inspect.unwrap(type(module).forward).__globals__["eager_attention_forward"]
+    else:
+        function = ALL_ATTENTION_FUNCTIONS[before]
+    causal = settings.get("is_causal")
+    attending = Attending(
+        layer=layer,
+        query=query,
+        key=key,
+        value=value,
+        mask=attention_mask,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        causal=getattr(module, "is_causal", True) if causal is None else causal,
+        settings=settings,
+        function=function,
+        module=module,
+    )
     if hooks.replacement is not None:
-        out = hooks.replacement(module.layer_idx, query, key, value, scaling)
-        return out.transpose(1, 2).contiguous(), None
-    out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
+        return hooks.replacement(attending).contiguous(), None
+    out = function(module, query, key, value, attention_mask, scaling=scaling, **settings)
     for observer in hooks.observers:
-        observer(module.layer_idx, query, key, attention_mask, scaling)
-    return out, None
+        observer(attending)
+    return out
 
 
-AttentionInterface.register(_INTERFACE, _dispatch)
-AttentionMaskInterface.register(_INTERFACE, sdpa_mask)
+#: Our names of the interface, by the implementation that they stand in for.
+_NAMES = {"eager": "repro_eager", "sdpa": "repro"}
+for _name, _mask in (("repro", sdpa_mask), ("repro_eager", eager_mask)):
+    AttentionInterface.register(_name, _dispatch)
+    AttentionMaskInterface.register(_name, _mask)
 
 
 class ObservableAttention:
     """A decoder whose attention can be observed and replaced."""
 
-    decoder: Any
+    #: The decoder layers.
+    layers: Sequence[nn.Module]
 
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
@@ -102,49 +189,34 @@ class ObservableAttention:
             finally:
                 hooks.replacement = None
 
+    @cached_property
+    def _configured(self) -> list[tuple[int, nn.Module, Any]]:
+        """Layer from 0, module and configuration of all that may attend in the decoder layers."""
+        return [
+            (index, module, module.config)
+            for index, layer in enumerate(self.layers)
+            for module in layer.modules()
+            if hasattr(getattr(module, "config", None), "_attn_implementation")
+        ]
+
     @contextmanager
     def _hooks(self) -> Iterator[_Hooks]:
         """Within the context, the decoder attends by ``_dispatch``; the outermost context ends that."""
-        modules, config = [layer.self_attn for layer in self.decoder.layers], self.decoder.config
-        if _NAME in modules[0].__dict__:
-            yield modules[0].__dict__[_NAME]
-            return
-        hooks, before = _Hooks(), config._attn_implementation
-        for module in modules:
-            module.__dict__[_NAME] = hooks
-        config._attn_implementation = _INTERFACE
+        for _, module, _ in self._configured:
+            if _NAME in module.__dict__:
+                yield module.__dict__[_NAME][0]
+                return
+        hooks = _Hooks()
+        configs = {id(config): config for _, _, config in self._configured}
+        before = {key: config._attn_implementation for key, config in configs.items()}
+        for index, module, config in self._configured:
+            module.__dict__[_NAME] = (hooks, index, before[id(config)])
+        for key, config in configs.items():
+            config._attn_implementation = _NAMES.get(before[key], "repro")
         try:
             yield hooks
         finally:
-            config._attn_implementation = before
-            for module in modules:
+            for key, config in configs.items():
+                config._attn_implementation = before[key]
+            for _, module, _ in self._configured:
                 del module.__dict__[_NAME]
-
-
-def softmax_rows(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, rows: Tensor) -> Tensor:
-    """Attention probabilities of some query rows of a causal layer, averaged over heads (Eq. 9).
-
-    Args:
-        query: [B, H, Q, D]; key: [B, Hkv, K, D], H a multiple of Hkv (grouped-query attention).
-        mask: None (causal), or [B or 1, 1 or H, Q, K], boolean (True = seen) or additive.
-        scaling: factor on the scores.
-        rows: int64 [R], query rows.
-
-    Returns:
-        float32 [B, R, K].
-    """
-    batch, heads, length, width = query.shape
-    keys = key.shape[2]
-    selected = query[:, :, rows].float().reshape(batch, key.shape[1], -1, width)
-    scores = (selected @ key.float().mT * scaling).view(batch, heads, len(rows), keys)
-    if mask is None:
-        # Queries are the last positions of the keys, also while decoding with a cache.
-        last = rows + keys - length
-        seen = torch.arange(keys, device=rows.device) <= last[:, None]
-    else:
-        seen = mask[:, :, rows, :keys]
-    if seen.dtype == torch.bool:
-        scores = scores.masked_fill(~seen, float("-inf"))
-    else:
-        scores = scores + seen.float()
-    return scores.softmax(dim=-1).mean(dim=1)

@@ -31,7 +31,7 @@ QFORMER_TOKENS = 128
 class InstructBlip(Lvlm):
     """``InstructBlipForConditionalGeneration`` in the layout of ``Salesforce/instructblip-vicuna-7b``."""
 
-    decoder_name, head_name = "language_model.model", "language_model.lm_head"
+    decoder_name = "language_model.model"
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:

@@ -1,8 +1,10 @@
 """The interface every instrument works through: a loaded model and the prompts it reads."""
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -12,11 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import GenerationMixin
 
+from repro.models.anatomy import Layers, find_layers
 from repro.models.attending import ObservableAttention, Removal
 from repro.models.card import ModelCard
 from repro.models.weights import check_directory
-from repro.segments import Segments
+from repro.segments import IMAGE, Segments
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Prompt:
         cells: for each image token the grid cell it covers, counted in reading order, -1 for none (a newline);
             None if tokens and cells are the same.
         spatial: whether image tokens have a place in the image; the queries of a Q-Former have none.
+        sequence_inputs: what else the model reads of each token, e.g. ``token_type_ids`` [1, T].
     """
 
     input_ids: Tensor
@@ -43,6 +48,7 @@ class Prompt:
     text: str
     cells: np.ndarray | None = None
     spatial: bool = True
+    sequence_inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,27 +62,32 @@ class Answer:
 class Lvlm(ObservableAttention):
     """A model, its processor and the parts the instruments need; families say where the parts are."""
 
-    #: Dotted names of language model and head in the model.
-    decoder_name, head_name = "model.language_model", "lm_head"
+    #: Dotted name of the language model in the model.
+    decoder_name = "model.language_model"
 
     def __init__(self, card: ModelCard, model: Any, processor: Any, path: Path):
         self.card, self.processor, self.path = card, processor, path
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        #: The language model: ``layers``, ``norm``, ``rotary_emb``, ``config``.
-        self.decoder: Any = attrgetter(self.decoder_name)(model)
-        #: Module from normed hidden states [..., width] to logits [..., vocabulary].
-        self.head: Any = attrgetter(self.head_name)(model)
+        #: The language model with its head, which ``generate`` calls token by token.
+        self.generator: Any = (
+            model if type(model).generate is GenerationMixin.generate else model.language_model
+        )
         #: Module that embeds token ids.
-        self.embeddings: Any = self.decoder.get_input_embeddings()
-        #: Id of every image token in a prompt.
-        self.image_token_id: int = self.model.config.image_token_id
-        #: N, the number of decoder layers.
-        self.n_layers = len(self.decoder.layers)
+        self.embeddings: Any = model.get_input_embeddings()
         #: The current truncation.
         self.truncation: Removal | None = None
+        self.find_parts()
 
     # Families override these.
+
+    def find_parts(self) -> None:
+        """Set ``decoder``, which has a ``config``, ``layers`` and ``image_token_ids``."""
+        #: The language model.
+        self.decoder: Any = attrgetter(self.decoder_name)(self.model)
+        self.layers = self.decoder.layers
+        #: Ids that stand for image tokens in a prompt.
+        self.image_token_ids: tuple[int, ...] = (self.model.config.image_token_id,)
 
     @classmethod
     def check(cls, card: ModelCard, path: Path) -> None:
@@ -142,18 +153,37 @@ class Lvlm(ObservableAttention):
             [replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": copy}) for copy in noisy]
         )
 
-    def positions(self, prompt: Prompt, after: int = 0) -> Tensor | None:
-        """Rotary positions of the prompt and the next ``after`` tokens, [3, 1, T + after]: time, row, column.
-
-        None if a token's position is its index in the sequence, as in most decoders.
-        """
-        return None
-
-    def generation_inputs(self, prompt: Prompt) -> dict[str, Tensor]:
-        """Arguments of ``generate`` besides the ids."""
-        return prompt.image_inputs
-
     # All families share these.
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of every image token in a prompt."""
+        return self.image_token_ids[0]
+
+    @cached_property
+    def rotates_by_image(self) -> bool:
+        """Whether rotary positions of an answer follow from those of the image."""
+        return any(hasattr(module, "rope_deltas") for module in self.model.modules())
+
+    #: Whether no row before the image sees it.
+    causal = True
+
+    @property
+    def n_layers(self) -> int:
+        """N, the number of decoder layers."""
+        return len(self.layers)
+
+    @cached_property
+    def anatomy(self) -> Layers:
+        """The decoder layers and which of their arguments run over the sequence, from two passes over a grey image."""
+        prompt = self.prompt(Image.new("RGB", (64, 48), "grey"), "What is it?")
+        text = [int(prompt.input_ids[0, -1])]
+        truncation, self.truncation = self.truncation, None
+        try:
+            with torch.inference_mode():
+                return find_layers(self.model, lambda more: self.forward([prompt], text * more, last=1))
+        finally:
+            self.truncation = truncation
 
     def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
         """The prompt of one image and one question.
@@ -174,26 +204,6 @@ class Lvlm(ObservableAttention):
                 f"text: {question!r}"
             )
         return self.build_prompt(image, question, template or self.template)
-
-    def embed(self, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> Tensor:
-        """Input embeddings [B, T, width] with image features at the image tokens of the prompts.
-
-        An answer may hold the image token's id too. It is embedded there like any other id, as in ``generate``.
-        """
-        features = self.features(image_inputs)
-        is_image = input_ids == self.image_token_id
-        own = is_image & (is_image.cumsum(dim=1) <= len(features) // len(input_ids))
-        # A prompt ends with text, so an image token right after the last feature is surplus.
-        surplus = is_image[:, 1:] & ~own[:, 1:] & own[:, :-1]
-        if own.sum() != len(features) or surplus.any():
-            raise ValueError(
-                f"the prompts hold {int(is_image.sum())} image tokens, the model gives {len(features)} features"
-            )
-        in_answer = is_image & ~own
-        # Under another id, so that a truncation, which watches the ids, does not count them as the image's.
-        embedded = self.embeddings(input_ids.masked_fill(in_answer, 0))
-        embedded = torch.where(in_answer[..., None], self.embeddings.weight[self.image_token_id], embedded)
-        return embedded.masked_scatter(own[..., None], features.to(embedded.dtype))
 
     @property
     def pixel_std(self) -> Sequence[float]:
@@ -219,19 +229,86 @@ class Lvlm(ObservableAttention):
         """Device of the weights."""
         return self.model.device
 
-    def hidden_states(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Normed last hidden states [B, T', width] of input embeddings [B, T, width] in one causal pass.
-
-        ``positions`` are those of the method of this name.
-        """
-        places = {} if positions is None else {"position_ids": positions.expand(-1, len(embeddings), -1)}
-        return self.decoder(inputs_embeds=embeddings, use_cache=False, **places).last_hidden_state
-
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
         with torch.inference_mode():
-            embedded = self.embed(self.sequence(prompt, answer), prompt.image_inputs)
-            return self.head(self.hidden_states(embedded, self.positions(prompt, len(answer))))[0]
+            return self.forward([prompt], answer)[0]
+
+    def forward(
+        self,
+        prompts: Sequence[Prompt],
+        answer: Sequence[int] = (),
+        image_inputs: Mapping[str, Tensor] | None = None,
+        last: int = 0,
+    ) -> Tensor:
+        """Logits [B, T', vocabulary] of the model's own pass over prompts, each followed by the same answer ids.
+
+        Shorter prompts are padded on the right, where the model's mask hides what it holds.
+
+        Args:
+            image_inputs: those of the batch; default: those of the prompts.
+            last: only so many of the last rows; 0: all.
+        """
+        inputs = self.inputs(prompts, answer)
+        if self.truncation is not None:
+            is_image = [p.segments.labels == IMAGE for p in prompts]
+            length = inputs["input_ids"].shape[1]
+            padded = np.stack([np.pad(row, (0, length - len(row))) for row in is_image])
+            self.truncation.is_image = torch.from_numpy(padded).to(self.device)
+            self.truncation.last = torch.tensor([len(p.segments) - 1 for p in prompts], device=self.device)
+        keep = {"logits_to_keep": last} if last and self._keeps_logits else {}
+        images = self.batched(list(prompts)) if image_inputs is None else dict(image_inputs)
+        with self._answers_embedded(inputs["input_ids"], [len(p.segments) for p in prompts]) as ids:
+            out = self.model(**inputs | {"input_ids": ids}, **images, **keep, use_cache=False)
+        logits = out.logits if isinstance(out.logits, Tensor) else out[0]
+        return logits[:, -last:] if last else logits
+
+    def inputs(self, prompts: Sequence[Prompt], answer: Sequence[int] = ()) -> dict[str, Tensor]:
+        """Ids, attention mask and whatever else runs over the sequence: int64 [B, T'] each.
+
+        Token types of an answer are those of the prompt's last token, which is text.
+        """
+        longest = max(len(prompt.segments) for prompt in prompts)
+        rows = []
+        for prompt in prompts:
+            ids = self.sequence(prompt, answer)
+            sequences = {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | dict(
+                prompt.sequence_inputs
+            )
+            more = longest + len(answer)
+            rows.append(
+                {
+                    name: _extended(values, more, 0 if name == "attention_mask" else None)
+                    for name, values in sequences.items()
+                }
+            )
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    @contextmanager
+    def _answers_embedded(self, ids: Tensor, lengths: Sequence[int]) -> Iterator[Tensor]:
+        """Ids under which an image token in an answer stands for no image, though it is embedded as in ``generate``."""
+        answers = (
+            torch.arange(ids.shape[1], device=ids.device) >= torch.tensor(lengths, device=ids.device)[:, None]
+        )
+        odd = answers & torch.isin(ids, torch.tensor(self.image_token_ids, device=ids.device))
+        if not odd.any():
+            yield ids
+            return
+
+        def embed(module: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            if args[0].shape != ids.shape:
+                return out
+            return torch.where(odd[..., None], module.forward(ids), out)
+
+        handle = self.embeddings.register_forward_hook(embed)
+        try:
+            yield ids.masked_fill(odd, 0)
+        finally:
+            handle.remove()
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def sequence(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Token ids [1, T + len(answer)] of the prompt followed by the answer."""
@@ -244,13 +321,23 @@ class Lvlm(ObservableAttention):
             ids = self.model.generate(
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),
-                **self.generation_inputs(prompt),
+                **prompt.sequence_inputs,
+                **prompt.image_inputs,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
                 repetition_penalty=1.0,  # InstructBLIP's own setting would change greedy answers
             )
         return self.decode(ids[0, prompt.input_ids.shape[1] :].tolist())
+
+    @property
+    def head(self) -> Any:
+        """Module from normed hidden states [..., width] to logits [..., vocabulary]."""
+        return self.generator.get_output_embeddings()
+
+    def text_logits(self, ids: Tensor) -> Tensor:
+        """Logits [B, T, vocabulary] of texts without an image, of ids [B, T]."""
+        return self.generator(input_ids=ids, use_cache=False).logits
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -261,3 +348,9 @@ class Lvlm(ObservableAttention):
     def decode(self, ids: Sequence[int]) -> Answer:
         """An ``Answer`` from generated ids."""
         return Answer(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True).strip())
+
+
+def _extended(values: Tensor, length: int, fill: int | None) -> Tensor:
+    """Values [1, T] with ``fill``, or the last of them, up to a length."""
+    more = values[:, -1:] if fill is None else values.new_full((1, 1), fill)
+    return torch.cat([values, more.expand(-1, length - values.shape[1])], dim=1)

@@ -78,14 +78,20 @@ class Native(Lvlm):
         grid, cells = self.grid_cells(image, inputs)
         start = ids.index(self.image_token_id)
         ids[start : start + 1] = [self.image_token_id] * len(cells)
+        input_ids = torch.tensor([ids], device=self.device)
+        types = {}
+        if "mm_token_type_ids" in inspect.signature(self.model.forward).parameters:
+            # transformers 5 finds the image for the rotary positions by them.
+            types["mm_token_type_ids"] = torch.isin(input_ids, torch.tensor(self.image_token_ids)).int()
         return Prompt(
-            input_ids=torch.tensor([ids], device=self.device),
+            input_ids=input_ids,
             image_inputs=inputs,
             segments=Segments.from_image_mask(np.asarray(ids) == self.image_token_id),
             grid=grid,
             image=image.resize(self.tower_size(inputs), Image.Resampling.BICUBIC),
             text=text,
             cells=cells,
+            sequence_inputs=types,
         )
 
     def tower_size(self, inputs: dict[str, Tensor]) -> tuple[int, int]:
@@ -155,21 +161,6 @@ class Native(Lvlm):
         features = self.model.get_image_features(**image_inputs)
         # transformers 5 wraps the features of all images; alone they are one tensor, or one per image.
         return torch.cat(tuple(getattr(features, "pooler_output", features)))
-
-    def positions(self, prompt: Prompt, after: int = 0) -> Tensor | None:
-        rope_index = getattr(self.model.model, "get_rope_index", None)
-        if rope_index is None:
-            return None
-        places = rope_index(prompt.input_ids, **_accepted(rope_index, self.generation_inputs(prompt)))[0]
-        # A prompt ends with text, whose three positions are equal and increase by 1 per token.
-        more = places[..., -1:] + torch.arange(1, after + 1, device=places.device)
-        return torch.cat([places, more], dim=-1)
-
-    def generation_inputs(self, prompt: Prompt) -> dict[str, Tensor]:
-        if "mm_token_type_ids" not in inspect.signature(self.model.forward).parameters:
-            return prompt.image_inputs
-        # transformers 5 finds the image for the rotary positions by them.
-        return prompt.image_inputs | {"mm_token_type_ids": (prompt.input_ids == self.image_token_id).int()}
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         # Flat patches hold channel, frame, row and column; an image is the same in all frames.

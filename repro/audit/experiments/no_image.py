@@ -36,15 +36,14 @@ def answer_without_image(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> Ans
     with torch.inference_mode():
         while len(answer) < max_new_tokens and not lvlm.stop_ids.intersection(answer):
             given = torch.cat([ids, ids.new_tensor(answer)])
-            answer.append(int(lvlm.head(lvlm.hidden_states(lvlm.embeddings(given[None]))[0, -1]).argmax()))
+            answer.append(int(lvlm.text_logits(given[None])[0, -1].argmax()))
     return lvlm.decode(answer)
 
 
 def moved(lvlm: Lvlm, prompt: Prompt) -> float:
     """Total variation between the first answer token's distributions, without the image and at L = 0."""
     with torch.inference_mode():
-        hidden = lvlm.hidden_states(lvlm.embeddings(without_image(prompt)[None]))
-        alone = lvlm.head(hidden[0, -1]).softmax(dim=-1)
+        alone = lvlm.text_logits(without_image(prompt)[None])[0, -1].softmax(dim=-1)
         with truncated(lvlm, after=0):
             masked = lvlm.logits(prompt)[-1].softmax(dim=-1)
     return float((alone - masked).abs().sum() / 2)

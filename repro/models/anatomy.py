@@ -1,0 +1,178 @@
+"""Where a model's decoder layers are, and which of their arguments run over the sequence, learnt from its own passes.
+
+A pass over a prompt and one over the same prompt and one more text token are compared: what grew by one from the
+first to the second runs over the sequence. Nothing is known of any architecture.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: Where a tensor stands among positional arguments (by number), keyword arguments (by name) and what they nest.
+Place = tuple[int | str, ...]
+#: Positional and keyword arguments of a module.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
+    """All tensors within tuples, lists and dictionaries, with their places."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from tensors(part, (*place, key))
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from tensors(part, (*place, index))
+
+
+def replaced(value: Any, new: Mapping[Place, Tensor], place: Place = ()) -> Any:
+    """A copy of nested tuples, lists and dictionaries with ``new`` tensors at their places."""
+    if place in new:
+        return new[place]
+    if isinstance(value, dict):
+        return {key: replaced(part, new, (*place, key)) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(replaced(part, new, (*place, index)) for index, part in enumerate(value))
+    return value
+
+
+def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[Place, Tensor]]:
+    """All tensors among the arguments of a layer; hidden states come first."""
+    yield from tensors(args)
+    yield from tensors(kwargs)
+
+
+def is_mask(place: Place, tensor: Tensor) -> bool:
+    """Whether it is a mask over queries and keys."""
+    return place[-1] == "attention_mask" and tensor.dim() == 4
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The decoder layers.
+
+    Attributes:
+        modules: in order.
+        axes: for each layer, of the places whose tensors run over the sequence once, the axis, counted from the end.
+    """
+
+    modules: Sequence[nn.Module]
+    axes: tuple[dict[Place, int], ...]
+
+    def sequential(
+        self, index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[Place, tuple[Tensor, int]]:
+        """Arguments of a layer that run over the sequence, but masks, with their axes; hidden states come first."""
+        axes = self.axes[index]
+        return {place: (tensor, axes[place]) for place, tensor in arguments(args, kwargs) if place in axes}
+
+
+def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
+    """The decoder layers of a model.
+
+    They are the longest list of modules that the sequence of a prompt passes through, each once.
+
+    Args:
+        run: one pass over a prompt followed by that many text tokens.
+
+    Raises ValueError if there is none, as in models without image tokens in a decoder's sequence.
+    """
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    calls: dict[nn.Module, list[dict[Place, torch.Size]]] = {}
+
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.setdefault(module, []).append(
+            {place: tensor.shape for place, tensor in arguments(args, kwargs)}
+        )
+
+    with ExitStack() as hooks:
+        for module in {child for modules in lists for child in modules}:
+            hooks.callback(module.register_forward_pre_hook(record, with_kwargs=True).remove)
+        for extra in (0, 1):
+            run(extra)
+    found: list[Layers] = []
+    for modules in lists:
+        pairs = [calls.get(module, []) for module in modules]
+        if all(len(pair) == 2 for pair in pairs):
+            axes = tuple(_growing(*pair) for pair in pairs)
+            if all(axes):
+                found.append(Layers(list(modules), axes))
+    if not found:
+        raise ValueError("no list of decoder layers that the tokens of a prompt pass through")
+    return max(found, key=lambda layers: len(layers.modules))
+
+
+def _growing(before: Mapping[Place, torch.Size], after: Mapping[Place, torch.Size]) -> dict[Place, int]:
+    """Places of tensors with one axis that is longer by 1, and that axis, counted from the end."""
+    axes = {}
+    for place, shape in before.items():
+        new = after.get(place, shape)
+        if len(new) == len(shape):
+            grown = [axis for axis in range(-len(shape), 0) if new[axis] == shape[axis] + 1]
+            if len(grown) == 1:
+                axes[place] = grown[0]
+    return axes
+
+
+def _batch_axis(tensor: Tensor, axis: int, batch: int) -> int | None:
+    """The axis before ``axis``, or the first, if it can be that of the batch; None if there is none."""
+    for candidate in (axis - 1, -tensor.dim()):
+        if -tensor.dim() <= candidate < axis and tensor.shape[candidate] in (1, batch):
+            return candidate
+    return None
+
+
+def take(tensor: Tensor, rows: Tensor, axis: int) -> Tensor:
+    """The rows of each prompt of a batch.
+
+    Args:
+        rows: int64 [B or 1, R].
+        axis: of the sequence, counted from the end.
+    """
+    batch_axis = _batch_axis(tensor, axis, len(rows))
+    if len(rows) == 1 or batch_axis is None:
+        return tensor.index_select(axis, rows[0])
+    shape = list(tensor.shape)
+    shape[batch_axis] = len(rows)
+    tensor = tensor.expand(shape)
+    index = rows.view(
+        [len(rows) if a == batch_axis else -1 if a == axis else 1 for a in range(-len(shape), 0)]
+    )
+    shape[axis] = rows.shape[1]
+    return tensor.gather(axis, index.expand(shape))
+
+
+def put(tensor: Tensor, rows: Tensor, axis: int, length: int) -> Tensor:
+    """The inverse of ``take``: zeros of that length along the axis, with the tensor's rows in their places."""
+    shape = list(tensor.shape)
+    shape[axis] = length
+    empty = tensor.new_zeros(shape)
+    if len(rows) == 1:
+        return empty.index_copy(axis, rows[0], tensor)
+    batch_axis = _batch_axis(tensor, axis, len(rows))
+    index = rows.view(
+        [len(rows) if a == batch_axis else -1 if a == axis else 1 for a in range(-len(shape), 0)]
+    )
+    return empty.scatter(axis, index.expand(tensor.shape), tensor)
+
+
+def take_mask(mask: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:
+    """A mask [B or 1, heads or 1, R, C] of rows [B or 1, R] (None: all) and columns [B or 1, C] of a mask."""
+    batch = max(len(mask), len(columns))
+    mask = mask.expand(batch, -1, -1, -1)
+    if rows is not None:
+        index = rows[:, None, :, None].expand(batch, mask.shape[1], -1, mask.shape[3])
+        mask = mask.gather(2, index)
+    return mask.gather(3, columns[:, None, None].expand(batch, *mask.shape[1:3], -1))
+
+
+def hide(mask: Tensor, seen: Tensor) -> Tensor:
+    """A mask, boolean or additive, that in addition hides what is not ``seen``."""
+    if mask.dtype == torch.bool:
+        return mask & seen
+    return torch.where(seen, mask, torch.finfo(mask.dtype).min)
