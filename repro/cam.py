@@ -90,7 +90,7 @@ def llava_cam(
     """
     _check(answer, samples, noise, batch_size, module)
     draw = torch.Generator().manual_seed(seed)
-    drawn = noise * torch.randn(samples, *prompt.image_inputs["pixel_values"].shape, generator=draw)
+    drawn = noise * torch.randn(samples, *prompt.image_inputs[lvlm.pixel_name(prompt)].shape, generator=draw)
     target = torch.tensor(list(answer), device=lvlm.device)
     length = len(prompt.segments) + len(answer) - 1
     image = torch.from_numpy(prompt.segments.image).to(lvlm.device)

@@ -210,7 +210,8 @@ class _Pass:
         branches, device = ids.shape[1], ids.device
         inputs = {"input_ids": ids.reshape(-1, 1)}
         for name, values in self.prompts[0].sequence_inputs.items():
-            inputs[name] = values[:, -1:].expand(ids.numel(), -1)
+            value = values[..., -1:] + (self.step + 1 if name == "position_ids" else 0)
+            inputs[name] = value.expand(ids.numel(), *value.shape[1:])
         if (self.lengths < self.total).any():
             seen = torch.ones(len(ids), self.total + self.step + 1, dtype=torch.int64, device=device)
             seen[:, : self.total] = torch.arange(self.total, device=device) < self.lengths[:, None]

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -128,20 +128,27 @@ class Lvlm(ObservableAttention):
         """All tokenizers that read a question."""
         return (self.tokenizer,)
 
-    def batched(self, prompts: list[Prompt]) -> dict[str, Tensor]:
-        """Image inputs of several prompts as one batch, padded with zeros at the end of axis 1.
+    def batched(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """Image inputs of several prompts as one batch."""
+        return self.batched_inputs([prompt.image_inputs for prompt in prompts])
 
-        That is where images have different numbers of tiles, which the model knows from their sizes, and where
-        texts of a Q-Former have different lengths, which their masks hold.
+    @staticmethod
+    def batched_inputs(inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Image inputs as one batch, padded with zeros at the end of every axis but the first.
+
+        That is where images have different numbers of tiles or sizes, which the model knows from other inputs, and
+        where texts of a Q-Former have different lengths, which their masks hold.
         """
         batch = {}
-        for key in prompts[0].image_inputs:
-            tensors = [prompt.image_inputs[key] for prompt in prompts]
-            if (axes := tensors[0].dim()) > 1:
-                longest = max(tensor.shape[1] for tensor in tensors)
-                tensors = [F.pad(t, (*(0, 0) * (axes - 2), 0, longest - t.shape[1])) for t in tensors]
-            batch[key] = torch.cat(tensors)
+        for key in inputs[0]:
+            tensors = [part[key] for part in inputs]
+            longest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+            batch[key] = torch.cat([_padded(tensor, longest) for tensor in tensors])
         return batch
+
+    def pixel_name(self, prompt: Prompt) -> str:
+        """Which of the image inputs holds the pixels."""
+        return next(name for name, value in prompt.image_inputs.items() if value.is_floating_point())
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         """Image inputs of n copies with ``noise`` [n, *shape of the pixel values], for pixel values in [0, 1]."""
@@ -149,9 +156,7 @@ class Lvlm(ObservableAttention):
         # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
         std = torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)
         noisy = [pixels + scaled.view_as(pixels) for scaled in (noise.to(self.device) / std).to(pixels)]
-        return self.batched(
-            [replace(prompt, image_inputs={**prompt.image_inputs, "pixel_values": copy}) for copy in noisy]
-        )
+        return self.batched_inputs([{**prompt.image_inputs, "pixel_values": copy} for copy in noisy])
 
     # All families share these.
 
@@ -278,7 +283,7 @@ class Lvlm(ObservableAttention):
             more = longest + len(answer)
             rows.append(
                 {
-                    name: _extended(values, more, 0 if name == "attention_mask" else None)
+                    name: _extended(name, values, more)
                     for name, values in sequences.items()
                 }
             )
@@ -350,7 +355,17 @@ class Lvlm(ObservableAttention):
         return Answer(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
 
-def _extended(values: Tensor, length: int, fill: int | None) -> Tensor:
-    """Values [1, T] with ``fill``, or the last of them, up to a length."""
-    more = values[:, -1:] if fill is None else values.new_full((1, 1), fill)
-    return torch.cat([values, more.expand(-1, length - values.shape[1])], dim=1)
+def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor with zeros at the end of every axis but the first, up to ``shape``."""
+    short = [longest - size for longest, size in zip(shape, tensor.shape[1:], strict=True)]
+    return F.pad(tensor, [pad for more in reversed(short) for pad in (0, more)]) if any(short) else tensor
+
+
+def _extended(name: str, values: Tensor, length: int) -> Tensor:
+    """What a model reads of each token, [1, T] or [1, axes, T], for tokens up to a length."""
+    more = values[..., -1:].expand(*values.shape[:-1], length - values.shape[-1])
+    if name == "attention_mask":
+        more = torch.zeros_like(more)
+    elif name == "position_ids":
+        more = more + torch.arange(1, more.shape[-1] + 1, device=more.device)
+    return torch.cat([values, more], dim=-1)

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,12 +25,9 @@ from repro.models.card import ModelCard
 from repro.models.images import read_image
 from repro.models.loading import load_part, load_tokenizer
 from repro.models.lvlm import Lvlm, Prompt
+from repro.models.processors import WITH_PIL
 from repro.models.weights import load_checkpoint
 from repro.segments import Segments
-
-#: Images are prepared with PIL even if torchvision is installed, whose resizing differs.
-WITH_PIL = {"backend": "pil"} if hasattr(transformers, "CLIPImageProcessorPil") else {"use_fast": False}
-
 
 @dataclass(frozen=True)
 class Parts:

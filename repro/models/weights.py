@@ -165,14 +165,14 @@ def load_checkpoint(
     path: Path,
     dtype: torch.dtype,
     device: torch.device,
-    attention: str = "sdpa",
+    attention: str | None = "sdpa",
     published_name: Callable[[str], str] = str,
     **source: Any,
 ) -> PreTrainedModel:
     """Read a model; every tensor of the model must be in the checkpoint, in its shape, and no other.
 
     Args:
-        attention: transformers' attention implementation, for all parts of the model.
+        attention: transformers' attention implementation, for all parts of the model; None: the library's choice.
         published_name: from the name of a tensor in the model to its name in the checkpoint, for messages.
         source: ``config`` and ``state_dict`` in place of the files in ``path``.
 
@@ -182,7 +182,7 @@ def load_checkpoint(
         model, info = architecture.from_pretrained(
             None if source else path,
             **source,
-            attn_implementation=attention,
+            **({} if attention is None else {"attn_implementation": attention}),
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,

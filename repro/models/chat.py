@@ -1,0 +1,141 @@
+"""Any vision-language model that transformers has whole, from its checkpoint alone: no card, no line written for it.
+
+Its processor and its chat template make the prompt; see ``repro.models.anatomy`` for how its layers are found.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from math import isqrt
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from repro.models.card import ModelCard
+from repro.models.images import read_image
+from repro.models.loading import CheckpointError
+from repro.models.lvlm import Lvlm, Prompt
+from repro.models.processors import load_processor
+from repro.models.weights import load_checkpoint
+from repro.segments import Segments
+
+
+class Chat(Lvlm):
+    """A model behind ``AutoModelForImageTextToText``, as its checkpoint describes it."""
+
+    @classmethod
+    def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
+        processor = load_processor(path)
+        model = load_checkpoint(AutoModelForImageTextToText, path, dtype, device, attention=None)
+        return cls(card, model, processor, path)
+
+    def find_parts(self) -> None:
+        config = self.model.config
+        named = [getattr(part, "image_token_id", None) for part in (config, self.processor)]
+        named.append(getattr(config, "image_token_index", None))
+        if (token := getattr(self.processor, "image_token", None)) is not None:
+            named.append(self.tokenizer.convert_tokens_to_ids(str(token)))
+        self.image_token_ids = tuple({token: None for token in named if isinstance(token, int)})
+        self.layers = self.anatomy.modules
+        self.decoder = self.model.get_decoder()
+
+    @property
+    def context(self) -> int:
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20)
+
+    @property
+    def template(self) -> str:
+        return ""
+
+    def inputs_of(self, image: Image.Image, question: str, template: str = "") -> dict[str, Any]:
+        """The processor's outputs for one turn with an image and a question.
+
+        Args:
+            template: the complete prompt as text, in place of the checkpoint's chat template.
+        """
+        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+        messages = [{"role": "user", "content": content}]
+        processor = self.processor
+        if template:
+            text = template.format(question=question)
+        elif getattr(processor, "chat_template", None):
+            return processor.apply_chat_template(
+                messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+            )
+        elif getattr(self.tokenizer, "chat_template", None):
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        else:  # a model that was not tuned on chats reads the bare question
+            text = question
+        return processor(images=image, text=text, return_tensors="pt")
+
+    def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
+        image = read_image(image)
+        outputs = dict(self.inputs_of(image, question, template).to(self.device))
+        input_ids = outputs.pop("input_ids")
+        outputs.pop("attention_mask", None)
+        sequences = {}
+        for name in list(outputs):
+            if _runs_over_sequence(name, outputs[name], input_ids):
+                sequences[name] = outputs.pop(name)
+        images = {
+            name: value.to(self.model.dtype) if value.is_floating_point() else value
+            for name, value in outputs.items()
+            if isinstance(value, Tensor)
+        }
+        is_image = np.isin(input_ids[0].cpu().numpy(), self.image_token_ids)
+        if not is_image.any():
+            raise ValueError(
+                f"the prompt of {self.card.name} holds none of its image tokens {list(self.image_token_ids)}: "
+                f"{self.tokenizer.decode(input_ids[0])!r}"
+            )
+        grid = self.grid(images, int(is_image.sum()))
+        return Prompt(
+            input_ids=input_ids,
+            image_inputs=images,
+            segments=Segments.from_image_mask(is_image),
+            grid=grid or (1, int(is_image.sum())),
+            image=image,
+            text=self.tokenizer.decode(input_ids[0]),
+            spatial=grid is not None,
+            sequence_inputs=sequences,
+        )
+
+    def grid(self, images: Mapping[str, Tensor], n_image: int) -> tuple[int, int] | None:
+        """Rows and columns of the map that the image tokens form; None if they have no place in the image."""
+        if "image_grid_thw" in images:
+            _, rows, columns = images["image_grid_thw"][0].tolist()
+            merge = isqrt(rows * columns // n_image)
+            return (rows // merge, columns // merge)
+        pixels = images.get("pixel_values")
+        if pixels is None or pixels.dim() < 4 or pixels.shape[:-3].numel() > 1:
+            return None
+        height, width = pixels.shape[-2:]
+        rows = round((n_image * height / width) ** 0.5)
+        return (rows, n_image // rows) if rows and rows * (n_image // rows) == n_image else None
+
+    def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
+        pixels, scale = prompt.image_inputs[self.pixel_name(prompt)], self._noise_scale(prompt)
+        copies = [
+            {**prompt.image_inputs, self.pixel_name(prompt): pixels + (one.view_as(pixels).to(pixels) * scale)}
+            for one in noise
+        ]
+        return self.batched_inputs(copies)
+
+    def _noise_scale(self, prompt: Prompt) -> Tensor:
+        """What each value of the prepared pixels changes by from black to white: 1 / std, and 0 in margins."""
+        name = self.pixel_name(prompt)
+        black, white = (
+            self.inputs_of(Image.new("RGB", prompt.image.size, (v, v, v)), "?")[name] for v in (0, 255)
+        )
+        return (white - black).to(prompt.image_inputs[name])
+
+
+def _runs_over_sequence(name: str, value: Any, input_ids: Tensor) -> bool:
+    """Whether an output of a processor has one value for each token of the prompt."""
+    if not isinstance(value, Tensor) or value.is_floating_point() or name.startswith(("qformer", "pixel")):
+        return False
+    return value.shape[-1] == input_ids.shape[1] and (value.dim() == 2 or name == "position_ids")
