@@ -15,7 +15,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Benchmark, DataError
 from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
-from repro.benchmarks.questions import LLAVA_POPE
+from repro.benchmarks.pope import LLAVA_POPE
 from repro.cliff import MARGIN
 from repro.evaluation.answers import Source, sources
 from repro.models import find_card, find_checkpoint, load_model

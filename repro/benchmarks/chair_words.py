@@ -1,12 +1,10 @@
 """The closed vocabulary of CHAIR: which words name which of the 80 COCO classes.
 
 The published list (LisaAnne/Hallucination ``data/synonyms.txt`` at 6e4d33c, used unchanged by OPERA's
-``chair.py`` at 61426ef) without repetitions. Its bugs are kept because the published figures have them:
+``chair.py`` at 61426ef) without repetitions. Its bugs are kept because the published scores have them:
 " motor bike" and " cheesecake" carry a leading blank there, so they never match and are left out here;
 "iPhone" cannot match lower-cased text, nor "stove top oven", three words, a merged pair.
 """
-
-from __future__ import annotations
 
 #: A class name and its synonyms on each line; an indented line continues the one before.
 _LIST = """

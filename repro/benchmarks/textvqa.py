@@ -6,18 +6,18 @@ Data directory, as published::
     DIR/textvqa/train_images/{image_id}.jpg      or .png
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric
+from repro.benchmarks.benchmark import UNPUBLISHED, Benchmark, DataError, HubImage, Item, Metric, Questions
 from repro.benchmarks.files import checked, field, inside, read_json, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
 from repro.scores import Part
 
+FILE = "TextVQA_0.5.1_val.json"
 ANNOTATORS = 10
 #: image_id, question_id, question, answers, image and more.
 REPOSITORY = Repository(
@@ -30,7 +30,7 @@ _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eig
 _DIGITS = {"none": "0"} | {word: str(digit) for digit, word in enumerate(_NUMERALS)}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 #: The official map of contractions, misspelt and restored; "Im", "Ive" and the like are left out because
-#: they cannot occur after lower-casing, "let's" and "she's" because they stand for themselves.
+#: they cannot occur after lower-casing, "let's" and "she's" because they map to themselves.
 _PAIRS = """
 aint ain't arent aren't cant can't couldve could've couldnt couldn't couldn'tve couldn't've
 couldnt've couldn't've didnt didn't doesnt doesn't dont don't hadnt hadn't hadnt've hadn't've
@@ -75,7 +75,7 @@ def _one_line(text: str) -> str:
 
 
 def _unpunctuated(text: str) -> str:
-    """Every mark deleted or made a blank, full stops without a digit behind them deleted."""
+    """Every mark deleted or replaced by a blank, full stops without a digit behind them deleted."""
     # A comma between digits anywhere deletes all marks; the m4c scorer has no commas left by then.
     number = re.search(r"\d,\d", text) is not None
     stripped = text
@@ -102,7 +102,7 @@ def load(directory: Path) -> list[Item]:
     """
     if directory == HUB:
         return _read_hub()
-    path = directory / "textvqa" / "TextVQA_0.5.1_val.json"
+    path = directory / "textvqa" / FILE
     items = []
     for index, row in enumerate(field(read_json(path), "data", list, str(path))):
         where = f"{path}, row {index} of 'data'"
@@ -116,20 +116,44 @@ def load(directory: Path) -> list[Item]:
 
 
 def _read_hub() -> list[Item]:
-    table = read_hub(REPOSITORY)
+    where, rows = read_hub(REPOSITORY)
     items = []
-    for row in table.rows:
+    for row in rows:
         image = row.image("train_images", field(row.values, "image_id", str, row.where) + ".jpg")
         items.append(_item(row.values, image, row.where))
-    return checked(items, table.where)
+    return checked(items, where)
 
 
 def _item(row: Any, image: Path | HubImage, where: str) -> Item:
-    number = str(field(row, "question_id", (int, str), where))
+    id = str(field(row, "question_id", (int, str), where))
     answers = strings(row, "answers", where)
     if len(answers) != ANNOTATORS:
         raise DataError(f"{where}: {len(answers)} answers; expected exactly {ANNOTATORS}: correct the row")
-    return Item(number, image, field(row, "question", str, where), answers)
+    return Item(id, image, field(row, "question", str, where), answers)
+
+
+def version(items: Sequence[Item]) -> str:
+    """Number of questions, and whether they are as many as those of the validation set, and their images."""
+    published = (len(items), len({item.image for item in items})) == (5000, 3166)
+    known = "as many questions and images as TextVQA 0.5.1, validation" if published else UNPUBLISHED
+    return f"{len(items)} questions ({known})"
+
+
+def questions(data: Path, answers: Path) -> Iterator[Questions]:
+    """The validation set under its own ids, and under LLaVA's."""
+    if (data / "textvqa" / FILE).is_file():
+        items = load(data)
+        yield TEXTVQA.own_questions(items, data / "textvqa")
+        named = {llava_id(Path(item.image.name).stem, item.question): item for item in items if item.image}
+        yield Questions(TEXTVQA, f"TextVQA {len(named)}", data / "textvqa", named, key=llava_id)
+
+
+def llava_id(image: str, prompt: str) -> str:
+    """What identifies a question in LLaVA's answers: the image's id and, in any case, the prompt's first line.
+
+    LLaVA records the image's id; its scorer distinguishes the questions about an image by their text.
+    """
+    return f"{image}: {prompt.partition(chr(10))[0].lower()}"
 
 
 def score(item: Item, answer: str) -> dict[str, Part]:
@@ -137,21 +161,20 @@ def score(item: Item, answer: str) -> dict[str, Part]:
 
     The official mean over annotators, each left out in turn, of min(1, agreeing others / 3).
     """
-    return _soft([normalise(given) for given in item.reference].count(normalise(answer)))
+    return _soft(list(map(normalise, item.reference)).count(normalise(answer)))
 
 
 def score_vqa_eval(item: Item, answer: str) -> dict[str, Part]:
     """Part of the soft accuracy by Qwen-VL's ``eval_mm/vqa_eval.py`` at aa00ed0.
 
-    The annotators' answers lose no more than their punctuation, and that only where they are not all the same:
-    capitals, articles and numerals in them match no answer. Each annotator counts, as with the distinct answer_id
-    that Qwen-VL's files have; without these the script drops equal answers together.
+    The annotators' answers lose only their punctuation, and that only if they are not all the same: capitals,
+    articles and numerals in them match no answer. Each annotator counts, as with the distinct answer_id that
+    Qwen-VL's files have; without these the script drops equal answers together.
     """
-    said = _worded(_unpunctuated(_one_line(answer)))
-    given = item.reference
-    if len(set(given)) > 1:
-        given = [_unpunctuated(one) for one in given]
-    return _soft(given.count(said))
+    references = item.reference
+    if len(set(references)) > 1:
+        references = [_unpunctuated(reference) for reference in references]
+    return _soft(references.count(_worded(_unpunctuated(_one_line(answer)))))
 
 
 def _soft(agree: int) -> dict[str, Part]:
@@ -164,4 +187,6 @@ TEXTVQA = Benchmark(
     metrics=(Metric("accuracy"),),
     load=load,
     score=score,
+    version=version,
+    questions=questions,
 )

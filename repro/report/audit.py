@@ -13,9 +13,8 @@ from typing import get_args
 from repro.audit import paper
 from repro.audit.ledger import Claim, Verdict
 from repro.audit.marks import COLUMNS, marks
-from repro.report.build import environment, now
-from repro.report.columns import NAME
-from repro.report.pages import AUDIT, check_writable, render, write
+from repro.report.pages import AUDIT, check_writable, environment, now, render, write
+from repro.report.table import NAME
 from repro.text import columns, visible
 
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]

@@ -19,9 +19,9 @@ from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError
 from repro.models.card import REGISTRY
 from repro.report import replay
-from repro.report.build import build, model_of, table_lines
-from repro.report.page import write_report
+from repro.report.index import build, write_report
 from repro.report.pages import ReportError
+from repro.report.table import model_of, table_lines
 from repro.text import columns
 
 

@@ -1,0 +1,130 @@
+"""Table 1: its columns, for the terminal and the page alike, and the notes that belong to it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from repro.cliff import unchanged_is_evidence
+from repro.evaluation.measured import Measured, TableRow
+from repro.text import (
+    arrow,
+    columns,
+    layer,
+    layer_interval,
+    margin_points,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    visible,
+)
+
+#: Characters of a name.
+NAME = 60
+_MINIATURE = (
+    "measured as a miniature, a small model of the real architecture, trained on rendered scenes. It exercises "
+    "the method and the code; it is not the published model, and its numbers say nothing about that one."
+)
+_LAYERS = (
+    "L is the number of decoder layers that see the image tokens: L = 0 none, L = N all. The cliff layer is the "
+    "smallest L from which on the score is non-inferior to L = N by a margin of {margin} "
+    "(lower end of the paired 95 % bootstrap interval). It is chosen on half of the images; the scores beside it "
+    "come from the other half."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        heading: its name; the page adds ``unit``.
+        cell: the text of a row; ``interval`` follows it, on the page in small print.
+        note: what the page adds in small print.
+    """
+
+    heading: str
+    cell: Callable[[TableRow], str]
+    interval: Callable[[TableRow], str] | None = None
+    note: Callable[[TableRow], str] | None = None
+    unit: str = ""
+
+    def text(self, row: TableRow) -> str:
+        """The cell with its interval, in one line."""
+        return f"{self.cell(row)} {self.interval(row)}" if self.interval else self.cell(row)
+
+
+TABLE_1 = (
+    Column("model", lambda row: visible(row.model, NAME)),
+    Column("benchmark", lambda row: visible(row.benchmark, NAME)),
+    Column("protocol", lambda row: visible(row.protocol, NAME)),
+    Column("metric", lambda row: f"{visible(row.metric, NAME)} {arrow(row.higher_is_better)}"),
+    Column("n", lambda row: str(row.n), note=lambda row: f"cliff: {row.chosen_on} others"),
+    Column(
+        "baseline",
+        lambda row: percent(row.baseline),
+        lambda row: percent_interval(row.baseline_interval),
+        unit="%",
+    ),
+    Column(
+        "cliff layer",
+        lambda row: f"{layer(row.cliff)} of {row.n_layers}",
+        lambda row: layer_interval(row.cliff_interval),
+        lambda row: f"margin {margin_points(row.margin)}",
+    ),
+    Column(
+        "at the cliff",
+        lambda row: percent(row.at_cliff),
+        lambda row: percent_interval(row.at_cliff_interval),
+        unit="%",
+    ),
+    Column(
+        "difference",
+        lambda row: points(row.difference),
+        lambda row: points_interval(row.difference_interval),
+        unit="points",
+    ),
+)
+
+
+def table_lines(parts: Sequence[Measured]) -> list[str]:
+    """Table 1 for a terminal, columns aligned, and its notes."""
+    rows = [[column.text(row) for column in TABLE_1] for part in parts for row in part.table]
+    return [*columns([[column.heading for column in TABLE_1], *rows]), "", *notes(parts)]
+
+
+def model_of(part: Measured) -> str:
+    """The name of the model."""
+    return part.table[0].model
+
+
+def notes(parts: Sequence[Measured]) -> list[str]:
+    """Which models were measured on which data, and how to read a cliff layer."""
+    checkpoints = dict.fromkeys(
+        f"{model_of(part)} is the checkpoint in {part.checkpoint}." for part in parts if part.checkpoint
+    )
+    shipped = dict.fromkeys(model_of(part) for part in parts if not part.checkpoint)
+    rows = [row for part in parts for row in part.table]
+    protocols = dict.fromkeys(row.protocol for row in rows)
+    margins = dict.fromkeys(row.margin for row in rows)
+    return [
+        *checkpoints,
+        *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []),
+        f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}.",
+        *dict.fromkeys(f"{row.benchmark}: {row.data}." for row in rows),
+        *(_LAYERS.format(margin=margin_points(margin)) for margin in margins),
+        *(warning for margin in margins for warning in too_few(parts, margin)),
+    ]
+
+
+def too_few(parts: Sequence[Measured], margin: float) -> list[str]:
+    """A warning if "no answer changed" is no evidence yet."""
+    enough = unchanged_is_evidence(margin)
+    first = [part.table[0] for part in parts]
+    counts = [row.chosen_on for row in first if row.margin == margin and row.chosen_on < enough]
+    if not counts:
+        return []
+    return [
+        f"Too few items to choose a layer on in {len(counts)} of {len(parts)} cases (at least {min(counts)}). "
+        f"Where none of n answers changes, up to 3.7 / n of all may: a margin of {margin_points(margin)} takes "
+        f"{enough} items, and these intervals are too narrow."
+    ]
