@@ -98,7 +98,7 @@ class Benchmark:
     Attributes:
         name: what ``--benchmark`` takes; ``title`` is for people.
         metrics: the first decides the cliff layer.
-        load: items of a data directory laid out as published; raises ``DataError``.
+        load: items of a data directory laid out as published, or of ``HUB``; raises ``DataError``.
         score: parts by metric name that an answer adds for an item, by the official evaluator; a protocol may
             bring its own (``repro.protocols``).
         version: the number of items and their published version, recognised by content: POPE, ScienceQA and

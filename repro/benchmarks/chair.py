@@ -91,11 +91,7 @@ def mentions(lemmas: Sequence[str]) -> list[Mention]:
 
 
 def lemmas(caption: str, mode: Mode) -> list[str]:
-    """The lemmas of a caption, punctuation included.
-
-    Raises:
-        DataError: exact mode, and NLTK data is missing.
-    """
+    """The lemmas of a caption, punctuation included; ``DataError`` if exact mode lacks NLTK data."""
     caption = caption.lower()
     if mode == "approx":
         tokenizer = NLTKWordTokenizer()
@@ -146,10 +142,7 @@ def sample(path: Path) -> list[int]:
     for line, text in enumerate(read_text(path).splitlines(), 1):
         if text := text.strip():
             if not re.fullmatch(r"[0-9]+", text):
-                raise DataError(
-                    f"{path}, line {line}: {text!r}; expected one COCO image id, a whole number, on each line: "
-                    "correct the line"
-                )
+                raise DataError(f"{path}, line {line}: {text!r}; expected a COCO image id: correct the line")
             ids.append(int(text))
     return ids
 
@@ -158,9 +151,6 @@ def load(directory: Path, mode: Mode) -> list[Item]:
     """The images of the sample, in its order; a reference is a ``GroundTruth``.
 
     An image without any annotation has an empty ground truth: every object of its caption is hallucinated.
-
-    Args:
-        directory: the data directory, or ``HUB``.
 
     Raises:
         DataError: a file is missing or malformed, an id of the sample is unknown or comes twice, or NLTK data

@@ -80,8 +80,7 @@ def read_hub(*choice: Repository) -> tuple[str, list[Row]]:
         place = f"{where}, row {index}"
         if has_path[index] and not has_image:
             raise DataError(
-                f"{place}: 'image' is the path of a file elsewhere; expected the bytes of one: use the published "
-                "files, unconverted"
+                f"{place}: 'image' is the path of a file; expected its bytes: use the published files"
             )
         try:
             values = texts[index]

@@ -48,9 +48,6 @@ Question = tuple[str, str, str]
 def load(directory: Path) -> list[Item]:
     """Questions of all three categories; a reference is True for yes, the stratum is the category.
 
-    Args:
-        directory: the data directory, or ``HUB``.
-
     Raises:
         DataError: a file is missing or malformed, a label is neither yes nor no, an id comes twice.
     """

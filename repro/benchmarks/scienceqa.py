@@ -43,11 +43,8 @@ def _item(id: str, problem: Any, image: Path | HubImage | None, where: str) -> I
     if not 2 <= len(choices) <= len(LETTERS):
         raise DataError(f"{where}: {len(choices)} choices; expected 2 to {len(LETTERS)}: correct the row")
     answer = field(problem, "answer", int, where)
-    if not 0 <= answer < len(choices):
-        raise DataError(
-            f"{where}: answer is {answer}; expected 0 to {len(choices) - 1}, the index of one of its "
-            f"{len(choices)} choices: correct the row"
-        )
+    if not 0 <= answer < (n := len(choices)):
+        raise DataError(f"{where}: answer is {answer}; expected 0 to {n - 1}, its choices: correct the row")
     hint, question = field(problem, "hint", str, where), field(problem, "question", str, where)
     kind = field(problem, "skill", str, where) if "skill" in problem else ""
     return Item(id, image, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
@@ -56,9 +53,7 @@ def _item(id: str, problem: Any, image: Path | HubImage | None, where: str) -> I
 def load_all(directory: Path) -> list[Item]:
     """Questions of the test split; a reference is the letter of the right choice, the kind its skill.
 
-    Args:
-        directory: the data directory, or ``HUB``. The hub has no ids: items are named by folder and row there,
-            and answers recorded elsewhere cannot be matched.
+    The hub has no ids: items are named by folder and row there, and answers recorded elsewhere cannot be matched.
 
     Raises:
         DataError: a file or a problem is missing or malformed, an answer is not the index of a choice.
@@ -129,7 +124,7 @@ def _llava_items(path: Path) -> dict[str, Item]:
         turns = field(row, "conversations", list, where)
         if len(turns) != 2:
             raise DataError(
-                f"{where}: {len(turns)} turns; expected the question and the right letter: check it"
+                f"{where}: {len(turns)} turns; expected a question and its right letter: check it"
             )
         question, letter = (field(turn, "value", str, where) for turn in turns)
         if letter not in tuple(LETTERS):

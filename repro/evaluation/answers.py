@@ -135,12 +135,9 @@ def _row(kind: Format, row: dict[str, Any], where: str) -> Row:
     if kind == "llava" and "prompt" in row:
         prompt = files.field(row, "prompt", str, where)
     elif kind == "llava" and "image" in row:
-        raise DataError(
-            f"{where}: is a row of LLaVA's question file; expected an answer: name the answers' file"
-        )
-    return Row(
-        where, str(files.field(row, id, (int, str), where)), files.field(row, text, str, where), prompt
-    )
+        raise DataError(f"{where}: is a row of LLaVA's question file; expected an answer: name another file")
+    number, answer = files.field(row, id, (int, str), where), files.field(row, text, str, where)
+    return Row(where, str(number), answer, prompt)
 
 
 @dataclass(frozen=True)
@@ -247,9 +244,7 @@ def _scored(fit: _Fit, task: Task, layers: int, source: Source) -> Replay:
     questions = fit.questions
     answered = [id for id in questions.items if len(fit.answers.get(id, ())) == layers]
     if not answered:
-        raise DataError(
-            f"{source.path}: no question has an answer at every one of {layers} layers; check the file"
-        )
+        raise DataError(f"{source.path}: no question has an answer at all {layers} layers; check the file")
     parts = {name: np.zeros((len(answered), layers, 2)) for name in task.benchmark.metric_names}
     for i, id in enumerate(answered):
         for layer, row in fit.answers[id].items():
@@ -265,9 +260,7 @@ def _own_task(run: Recorded, path: Path) -> Task:
         benchmark = find_benchmark(run.dataset, str(run.settings.get("mode", "")))
         return find_task(run.protocol, run.model, benchmark)
     except (KeyError, ProtocolError) as error:
-        raise DataError(
-            f"{path}, run {run.number}: this version does not know what was asked: {error}"
-        ) from None
+        raise DataError(f"{path}, run {run.number}: this version does not know its task: {error}") from None
 
 
 def _own_rows(run: Recorded, path: Path) -> list[Row]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from repro.benchmarks.benchmark import Item, Metric
+from repro.benchmarks.benchmark import Item, Metric, image_names
 from repro.cliff import compare, held_out
 from repro.evaluation.measured import RecordedTable
 from repro.evaluation.run import Evaluation, Scored
@@ -46,7 +46,7 @@ def by_category(scored: Scored, margin: float) -> list[list[str]]:
     reporting, at = np.ones(len(first), dtype=bool), 0
     if layers > 1:
         at = held_out(first, margin).cliff.layer
-        reporting = ~choosing_half(first.strata, scored.images)
+        reporting = ~choosing_half(first.strata, image_names(scored.items))
     rows = []
     for name, members in groups(scored.items, scored.task.pooled):
         for metric in scored.benchmark.metrics:

@@ -41,27 +41,16 @@ BEGIN EXCLUSIVE;
 CREATE TABLE IF NOT EXISTS runs (
     run INTEGER PRIMARY KEY,
     digest TEXT NOT NULL,
-    model TEXT NOT NULL,
-    revision TEXT NOT NULL,
-    dataset TEXT NOT NULL,
-    protocol TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    versions TEXT NOT NULL,
-    started TEXT NOT NULL,
-    finished TEXT
+    model TEXT NOT NULL, revision TEXT NOT NULL, dataset TEXT NOT NULL, protocol TEXT NOT NULL,
+    settings TEXT NOT NULL, versions TEXT NOT NULL,
+    started TEXT NOT NULL, finished TEXT
 );
 CREATE TABLE IF NOT EXISTS answers (
     run INTEGER NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
-    item TEXT NOT NULL,
-    question TEXT NOT NULL,
-    image TEXT NOT NULL,
-    layer INTEGER NOT NULL,
-    keep INTEGER NOT NULL,
-    answer TEXT NOT NULL,
-    ids TEXT NOT NULL,
-    ids_digest TEXT NOT NULL,
-    score TEXT NOT NULL,
-    probability REAL NOT NULL,
+    item TEXT NOT NULL, question TEXT NOT NULL, image TEXT NOT NULL,
+    layer INTEGER NOT NULL, keep INTEGER NOT NULL,
+    answer TEXT NOT NULL, ids TEXT NOT NULL, ids_digest TEXT NOT NULL,
+    score TEXT NOT NULL, probability REAL NOT NULL,
     PRIMARY KEY (run, item, layer, keep)
 ) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION};
@@ -93,10 +82,14 @@ class Configuration:
     settings: Mapping[str, str | int]
     versions: Mapping[str, str]
 
-    @property
-    def digest(self) -> str:
-        """Identifies the configuration."""
-        return digest_of(asdict(self))
+
+@dataclass(frozen=True)
+class Recorded(Configuration):
+    """A run in the file; ``finished`` is None if it was interrupted."""
+
+    number: int
+    started: str
+    finished: str | None
 
 
 @dataclass(frozen=True)
@@ -120,21 +113,6 @@ class Row:
     ids: tuple[int, ...]
     score: Mapping[str, Part]
     probability: float
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A run in the file; ``finished`` is None if it was interrupted."""
-
-    number: int
-    model: str
-    revision: str
-    dataset: str
-    protocol: str
-    settings: Mapping[str, str | int]
-    versions: Mapping[str, str]
-    started: str
-    finished: str | None
 
 
 def digest_of(value: object) -> str:
@@ -173,14 +151,11 @@ def versions() -> dict[str, str]:
 
 
 class Results:
-    """An open results file.
-
-    Args:
-        new: create it if it is missing.
+    """An open results file; ``new`` creates it if it is missing.
 
     Raises:
-        ResultsError: the file is missing, of another program or schema, damaged, locked, or cannot be written; so
-            may any method.
+        ResultsError: the file is missing, of another program or schema, damaged, locked, or cannot be written;
+            any method may raise it.
     """
 
     def __init__(self, path: Path, new: bool = False):
@@ -212,7 +187,7 @@ class Results:
 
     def begin(self, configuration: Configuration, resume: bool = True) -> Run:
         """The unfinished run of a configuration, or a new one, as with ``resume=False``."""
-        c, digest = configuration, configuration.digest
+        c, digest = configuration, digest_of(asdict(configuration))
         with self._explained(), self._transaction():
             (run,) = self._open.execute(
                 "SELECT max(run) FROM runs WHERE digest = ? AND finished IS NULL", (digest,)
@@ -240,14 +215,12 @@ class Results:
         """All runs, in the order they began."""
         with self._explained():
             rows = self._open.execute(
-                "SELECT run, model, revision, dataset, protocol, settings, versions, started, finished "
+                "SELECT model, revision, dataset, protocol, settings, versions, run, started, finished "
                 "FROM runs ORDER BY run"
             ).fetchall()
         return [
-            Recorded(
-                run, model, revision, dataset, protocol, json.loads(settings), json.loads(libraries), *times
-            )
-            for run, model, revision, dataset, protocol, settings, libraries, *times in rows
+            Recorded(model, revision, dataset, protocol, json.loads(settings), json.loads(versions), *run)
+            for model, revision, dataset, protocol, settings, versions, *run in rows
         ]
 
     def rows(self, run: int) -> Iterator[Row]:

@@ -11,7 +11,7 @@ import torch
 from scipy.special import softmax
 from tqdm import tqdm
 
-from repro.benchmarks.benchmark import Benchmark, HubImage, Item, image_names
+from repro.benchmarks.benchmark import Benchmark, HubImage, Item
 from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.models.card import ModelCard
 from repro.models.lvlm import Answer, Lvlm, Prompt
@@ -43,11 +43,6 @@ class Scored:
     def data(self) -> str:
         """The version of the benchmark; see ``Benchmark.describe``."""
         return self.benchmark.describe(self.items)
-
-    @property
-    def images(self) -> list[str]:
-        """Image of each item; see ``image_names``."""
-        return image_names(self.items)
 
     def scores(self, metric: str = "") -> Scores:
         """The scores by a metric, by default the one that decides the cliff layer."""

@@ -1,6 +1,7 @@
 """The report as one self-contained HTML page, with its figures as PNG files beside it."""
 
 import base64
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -48,34 +49,26 @@ class Report:
     recorded: Sequence[RecordedTable] = ()
 
 
-def labelled(parts: Sequence[Measured]) -> list[Measured]:
-    """The parts; if of several models, with the model's name before every benchmark's in figures and tables."""
-    if len({model_of(part) for part in parts}) == 1:
-        return list(parts)
-
-    named = []
-    for part in parts:
-        model = model_of(part)
-        changes: dict[str, Any] = {
-            name: [replace(row, benchmark=f"{model}: {row.benchmark}") for row in getattr(part, name)]
-            for name in ("curves", "shares", "heats", "pointing")
-        }
-        recorded = [(f"{model}: {title}", header, rows) for title, header, rows in part.recorded]
-        named.append(replace(part, **changes, recorded=recorded))
-    return named
-
-
 def build(parts: Sequence[Measured], command: str) -> Report:
-    """The report of everything measured in one session."""
-    parts = labelled(parts)
-    names = ("table", "curves", "shares", "heats", "pointing", "recorded")
+    """The report of everything measured in one session.
+
+    If it is of several models, the model's name precedes every benchmark's in figures and tables.
+    """
+    several = len({model_of(part) for part in parts}) > 1
+    sections: dict[str, list[Any]] = defaultdict(list)
+    for part in parts:
+        prefix = f"{model_of(part)}: " if several else ""
+        sections["table"] += part.table
+        for name in ("curves", "shares", "heats", "pointing"):
+            sections[name] += [replace(row, benchmark=prefix + row.benchmark) for row in getattr(part, name)]
+        sections["recorded"] += [(prefix + title, header, rows) for title, header, rows in part.recorded]
     return Report(
         title="Where information flows: Table 1 and its figures",
         command=command,
         created=now(),
         environment=environment(),
         notes=notes(parts),
-        **{name: [row for part in parts for row in getattr(part, name)] for name in names},
+        **sections,
     )
 
 

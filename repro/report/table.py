@@ -3,20 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from repro import text
 from repro.cliff import unchanged_is_evidence
 from repro.evaluation.measured import Measured, TableRow
-from repro.text import (
-    arrow,
-    columns,
-    layer,
-    layer_interval,
-    margin_points,
-    percent,
-    percent_interval,
-    points,
-    points_interval,
-    visible,
-)
 
 #: Characters of a name.
 NAME = 60
@@ -48,39 +37,39 @@ class Column:
     note: Callable[[TableRow], str] | None = None
     unit: str = ""
 
-    def text(self, row: TableRow) -> str:
+    def line(self, row: TableRow) -> str:
         """The cell with its interval, in one line."""
         return f"{self.cell(row)} {self.interval(row)}" if self.interval else self.cell(row)
 
 
 TABLE_1 = (
-    Column("model", lambda row: visible(row.model, NAME)),
-    Column("benchmark", lambda row: visible(row.benchmark, NAME)),
-    Column("protocol", lambda row: visible(row.protocol, NAME)),
-    Column("metric", lambda row: f"{visible(row.metric, NAME)} {arrow(row.higher_is_better)}"),
+    Column("model", lambda row: text.visible(row.model, NAME)),
+    Column("benchmark", lambda row: text.visible(row.benchmark, NAME)),
+    Column("protocol", lambda row: text.visible(row.protocol, NAME)),
+    Column("metric", lambda row: f"{text.visible(row.metric, NAME)} {text.arrow(row.higher_is_better)}"),
     Column("n", lambda row: str(row.n), note=lambda row: f"cliff: {row.chosen_on} others"),
     Column(
         "baseline",
-        lambda row: percent(row.baseline),
-        lambda row: percent_interval(row.baseline_interval),
+        lambda row: text.percent(row.baseline),
+        lambda row: text.percent_interval(row.baseline_interval),
         unit="%",
     ),
     Column(
         "cliff layer",
-        lambda row: f"{layer(row.cliff)} of {row.n_layers}",
-        lambda row: layer_interval(row.cliff_interval),
-        lambda row: f"margin {margin_points(row.margin)}",
+        lambda row: f"{text.layer(row.cliff)} of {row.n_layers}",
+        lambda row: text.layer_interval(row.cliff_interval),
+        lambda row: f"margin {text.margin_points(row.margin)}",
     ),
     Column(
         "at the cliff",
-        lambda row: percent(row.at_cliff),
-        lambda row: percent_interval(row.at_cliff_interval),
+        lambda row: text.percent(row.at_cliff),
+        lambda row: text.percent_interval(row.at_cliff_interval),
         unit="%",
     ),
     Column(
         "difference",
-        lambda row: points(row.difference),
-        lambda row: points_interval(row.difference_interval),
+        lambda row: text.points(row.difference),
+        lambda row: text.points_interval(row.difference_interval),
         unit="points",
     ),
 )
@@ -88,8 +77,8 @@ TABLE_1 = (
 
 def table_lines(parts: Sequence[Measured]) -> list[str]:
     """Table 1 for a terminal, columns aligned, and its notes."""
-    rows = [[column.text(row) for column in TABLE_1] for part in parts for row in part.table]
-    return [*columns([[column.heading for column in TABLE_1], *rows]), "", *notes(parts)]
+    rows = [[column.line(row) for column in TABLE_1] for part in parts for row in part.table]
+    return [*text.columns([[column.heading for column in TABLE_1], *rows]), "", *notes(parts)]
 
 
 def model_of(part: Measured) -> str:
@@ -111,7 +100,7 @@ def notes(parts: Sequence[Measured]) -> list[str]:
         *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []),
         f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}.",
         *dict.fromkeys(f"{row.benchmark}: {row.data}." for row in rows),
-        *(_LAYERS.format(margin=margin_points(margin)) for margin in margins),
+        *(_LAYERS.format(margin=text.margin_points(margin)) for margin in margins),
         *(warning for margin in margins for warning in too_few(parts, margin)),
     ]
 
@@ -125,6 +114,6 @@ def too_few(parts: Sequence[Measured], margin: float) -> list[str]:
         return []
     return [
         f"Too few items to choose a layer on in {len(counts)} of {len(parts)} cases (at least {min(counts)}). "
-        f"Where none of n answers changes, up to 3.7 / n of all may: a margin of {margin_points(margin)} takes "
+        f"Where none of n answers changes, up to 3.7 / n of all may: a margin of {text.margin_points(margin)} takes "
         f"{enough} items, and these intervals are too narrow."
     ]
