@@ -14,9 +14,8 @@ import repro.audit
 from repro.audit.ledger import Claim, Paper, Verdict
 from repro.audit.marks import COLUMNS, marks
 from repro.audit.needs import need
-from repro.report.build import environment, now
-from repro.report.columns import NAME
-from repro.report.pages import AUDIT, check_writable, render, write
+from repro.report.pages import AUDIT, check_writable, environment, now, render, write
+from repro.report.table import NAME
 from repro.text import columns, visible
 
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]

@@ -54,8 +54,8 @@ class Summary:
         if not self.measured:
             return
         from repro.evaluation.measured import load
-        from repro.report.build import build, table_lines
-        from repro.report.page import write_report
+        from repro.report.index import build, write_report
+        from repro.report.table import table_lines
 
         parts = sorted(map(load, self.measured), key=_table_order)
         terminalreporter.section("Table 1")
@@ -139,7 +139,7 @@ def _write(
 
 
 def _table_order(part: Measured) -> tuple[int, int]:
-    from repro.report.build import model_of
+    from repro.report.table import model_of
 
     titles = [benchmark.title for benchmark in (*BENCHMARKS.values(), *BY_MODE.values())]
     return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)
