@@ -10,8 +10,8 @@ from typing import Any
 #: Numerator and denominator that an answer adds to a metric, see ``repro.scores``.
 Part = tuple[float, float]
 
-#: The version of items that are no published set.
-UNPUBLISHED = "no published version"
+#: The version of items that match no published one.
+UNKNOWN = "no published version"
 
 
 class DataError(ValueError):
@@ -129,7 +129,7 @@ class Benchmark:
 
     def higher_is_better(self, metric: str) -> bool:
         """Direction of a metric; True for a detail, which states none."""
-        return all(known.higher_is_better for known in self.metrics if known.name == metric)
+        return all(other.higher_is_better for other in self.metrics if other.name == metric)
 
     def describe(self, items: Sequence[Item]) -> str:
         """``version``, and the repository if the items are from the hub.

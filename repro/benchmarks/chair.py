@@ -28,7 +28,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from repro.benchmarks.benchmark import UNPUBLISHED, Benchmark, DataError, Item, Metric, Part, Questions
+from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, Item, Metric, Part, Questions
 from repro.benchmarks.chair_words import CLASS_OF, DOUBLE_WORDS, PLURALS
 from repro.benchmarks.files import checked, digest, field, inside, read_json, read_text, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
@@ -241,7 +241,7 @@ def content(items: Sequence[Item]) -> str:
 def version(items: Sequence[Item]) -> str:
     """Number of images, and which published sample they are."""
     identity = content(items)
-    return f"{len(items)} images ({PUBLISHED.get(identity, UNPUBLISHED)}; list {identity[:8]})"
+    return f"{len(items)} images ({PUBLISHED.get(identity, UNKNOWN)}; list {identity[:8]})"
 
 
 def questions(data: Path, answers: Path, mode: Mode) -> Iterator[Questions]:

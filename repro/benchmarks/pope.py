@@ -20,16 +20,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import (
-    UNPUBLISHED,
-    Benchmark,
-    DataError,
-    HubImage,
-    Item,
-    Metric,
-    Part,
-    Questions,
-)
+from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, HubImage, Item, Metric, Part, Questions
 from repro.benchmarks.files import checked, digest, field, inside, question_files, read_json_lines, unique
 from repro.benchmarks.hub import HUB, Repository, read_hub
 
@@ -115,7 +106,7 @@ def content(items: Sequence[Item]) -> str:
 
 def version(items: Sequence[Item]) -> str:
     """Number of questions, their published version, and how many are misspelt."""
-    text = f"{len(items)} questions ({PUBLISHED.get(content(items), UNPUBLISHED)})"
+    text = f"{len(items)} questions ({PUBLISHED.get(content(items), UNKNOWN)})"
     misspelt = sum("imange" in item.question for item in items)
     return f"{text}, {misspelt} of them with 'imange'" if misspelt else text
 
@@ -134,12 +125,12 @@ def questions(data: Path, answers: Path) -> Iterator[Questions]:
         labelled = {(item.stratum, item.image.name, item.question): item for item in items if item.image}
         for path, rows in files:
             unique((field(row, "question_id", (int, str), where) for where, row in rows), str(path))
-            asked = {}
+            by_id = {}
             for where, row in rows:
                 category, image, text = (field(row, key, str, where) for key in ("category", "image", "text"))
-                asked[str(row["question_id"])] = category, image, text.partition("\n")[0]
-            matches = {id: labelled[question] for id, question in asked.items() if question in labelled}
-            pair = _respelled(set(asked.values()) - set(labelled), set(labelled) - set(asked.values()))
+                by_id[str(row["question_id"])] = category, image, text.partition("\n")[0]
+            matches = {id: labelled[question] for id, question in by_id.items() if question in labelled}
+            pair = _respelled(set(by_id.values()) - set(labelled), set(labelled) - set(by_id.values()))
             yield Questions(POPE, f"POPE {len(rows)}", folder, matches, respelled=pair)
 
 

@@ -16,16 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import (
-    UNPUBLISHED,
-    Benchmark,
-    DataError,
-    HubImage,
-    Item,
-    Metric,
-    Part,
-    Questions,
-)
+from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, HubImage, Item, Metric, Part, Questions
 from repro.benchmarks.files import checked, field, inside, question_files, read_json, strings, unique
 from repro.benchmarks.hub import HUB, Repository, read_hub
 
@@ -104,7 +95,7 @@ def load(directory: Path) -> list[Item]:
 def version(items: Sequence[Item]) -> str:
     """Number of questions, and the published version with as many right answers A, B, ..."""
     counts = Counter(item.reference for item in items)
-    known = PUBLISHED.get(tuple(counts[letter] for letter in LETTERS), UNPUBLISHED)
+    known = PUBLISHED.get(tuple(counts[letter] for letter in LETTERS), UNKNOWN)
     return f"{len(items)} questions ({known})"
 
 

@@ -12,16 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import (
-    UNPUBLISHED,
-    Benchmark,
-    DataError,
-    HubImage,
-    Item,
-    Metric,
-    Part,
-    Questions,
-)
+from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, HubImage, Item, Metric, Part, Questions
 from repro.benchmarks.files import checked, field, inside, read_json, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
 
@@ -138,7 +129,7 @@ def _item(row: Any, image: Path | HubImage, where: str) -> Item:
 def version(items: Sequence[Item]) -> str:
     """Number of questions, and whether they are as many as those of the validation set, and their images."""
     published = (len(items), len({item.image for item in items})) == (5000, 3166)
-    known = "as many questions and images as TextVQA 0.5.1, validation" if published else UNPUBLISHED
+    known = "as many questions and images as TextVQA 0.5.1, validation" if published else UNKNOWN
     return f"{len(items)} questions ({known})"
 
 

@@ -144,10 +144,10 @@ def _content(path: Path) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what can change an answer, and the digest of this package's sources that decide one."""
+    """Versions of all that can change an answer, and the digest of the sources here that decide one."""
     sources = [(path.relative_to(PACKAGE).as_posix(), _content(path)) for path in sources_of()]
-    found = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found, "repro": digest_of(sorted(sources))}
+    packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages, "repro": digest_of(sorted(sources))}
 
 
 class Results:

@@ -36,7 +36,7 @@ class Scored:
 
     @property
     def images(self) -> list[str]:
-        """Image of each item; see ``image_names``."""
+        """The image of each item; see ``image_names``."""
         return image_names(self.items)
 
     def scores(self, metric: str = "") -> Scores:

@@ -15,8 +15,8 @@ from repro import text
 from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Pointing, RecordedTable, TableRow
 from repro.report.cam_figure import figures3_4
 from repro.report.figures import benchmark_colours, figure2, figure5, figure_pointing, png
-from repro.report.pages import INDEX, check_writable, environment, now, render, write
-from repro.report.table import NAME, TABLE_1, model_of, notes
+from repro.report.pages import INDEX, NAME, check_writable, environment, now, render, write
+from repro.report.table import TABLE_1, model_of, notes
 
 #: Every figure a report may have.
 FILES = ("figure-5-truncation.png", "figure-2-shares.png", "figures-3-4-cam.png", "pointing.png")

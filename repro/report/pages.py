@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
 from markupsafe import Markup
 
 from repro import text
-from repro.report.table import NAME
 
 INDEX, AUDIT = "index.html", "audit.html"
-#: Characters of a question or an answer, and of anything else that is no name.
-_QUOTE, _ANY = 300, 4000
+#: Characters of a name, of a question or an answer, and of anything else.
+NAME, _QUOTE, _ANY = 60, 300, 4000
 #: A link from page to page; shown while its target exists. No text can look like it: its "<" is escaped.
 _LINK = re.compile(rb'(<a href="(index|audit)\.html(?:#([^"]*))?")(?: hidden)?>')
 
@@ -34,6 +32,9 @@ def now() -> str:
 
 def environment() -> dict[str, str]:
     """What the numbers depend on, besides the code and the data."""
+    # Takes a second, which checking the directory at the start of a session should not cost.
+    import torch
+
     return {
         **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
         "python": platform.python_version(),

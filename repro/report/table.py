@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from repro import text
 from repro.cliff import unchanged_is_evidence
 from repro.evaluation.measured import Measured, TableRow
+from repro.report.pages import NAME
 
-#: Characters of a name.
-NAME = 60
 _MINIATURE = (
     "measured as a miniature, a small model of the real architecture, trained on rendered scenes. It exercises "
     "the method and the code; it is not the published model, and its numbers say nothing about that one."

@@ -1,6 +1,6 @@
-"""What the tests of a session found, in whatever worker, shown when it ends: plugins of pytest.
+"""Plugins of pytest that show the results of a session's tests, from all workers, when it ends.
 
-What draws and writes is imported where there is something to show.
+What draws and writes is imported only if there is something to show.
 """
 
 from __future__ import annotations
@@ -97,22 +97,22 @@ class Ledger:
     """What became of the paper's claims, in the terminal and as a page."""
 
     def __init__(self) -> None:
-        self.handed: list[dict[str, str]] = []
+        self.properties: list[dict[str, str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        told = {name: str(value) for name, value in report.user_properties}
-        if report.when == "call" and "claim" in told:
-            self.handed.append(told)
+        properties = {name: str(value) for name, value in report.user_properties}
+        if report.when == "call" and "claim" in properties:
+            self.properties.append(properties)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        if not self.handed:
+        if not self.properties:
             return
         from repro.audit.claims import PAPER
         from repro.report.audit import broken_line, build_audit, entries, ledger_lines, write_audit
 
-        ledger = entries(PAPER.claims, self.handed)
+        ledger = entries(PAPER.claims, self.properties)
         terminalreporter.section("Audit of the paper's claims")
         for line in ledger_lines(ledger):
             terminalreporter.write_line(line)
