@@ -1,10 +1,10 @@
 """Goldens: arrays recorded under ``golden/<test module>/``, compared with stated tolerances (syrupy).
 
-A golden is one ``.npz`` per test and parameters, written by ``pytest --snapshot-update`` and only when
-what is computed lies outside the tolerance of what is recorded. Integers, booleans and strings are
-compared exactly, floats by ``|actual - expected| <= atol + rtol |expected|``. Tiers with a tolerance of
-their own are subclasses at module level: syrupy makes them without arguments and, under pytest-xdist,
-imports them again by name.
+A golden is one ``.npz`` per test and parameters, written by ``pytest --snapshot-update`` and only if
+the computed arrays are outside the tolerance of the recorded ones. Integers, booleans and strings are
+compared exactly, floats by ``|actual - expected| <= atol + rtol |expected|``. Tiers with their own tolerance
+are subclasses at module level: syrupy creates them without arguments and, under pytest-xdist, imports them
+again by name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Arrays = dict[str, np.ndarray]
 
 HOW_TO_RECORD = "if this is the wanted result, record it with: pytest -m golden --snapshot-update"
-#: Most heat maps of one picture; those that differ most are drawn.
+_UNREADABLE = "the golden is not a readable .npz: restore it from version control, or record it anew"
+#: Most heat maps in one figure; those that differ most are drawn.
 _MOST_ROWS = 16
 #: Most characters of a value quoted in a message.
 _MOST_CHARACTERS = 80
@@ -40,7 +41,7 @@ def pack(arrays: Mapping[str, Any]) -> bytes:
         TypeError: an array that is not of numbers, booleans or unicode strings; the message names it.
     """
     buffer = io.BytesIO()
-    # Stored, not deflated: what zlib makes of the same bytes depends on its version.
+    # Stored, not deflated: zlib's output for the same bytes depends on its version.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
             array = np.asarray(arrays[name])
@@ -65,13 +66,13 @@ class Golden(SingleFileSnapshotExtension):
     """Arrays as an ``.npz``, compared by ``atol`` and ``rtol``.
 
     Attributes:
-        picture: where to draw a mismatch; None draws nothing.
+        figure: where to draw a mismatch; None draws nothing.
     """
 
     file_extension = "npz"
     atol = 1e-5
     rtol = 1e-5
-    picture: Path | None = None
+    figure: Path | None = None
 
     def settle(self, expected: Arrays, actual: Arrays) -> tuple[Arrays, Arrays]:
         """Both sides as they are compared element by element; they agree in names, shapes and dtypes."""
@@ -86,36 +87,35 @@ class Golden(SingleFileSnapshotExtension):
 
     @classmethod
     def discovery_dirname(cls, *, test_location: PyTestLocation) -> str:
-        # Not the whole of golden/, where other records lie that must not be cleaned up as unused.
+        # Not all of golden/, which holds other records that must not be cleaned up as unused.
         return cls.dirname(test_location=test_location)
 
-    def matches(self, *, serialized_data: Any, snapshot_data: Any) -> bool:
-        expected, actual = unpack(snapshot_data), unpack(serialized_data)
-        if expected is None or actual is None or any(structure_differences(expected, actual)):
-            return False
+    def compare(self, recorded: bytes, computed: bytes) -> tuple[list[str], Arrays, Arrays]:
+        """One line per difference, and the arrays of equal structure that differ: expected and actual."""
+        expected, actual = unpack(recorded), unpack(computed)
+        if expected is None or actual is None:
+            return [_UNREADABLE], {}, {}
+        if lines := list(structure_differences(expected, actual)):
+            return lines, {}, {}
         expected, actual = self.settle(expected, actual)
-        return not any(self.wrong(expected[name], actual[name]).any() for name in expected)
+        changed = [name for name in expected if self.wrong(expected[name], actual[name]).any()]
+        lines = [self.describe(name, expected[name], actual[name]) for name in changed]
+        return lines, {name: expected[name] for name in changed}, {name: actual[name] for name in changed}
+
+    def matches(self, *, serialized_data: Any, snapshot_data: Any) -> bool:
+        return not self.compare(snapshot_data, serialized_data)[0]
 
     def diff_lines(self, serialized_data: Any, snapshot_data: Any) -> Iterator[str]:
-        """What differs, one line per array, and where the picture of it is."""
+        """What differs, one line per array, and where the figure of it is."""
         if not snapshot_data:
             yield f"nothing is recorded for this test yet; {HOW_TO_RECORD}"
             return
-        expected, actual = unpack(snapshot_data), unpack(serialized_data)
-        if expected is None or actual is None:
-            yield "the golden is not a readable .npz: restore it from version control, or record it anew with"
-            yield "pytest -m golden --snapshot-update"
-            return
-        lines = list(structure_differences(expected, actual))
-        if not lines:
-            expected, actual = self.settle(expected, actual)
-            changed = [name for name in expected if self.wrong(expected[name], actual[name]).any()]
-            lines = [self.describe(name, expected[name], actual[name]) for name in changed]
-            drawn = [name for name in changed if expected[name].dtype.kind in "biuf" and expected[name].ndim]
-            if self.picture is not None and drawn:
-                draw({n: expected[n] for n in drawn}, {n: actual[n] for n in drawn}, self.picture)
-                lines.append(f"picture of expected, actual and difference: {self.picture}")
+        lines, expected, actual = self.compare(snapshot_data, serialized_data)
         yield from lines
+        drawn = [name for name, array in expected.items() if array.dtype.kind in "biuf" and array.ndim]
+        if self.figure is not None and drawn:
+            draw({name: (expected[name], actual[name]) for name in drawn}, self.figure)
+            yield f"figure of expected, actual and difference: {self.figure}"
         yield HOW_TO_RECORD
 
     def wrong(self, expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -131,11 +131,10 @@ class Golden(SingleFileSnapshotExtension):
         line = f"{name} {_kind(expected)} {list(expected.shape)}: {wrong.sum()} of {wrong.size} differ"
         if expected.dtype.kind == "U":
             at = _index(wrong)
-            return (
-                f"{line}; first at {list(at)}: expected {_short(expected[at])}, actual {_short(actual[at])}"
-            )
+            values = f"expected {_short(expected[at])}, actual {_short(actual[at])}"
+            return f"{line}; first at {list(at)}: {values}"
         distance = distances(expected, actual)
-        # The largest among those out of tolerance: with rtol it need not be the largest of all.
+        # The largest of those out of tolerance, which with rtol need not be the largest of all.
         at = _index(np.where(wrong, distance, -1.0))
         tolerance = f" beyond {self.atol:g} + {self.rtol:g} |expected|" if expected.dtype.kind == "f" else ""
         return (
@@ -163,7 +162,7 @@ def _kind(array: np.ndarray) -> str:
 
 
 def distances(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Absolute differences, float64: 0 between equal infinities or NaNs, infinite if one side alone is NaN."""
+    """Absolute differences, float64: 0 between equal infinities or NaNs, infinite if only one side is NaN."""
     first, second = expected.astype(np.float64), actual.astype(np.float64)
     same = (first == second) | (np.isnan(first) & np.isnan(second))
     with np.errstate(invalid="ignore"):
@@ -171,7 +170,7 @@ def distances(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
 
 
 def _index(values: np.ndarray) -> tuple[int, ...]:
-    """Where the (first) largest value is."""
+    """Index of the (first) largest value."""
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(values)), values.shape))
 
 
@@ -180,48 +179,46 @@ def _short(value: Any) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
-def draw(expected: Arrays, actual: Arrays, path: Path) -> None:
-    """A picture of arrays that differ: heat maps of their last two axes, or lines if they have one axis."""
+def draw(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """A figure of arrays that differ: heat maps of their last two axes, or lines if they have one axis.
+
+    Args:
+        pairs: expected and actual, by name.
+    """
     from matplotlib.figure import Figure
 
     rows = []
-    for name, array in expected.items():
-        parts = array.reshape(-1, *array.shape[-2:])
-        others = actual[name].reshape(parts.shape)
-        indices = list(np.ndindex(array.shape[:-2]))
-        worst = np.argsort(
-            [-distances(a, b).max() for a, b in zip(parts, others, strict=True)], kind="stable"
-        )
-        for i in sorted(worst[:_MOST_ROWS]):
-            rows.append((f"{name}{list(indices[i]) if indices[i] else ''}", parts[i], others[i]))
+    for name, pair in pairs.items():
+        shape = pair[0].shape
+        expected, actual = (array.astype(np.float64).reshape(-1, *shape[-2:]) for array in pair)
+        worst = distances(expected, actual).reshape(len(expected), -1).max(axis=1)
+        for i in sorted((-worst).argsort(kind="stable")[:_MOST_ROWS]):
+            index = list(np.ndindex(shape[:-2]))[i]
+            rows.append((f"{name}{list(index) if index else ''}", expected[i], actual[i]))
     rows = rows[:_MOST_ROWS]
     figure = Figure(figsize=(9, 2.2 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 3, squeeze=False)
-    for line, (title, first, second) in zip(axes, rows, strict=True):
-        first, second = first.astype(np.float64), second.astype(np.float64)
+    for line, (title, expected, actual) in zip(axes, rows, strict=True):
         with np.errstate(invalid="ignore"):
-            difference = second - first
-        finite = np.concatenate([first[np.isfinite(first)], second[np.isfinite(second)], [0.0]])
+            difference = actual - expected
+        finite = np.concatenate([expected[np.isfinite(expected)], actual[np.isfinite(actual)], [0.0]])
         span = float(np.abs(difference[np.isfinite(difference)]).max(initial=0.0)) or 1.0
         limits = (float(finite.min()), float(finite.max()))
-        for ax, what, values in zip(
-            line, ("expected", "actual", "difference"), (first, second, difference), strict=True
-        ):
-            ends = (-span, span) if what == "difference" else limits
-            _panel(ax, values, ends, "coolwarm" if what == "difference" else "viridis")
-            ax.set_title(f"{title} {what}", fontsize=8)
+        _panel(line[0], f"{title} expected", expected, limits, "viridis")
+        _panel(line[1], f"{title} actual", actual, limits, "viridis")
+        _panel(line[2], f"{title} difference", difference, (-span, span), "coolwarm")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
 
-def _panel(ax: Axes, values: np.ndarray, ends: tuple[float, float], colours: str) -> None:
+def _panel(ax: Axes, title: str, values: np.ndarray, limits: tuple[float, float], colours: str) -> None:
+    ax.set_title(title, fontsize=8)
     if values.ndim == 1:
         ax.plot(values, marker=".")
         return
-    shown = ax.imshow(
-        values, vmin=ends[0], vmax=ends[1], cmap=colours, aspect="auto", interpolation="nearest"
-    )
-    ax.figure.colorbar(shown, ax=ax)
+    low, high = limits
+    image = ax.imshow(values, vmin=low, vmax=high, cmap=colours, aspect="auto", interpolation="nearest")
+    ax.figure.colorbar(image, ax=ax)
 
 
 @pytest.fixture
@@ -230,7 +227,7 @@ def golden(
 ) -> Callable[[Mapping[str, Any], type[Golden]], None]:
     """Compare arrays with the golden of this test, once per test; AssertionError that says what differs.
 
-    Pictures of mismatches go to ``golden/`` in the directory of ``--report``.
+    Figures of mismatches go to ``golden/`` in the directory of ``--report``.
     """
 
     def check(arrays: Mapping[str, Any], tier: type[Golden] = Golden) -> None:
@@ -239,13 +236,13 @@ def golden(
         assert isinstance(extension, Golden)
         name = tier.get_snapshot_name(test_location=assertion.test_location)
         report = Path(pytestconfig.getoption("--report")).absolute()
-        extension.picture = report / "golden" / f"{name}.png"
+        extension.figure = report / "golden" / f"{name}.png"
         if assertion == arrays:
             return
         result = assertion.executions[assertion.num_executions - 1]
         if result.exception is not None:
             raise result.exception
-        # Not pytest's own report of a failed ==, which cuts long explanations off.
+        # Not pytest's own report of a failed ==, which truncates long explanations.
         message = extension.diff_lines(result.asserted_data, result.recalled_data or b"")
         raise AssertionError("\n  ".join([f"{result.snapshot_location}:", *message]))
 

@@ -171,7 +171,6 @@ def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
                 cliff=held.cliff.layer,
                 cliff_interval=held.cliff.interval,
                 non_inferior=held.cliff.non_inferior if decides else compared.non_inferior(margin),
-                chance=None,
                 probability=evaluation.probability.mean(axis=0) if decides else None,
                 limit=compared.worst_allowed(margin),
                 n=len(evaluation.items),

@@ -7,19 +7,19 @@ Data directory::
     DIR/coco/{val,train}2014/                                 images, named as the ``images`` entries say
     DIR/chair/image_ids.txt                                   the sample, one COCO image id per line
 
-The sample is a file because the published one depends on the order of a directory listing. On the hub the images
-of the data set are the sample.
+The sample is a file because the published one depends on the order of a directory listing. On the hub all images
+of the data set are the sample. For recorded captions a list of objects goes before COCO's annotations::
+
+    DIR/chair/ground_truth_objects.json                       {COCO image id: [class, ...]}
 
 Rules as in OPERA ``chair.py`` at 61426ef, which the paper's repository repeats at b8cd5e7. Words become
-lemmas in one of two ways, and an item remembers which, so that an answer is read as its ground truth was:
+lemmas in one of two ways; an item remembers which, so that an answer is read as its ground truth was:
 
-- approx: a sentence split by punctuation and a frozen table of plurals; needs NLTK's code only. On OPERA's
+- approx: sentences split by punctuation and a frozen table of plurals; needs NLTK's code only. On OPERA's
   published captions CHAIR_s / CHAIR_i are 44.8 / 12.7 (LLaVA-1.5) and 57.0 / 22.9 (InstructBLIP).
 - exact: the tokenizer, tagger and lemmatiser of the official script, with NLTK's data: 45.0 / 12.7 and
-  58.8 / 23.7, which are the official figures.
+  58.8 / 23.7, which are the official scores.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from repro.benchmarks.benchmark import Benchmark, DataError, Item, Metric, Part
+from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, Item, Metric, Part, Questions
 from repro.benchmarks.chair_words import CLASS_OF, DOUBLE_WORDS, PLURALS
-from repro.benchmarks.files import checked, field, inside, read_json, read_text, strings
+from repro.benchmarks.files import checked, digest, field, inside, read_json, read_text, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
 
 Mode = Literal["approx", "exact"]
@@ -38,17 +38,18 @@ Mode = Literal["approx", "exact"]
 PROMPT = "Please describe this image in detail."
 #: image, question_id (the image's COCO id), gt_object. No source names a commit of this data set.
 REPOSITORY = Repository(("tsunghanwu/mscoco_chair",), None, "data/test")
-#: NLTK data that exact mode needs, and the folder NLTK looks for each in.
-_NLTK_DATA = {
-    "punkt_tab": "tokenizers",
-    "averaged_perceptron_tagger_eng": "taggers",
-    "wordnet": "corpora",
+#: By ``content``: OPERA's ``log/chair_eval_results`` at 61426ef, where InstructBLIP has a sample of its own.
+PUBLISHED = {
+    "a9539c13e25818da": "the images of OPERA's LLaVA-1.5 and Shikra captions",
+    "11cb4865e269aee6": "the images of OPERA's InstructBLIP captions",
 }
+#: NLTK data that exact mode needs, and the folder in which NLTK looks for each.
+_NLTK_DATA = {"punkt_tab": "tokenizers", "averaged_perceptron_tagger_eng": "taggers", "wordnet": "corpora"}
 
 
 @dataclass(frozen=True)
 class Mention:
-    """A word of a caption that names a COCO class; ``index`` is its position by the official script."""
+    """A word of a caption that names a COCO class; ``index`` is its position according to the official script."""
 
     word: str
     object: str
@@ -57,14 +58,14 @@ class Mention:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Objects of an image, from its instances and its reference captions, the latter read in ``mode``."""
+    """Objects of an image, from its instances and from its reference captions as read in ``mode``."""
 
     objects: frozenset[str]
     mode: Mode
 
 
 def merged(lemmas: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Lemmas with double words joined, and where each began."""
+    """Lemmas with double words joined, and where each begins."""
     words, starts, i = [], [], 0
     while i < len(lemmas):
         starts.append(i)
@@ -78,18 +79,14 @@ def mentions(lemmas: Sequence[str]) -> list[Mention]:
     """Every mention of a COCO class among the lemmas of a caption, repetitions included."""
     words, starts = merged(lemmas)
     if "toilet" in words and "seat" in words:
-        # "The seat of the toilet" is no chair. The positions are not thinned out with the words: the official
-        # script's are off after this rule, and only theirs can be compared.
+        # "The seat of the toilet" is no chair. Positions are not removed with the words: the official script's
+        # are off after this rule, and only those can be compared.
         words = [word for word in words if word != "seat"]
     return [Mention(word, CLASS_OF[word], starts[i]) for i, word in enumerate(words) if word in CLASS_OF]
 
 
 def lemmas(caption: str, mode: Mode) -> list[str]:
-    """The lemmas of a caption, punctuation included.
-
-    Raises:
-        DataError: exact mode, and NLTK data is missing.
-    """
+    """The lemmas of a caption, punctuation included; ``DataError`` if exact mode lacks NLTK data."""
     # Takes a second, which only reading captions should cost.
     import nltk
     from nltk.stem import WordNetLemmatizer
@@ -109,7 +106,7 @@ def lemmas(caption: str, mode: Mode) -> list[str]:
 
 @cache
 def require_nltk_data() -> None:
-    """``DataError`` naming what exact mode needs and NLTK does not find."""
+    """``DataError`` naming the data that exact mode needs and NLTK does not find."""
     import nltk
     from nltk.stem import WordNetLemmatizer
 
@@ -130,42 +127,25 @@ def require_nltk_data() -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Annotated:
+class _Annotations:
     """A file of COCO annotations."""
 
-    path: Path
-    content: dict[str, Any]
+    def __init__(self, path: Path):
+        self.path, self.content = path, read_json(path)
 
-    def rows(self, key: str, what: str) -> Iterator[tuple[str, Any]]:
+    def rows(self, key: str, row_name: str) -> Iterator[tuple[str, Any]]:
         """The rows of a list in the file, each with its place."""
         for i, row in enumerate(field(self.content, key, list, str(self.path))):
-            yield f"{self.path}, {what} {i}", row
-
-
-def _annotations(directory: Path) -> Iterator[tuple[str, _Annotated, _Annotated]]:
-    """Split, instances and captions, of val2014 and, if present, of train2014."""
-    folder = directory / "coco" / "annotations"
-    for split in ("val2014", "train2014"):
-        instances, captions = folder / f"instances_{split}.json", folder / f"captions_{split}.json"
-        if split == "val2014" or instances.exists() or captions.exists():
-            yield (
-                split,
-                _Annotated(instances, read_json(instances)),
-                _Annotated(captions, read_json(captions)),
-            )
+            yield f"{self.path}, {row_name} {i}", row
 
 
 def sample(path: Path) -> list[int]:
     """The image ids of the sample."""
     ids = []
     for line, text in enumerate(read_text(path).splitlines(), 1):
-        if text.strip():
-            if not re.fullmatch(r"[0-9]+", text.strip()):
-                raise DataError(
-                    f"{path}, line {line}: {text.strip()!r}; expected one COCO image id, a whole number, on "
-                    "each line: correct the line"
-                )
+        if text := text.strip():
+            if not re.fullmatch(r"[0-9]+", text):
+                raise DataError(f"{path}, line {line}: {text!r}; expected a COCO image id: correct the line")
             ids.append(int(text))
     return ids
 
@@ -174,9 +154,6 @@ def load(directory: Path, mode: Mode) -> list[Item]:
     """The images of the sample, in its order; a reference is a ``GroundTruth``.
 
     An image without any annotation has an empty ground truth: every object of its caption is hallucinated.
-
-    Args:
-        directory: the data directory, or ``HUB``.
 
     Raises:
         DataError: a file is missing or malformed, an id of the sample is unknown or comes twice, or NLTK data
@@ -187,35 +164,34 @@ def load(directory: Path, mode: Mode) -> list[Item]:
     if directory == HUB:
         return _read_hub(mode)
     listed = directory / "chair" / "image_ids.txt"
-    numbers = sample(listed)
-    objects: dict[int, set[str]] = {number: set() for number in numbers}
+    ids = sample(listed)
+    objects: dict[int, set[str]] = {id: set() for id in ids}
     images: dict[int, Path] = {}
-    for split, instances, captions in _annotations(directory):
-        for where, row in instances.rows("images", "image"):
-            number = field(row, "id", int, where)
-            if number in objects:
-                name = field(row, "file_name", str, where)
-                images[number] = inside(directory / "coco" / split, name, where)
-        _add_objects(objects, instances, captions, mode)
-        if len(images) == len(objects):
-            # All of an image's annotations are in one split; the files of train2014 take gigabytes to read.
+    for split in ("val2014", "train2014"):
+        names = ("instances", "captions")
+        paths = [directory / "coco" / "annotations" / f"{name}_{split}.json" for name in names]
+        # All annotations of an image are in one split; the files of train2014 take gigabytes to read.
+        if split == "train2014" and (len(images) == len(objects) or not any(map(Path.exists, paths))):
             break
-    items = []
-    for number in numbers:
-        if number not in images:
-            raise DataError(
-                f"{listed}: no image {number} in the annotations; expected ids of val2014, or of train2014 "
-                "with its annotation files present: correct the list"
-            )
-        reference = GroundTruth(frozenset(objects[number]), mode)
-        items.append(Item(str(number), images[number], PROMPT, reference))
-    return checked(items, listed)
+        instances, captions = map(_Annotations, paths)
+        for where, row in instances.rows("images", "image"):
+            id = field(row, "id", int, where)
+            if id in objects:
+                images[id] = inside(directory / "coco" / split, field(row, "file_name", str, where), where)
+        _add_objects(objects, instances, captions, mode)
+    if missing := [id for id in ids if id not in images]:
+        raise DataError(
+            f"{listed}: no image {missing[0]} in the annotations; expected ids of val2014, or of train2014 with "
+            "its annotation files present: correct the list"
+        )
+    truths = {id: GroundTruth(frozenset(names), mode) for id, names in objects.items()}
+    return checked([Item(str(id), images[id], PROMPT, truths[id]) for id in ids], listed)
 
 
 def _add_objects(
-    objects: dict[int, set[str]], instances: _Annotated, captions: _Annotated, mode: Mode
+    objects: dict[int, set[str]], instances: _Annotations, captions: _Annotations, mode: Mode
 ) -> None:
-    """Add to the objects of each image of the sample what its instances and its captions name."""
+    """Add to the objects of each image of the sample those its instances and captions name."""
     classes = {}
     for where, row in instances.rows("categories", "category"):
         name = field(row, "name", str, where)
@@ -223,34 +199,32 @@ def _add_objects(
             raise DataError(f"{where}: {name!r} is none of the 80 COCO classes: use the published file")
         classes[field(row, "id", int, where)] = CLASS_OF[name]
     for where, row in instances.rows("annotations", "annotation"):
-        number, category = field(row, "image_id", int, where), field(row, "category_id", int, where)
+        id, category = field(row, "image_id", int, where), field(row, "category_id", int, where)
         if category not in classes:
             raise DataError(f"{where}: no category {category}; expected one the file lists: check the file")
-        if number in objects:
-            objects[number].add(classes[category])
+        if id in objects:
+            objects[id].add(classes[category])
     for where, row in captions.rows("annotations", "annotation"):
-        number = field(row, "image_id", int, where)
-        if number in objects:
+        id = field(row, "image_id", int, where)
+        if id in objects:
             words = lemmas(field(row, "caption", str, where), mode)
-            objects[number].update(mention.object for mention in mentions(words))
+            objects[id].update(mention.object for mention in mentions(words))
 
 
 def _read_hub(mode: Mode) -> list[Item]:
-    table = read_hub(REPOSITORY)
+    where, rows = read_hub(REPOSITORY)
     items = []
-    for row in table.rows:
-        number = field(row.values, "question_id", (int, str), row.where)
-        if not re.fullmatch("[0-9]+", str(number)):
-            raise DataError(
-                f"{row.where}: question_id is {number!r}; expected a COCO image id: check the file"
-            )
-        image = row.image("val2014", f"COCO_val2014_{int(number):012}.jpg")
-        truth = listed_truth(row.values, "gt_object", mode, row.where)
-        items.append(Item(str(int(number)), image, PROMPT, truth))
-    return checked(items, table.where)
+    for row in rows:
+        id = field(row.values, "question_id", (int, str), row.where)
+        if not re.fullmatch("[0-9]+", str(id)):
+            raise DataError(f"{row.where}: question_id is {id!r}; expected a COCO image id: check the file")
+        image = row.image("val2014", f"COCO_val2014_{int(id):012}.jpg")
+        truth = _listed_truth(row.values, "gt_object", mode, row.where)
+        items.append(Item(str(int(id)), image, PROMPT, truth))
+    return checked(items, where)
 
 
-def listed_truth(row: Any, key: str, mode: Mode, where: str) -> GroundTruth:
+def _listed_truth(row: Any, key: str, mode: Mode, where: str) -> GroundTruth:
     """The ground truth of a row that lists the classes of an image."""
     objects = strings(row, key, where)
     for name in objects:
@@ -259,36 +233,68 @@ def listed_truth(row: Any, key: str, mode: Mode, where: str) -> GroundTruth:
     return GroundTruth(frozenset(CLASS_OF[name] for name in objects), mode)
 
 
+def content(items: Sequence[Item]) -> str:
+    """Identifies a sample of images in any order."""
+    return digest(item.id for item in items)
+
+
+def version(items: Sequence[Item]) -> str:
+    """Number of images, and which published sample they are."""
+    identity = content(items)
+    return f"{len(items)} images ({PUBLISHED.get(identity, UNKNOWN)}; list {identity[:8]})"
+
+
+def questions(data: Path, answers: Path, mode: Mode) -> Iterator[Questions]:
+    """The sample, or without ``image_ids.txt`` the images of ``ground_truth_objects.json`` as a stock."""
+    benchmark = BY_MODE[mode]
+    path, listed = data / "chair" / "ground_truth_objects.json", data / "chair" / "image_ids.txt"
+    if path.is_file():
+        table = read_json(path)
+        items = {}
+        for id in map(str, sample(listed)) if listed.is_file() else table:
+            truth = _listed_truth(table, id, mode, f"{path}, image {id}")
+            items[id] = Item(id, Path("coco", id), PROMPT, truth)
+        if listed.is_file():
+            yield benchmark.own_questions(list(items.values()), path)
+        else:
+            yield Questions(benchmark, benchmark.title, path, items, complete=False)
+    elif listed.is_file():
+        yield benchmark.own_questions(benchmark.load(data), listed)
+
+
 def score(item: Item, answer: str) -> dict[str, Part]:
     """Parts of CHAIR_s (captions), CHAIR_i (mentions, not distinct objects) and recall (distinct objects)."""
     truth: GroundTruth = item.reference
-    found = mentions(lemmas(answer, truth.mode))
-    correct = [mention.object for mention in found if mention.object in truth.objects]
-    hallucinated = len(found) - len(correct)
+    mentioned = mentions(lemmas(answer, truth.mode))
+    correct = [mention.object for mention in mentioned if mention.object in truth.objects]
+    hallucinated = len(mentioned) - len(correct)
     return {
         "CHAIR_s": (float(hallucinated > 0), 1.0),
-        "CHAIR_i": (float(hallucinated), float(len(found))),
+        "CHAIR_i": (float(hallucinated), float(len(mentioned))),
         "recall": (float(len(set(correct))), float(len(truth.objects))),
     }
 
 
-def _benchmark(mode: Mode) -> Benchmark:
-    return Benchmark(
+_METRICS = (
+    Metric("CHAIR_s", higher_is_better=False),
+    Metric("CHAIR_i", higher_is_better=False),
+    Metric("recall"),
+)
+#: Both ways to score captions; ``--benchmark chair`` means the first.
+BY_MODE: dict[Mode, Benchmark] = {
+    mode: Benchmark(
         name="chair",
         title=f"CHAIR ({mode})",
-        metrics=(
-            Metric("CHAIR_s", higher_is_better=False),
-            Metric("CHAIR_i", higher_is_better=False),
-            Metric("recall"),
-        ),
+        metrics=_METRICS,
         load=partial(load, mode=mode),
         score=score,
+        version=version,
+        questions=partial(questions, mode=mode),
         mode=mode,
+        captions=True,
     )
-
-
-#: Both ways to score captions; the first is the one that ``--benchmark chair`` means.
-BY_MODE: dict[Mode, Benchmark] = {mode: _benchmark(mode) for mode in get_args(Mode)}
+    for mode in get_args(Mode)
+}
 CHAIR = BY_MODE["approx"]
 
 

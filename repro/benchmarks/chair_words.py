@@ -1,21 +1,19 @@
 """The closed vocabulary of CHAIR: which words name which of the 80 COCO classes.
 
 The published list (LisaAnne/Hallucination ``data/synonyms.txt`` at 6e4d33c, used unchanged by OPERA's
-``chair.py`` at 61426ef) without repetitions. Its bugs are kept because the published figures have them:
+``chair.py`` at 61426ef) without repetitions. Its bugs are kept because the published scores have them:
 " motor bike" and " cheesecake" carry a leading blank there, so they never match and are left out here;
 "iPhone" cannot match lower-cased text, nor "stove top oven", three words, a merged pair.
 """
 
-from __future__ import annotations
-
 #: A class name and its synonyms on each line; an indented line continues the one before.
 _LIST = """
-person, girl, boy, man, woman, kid, child, chef, baker, people, adult, rider, children, baby,
-    worker, passenger, sister, biker, policeman, cop, officer, lady, cowboy, bride, groom, male,
-    female, guy, traveler, mother, father, gentleman, pitcher, player, skier, snowboarder, skater,
-    skateboarder, foreigner, caller, offender, coworker, trespasser, patient, politician, soldier,
-    grandchild, serviceman, walker, drinker, doctor, bicyclist, thief, buyer, teenager, student,
-    camper, driver, solider, hunter, shopper, villager
+person, girl, boy, man, woman, kid, child, chef, baker, people, adult, rider, children, baby, worker,
+    passenger, sister, biker, policeman, cop, officer, lady, cowboy, bride, groom, male, female, guy,
+    traveler, mother, father, gentleman, pitcher, player, skier, snowboarder, skater, skateboarder, foreigner,
+    caller, offender, coworker, trespasser, patient, politician, soldier, grandchild, serviceman, walker,
+    drinker, doctor, bicyclist, thief, buyer, teenager, student, camper, driver, solider, hunter, shopper,
+    villager
 bicycle, bike, unicycle, minibike, trike
 car, automobile, van, minivan, sedan, suv, hatchback, cab, jeep, coupe, taxicab, limo, taxi
 motorcycle, scooter, motor cycle, motorbike, moped
@@ -23,27 +21,24 @@ airplane, jetliner, plane, air plane, monoplane, aircraft, jet, airbus, biplane,
 bus, minibus, trolley
 train, locomotive, tramway, caboose
 truck, pickup, lorry, hauler, firetruck
-boat, ship, liner, sailboat, motorboat, dinghy, powerboat, speedboat, canoe, skiff, yacht, kayak,
-    catamaran, pontoon, houseboat, vessel, rowboat, trawler, ferryboat, watercraft, tugboat,
-    schooner, barge, ferry, sailboard, paddleboat, lifeboat, freighter, steamboat, riverboat,
-    battleship, steamship
+boat, ship, liner, sailboat, motorboat, dinghy, powerboat, speedboat, canoe, skiff, yacht, kayak, catamaran,
+    pontoon, houseboat, vessel, rowboat, trawler, ferryboat, watercraft, tugboat, schooner, barge, ferry,
+    sailboard, paddleboat, lifeboat, freighter, steamboat, riverboat, battleship, steamship
 traffic light, street light, traffic signal, stop light, streetlight, stoplight
 fire hydrant, hydrant
 stop sign
 parking meter
 bench, pew
-bird, ostrich, owl, seagull, goose, duck, parakeet, falcon, robin, pelican, waterfowl, heron,
-    hummingbird, mallard, finch, pigeon, sparrow, seabird, osprey, blackbird, fowl, shorebird,
-    woodpecker, egret, chickadee, quail, bluebird, kingfisher, buzzard, willet, gull, swan, bluejay,
-    flamingo, cormorant, parrot, loon, gosling, waterbird, pheasant, rooster, sandpiper, crow,
-    raven, turkey, oriole, cowbird, warbler, magpie, peacock, cockatiel, lorikeet, puffin, vulture,
-    condor, macaw, peafowl, cockatoo, songbird
+bird, ostrich, owl, seagull, goose, duck, parakeet, falcon, robin, pelican, waterfowl, heron, hummingbird,
+    mallard, finch, pigeon, sparrow, seabird, osprey, blackbird, fowl, shorebird, woodpecker, egret,
+    chickadee, quail, bluebird, kingfisher, buzzard, willet, gull, swan, bluejay, flamingo, cormorant, parrot,
+    loon, gosling, waterbird, pheasant, rooster, sandpiper, crow, raven, turkey, oriole, cowbird, warbler,
+    magpie, peacock, cockatiel, lorikeet, puffin, vulture, condor, macaw, peafowl, cockatoo, songbird
 cat, kitten, feline, tabby
-dog, puppy, beagle, pup, chihuahua, schnauzer, dachshund, rottweiler, canine, pitbull, collie, pug,
-    terrier, poodle, labrador, doggie, doberman, mutt, doggy, spaniel, bulldog, sheepdog,
-    weimaraner, corgi, cocker, greyhound, retriever, brindle, hound, whippet, husky
-horse, colt, pony, racehorse, stallion, equine, mare, foal, palomino, mustang, clydesdale, bronc,
-    bronco
+dog, puppy, beagle, pup, chihuahua, schnauzer, dachshund, rottweiler, canine, pitbull, collie, pug, terrier,
+    poodle, labrador, doggie, doberman, mutt, doggy, spaniel, bulldog, sheepdog, weimaraner, corgi, cocker,
+    greyhound, retriever, brindle, hound, whippet, husky
+horse, colt, pony, racehorse, stallion, equine, mare, foal, palomino, mustang, clydesdale, bronc, bronco
 sheep, lamb, ram, goat, ewe
 cow, cattle, oxen, ox, calf, holstein, heifer, buffalo, bull, zebu, bison
 elephant
@@ -120,9 +115,9 @@ CLASS_OF = {word: words[0] for words in _CLASSES for word in words}
 
 _PAIRS = """
 air plane, baseball bat, baseball glove, cell phone, fire hydrant, hair drier, home plate, hot dog,
-laptop computer, mobile phone, motor bike, motor cycle, parking meter, potted plant, sports ball,
-stop light, stop sign, street light, suit case, teddy bear, tennis racket, traffic light, traffic signal,
-train track, wine glass
+laptop computer, mobile phone, motor bike, motor cycle, parking meter, potted plant, sports ball, stop light,
+stop sign, street light, suit case, teddy bear, tennis racket, traffic light, traffic signal, train track,
+wine glass
 """
 _ANIMALS = """
 bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, animal, cub
@@ -140,18 +135,18 @@ DOUBLE_WORDS = (
 #: one ("vases" becomes "vas", "doggies" "doggy"). Captions that use these plurals escape CHAIR.
 _PLURAL_LOST = """
 biker, bluejay, brindle, children, coworker, doggie, firetruck, hairdryer, hot, knive, lenovo, longboard,
-macbook, netbook, paddleboat, pitbull, potted, riverboat, sailboard, shortboard, skimboard, skis,
-smartphone, solider, sports, stovetop, teddybear, televison, vase
+macbook, netbook, paddleboat, pitbull, potted, riverboat, sailboard, shortboard, skimboard, skis, smartphone,
+solider, sports, stovetop, teddybear, televison, vase
 """
 #: Other forms it does undo. "men" is missing on purpose: WordNet has a noun "men", so it stays as it is.
 _IRREGULAR = """
 airbuses airbus, babies baby, benches bench, buffaloes buffalo, buses bus, busses bus, calves calf,
 children child, couches couch, dinghies dinghy, doggies doggy, ferries ferry, finches finch,
-flamingoes flamingo, geese goose, gentlemen gentleman, glasses glass, grandchildren grandchild,
-huskies husky, knives knife, ladies lady, lavatories lavatory, lorries lorry, mice mouse,
-minibuses minibus, ostriches ostrich, oxen ox, pocketknives pocketknife, policemen policeman, ponies pony,
-potties potty, puppies puppy, sandwiches sandwich, servicemen serviceman, skis ski, sports sport,
-tabbies tabby, taxies taxi, teddies teddy, thieves thief, toothbrushes toothbrush, women woman
+flamingoes flamingo, geese goose, gentlemen gentleman, glasses glass, grandchildren grandchild, huskies husky,
+knives knife, ladies lady, lavatories lavatory, lorries lorry, mice mouse, minibuses minibus,
+ostriches ostrich, oxen ox, pocketknives pocketknife, policemen policeman, ponies pony, potties potty,
+puppies puppy, sandwiches sandwich, servicemen serviceman, skis ski, sports sport, tabbies tabby, taxies taxi,
+teddies teddy, thieves thief, toothbrushes toothbrush, women woman
 """
 _PARTS = {part for word in (*CLASS_OF, *DOUBLE_WORDS) for part in word.split()}
 #: Plural -> singular for the words above and the parts of double words, as ``WordNetLemmatizer`` gives it for

@@ -1,15 +1,12 @@
-"""Data sets of the hub, from its cache on this machine: nothing is downloaded and nobody's code is run.
+"""Data sets of the hub, from its cache on this machine: nothing is downloaded and no code of theirs is run.
 
 Only parquet files of a pinned commit are read: the last one in the history of each data set, which stays when it
-moves to another owner. ``datasets`` writes them once more, as Arrow files, into its own
-cache (``HF_DATASETS_CACHE``); from there rows are read without their images.
+moves to another owner. ``datasets`` writes them again, as Arrow files, into its own cache
+(``HF_DATASETS_CACHE``); from there rows are read without their images.
 """
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,9 +23,9 @@ class Repository:
     """One split of a data set on the hub.
 
     Attributes:
-        ids: what it is or was published under, today's id first; all name the same commits.
-        revision: the commit; None where no source tells it: then what ``main`` was when it was downloaded.
-        files: what the names of its parquet files begin with.
+        ids: under which it is or was published, today's first; all name the same commits.
+        revision: the commit; None if no source names it: then what ``main`` was when it was downloaded.
+        files: prefix of the names of its parquet files.
     """
 
     ids: tuple[str, ...]
@@ -37,18 +34,9 @@ class Repository:
 
     @property
     def command(self) -> str:
-        """What downloads it."""
+        """The command that downloads it."""
         revision = f" --revision {self.revision}" if self.revision else ""
         return f'hf download --repo-type dataset {self.ids[0]}{revision} --include "{self.files}-*"'
-
-
-@dataclass(frozen=True)
-class Table:
-    """What was read: from which repository, ``where`` (id and commit, for people), and its rows in order."""
-
-    repository: Repository
-    where: str
-    rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -56,83 +44,75 @@ class Row:
     """A row without its image.
 
     Attributes:
-        where: id, commit and number, for messages.
+        id: unique in the repository: the prefix of its files, and the number of the row.
+        where: id and commit of the repository, and the number, for messages.
         values: columns by name.
-        pictured: whether the row has an image.
-        encoded: of its image; ``repository`` and ``index`` are of this row.
+        encoded: the image, unnamed; None if there is none.
     """
 
+    id: str
     where: str
     values: dict[str, Any]
-    pictured: bool
-    encoded: partial[HubImage]
+    encoded: HubImage | None
 
     def image(self, *parts: str) -> HubImage:
-        """The image, read when it is opened; ``parts`` name it as the published image folders do.
-
-        Raises:
-            DataError: there is none.
-        """
-        if not self.pictured:
+        """The image, named as in the published image folders; ``DataError`` if there is none."""
+        if self.encoded is None:
             raise DataError(f"{self.where}: no image; expected one in every row: download the files again")
-        return self.encoded(PurePosixPath(*parts))
+        return replace(self.encoded, path=PurePosixPath(*parts))
 
 
-def read_hub(*choice: Repository) -> Table:
-    """The first of these repositories that is in the cache.
+def read_hub(*choice: Repository) -> tuple[str, list[Row]]:
+    """Id and commit, for people, of the first of these repositories that is in the cache, and its rows in order.
 
     Raises:
-        DataError: none is there, or its files are not whole or not readable as parquet with an image column.
+        DataError: none is there, or its files are incomplete or not readable as parquet with an image column.
     """
     repository, where, files = _cached(choice)
     table = _read(files, where)
-    # Of a row without an image there may be no structure at all, or one that is empty.
-    pictured = _valid(table, "bytes")
-    for index, (there, named) in enumerate(zip(pictured, _valid(table, "path"), strict=True)):
-        if named and not there:
-            raise DataError(
-                f"{where}, row {index}: 'image' is the path of a file elsewhere; expected the bytes of one: use "
-                "the published files, unconverted"
-            )
+    # A row without an image may have no structure at all, or an empty one.
+    has_bytes, has_path = _valid(table, "bytes"), _valid(table, "path")
     texts, images = table.remove_columns("image"), table.select_columns("image")
     rows = []
-    for index, there in enumerate(pictured):
+    for index, has_image in enumerate(has_bytes):
+        place = f"{where}, row {index}"
+        if has_path[index] and not has_image:
+            raise DataError(
+                f"{place}: 'image' is the path of a file; expected its bytes: use the published files"
+            )
         try:
             values = texts[index]
         except UnicodeDecodeError:
-            raise DataError(
-                f"{where}, row {index}: not UTF-8; expected the published text: download it again"
-            ) from None
-        encoded = partial(HubImage, repository=where, index=index, rows=images)
-        rows.append(Row(f"{where}, row {index}", values, there, encoded))
-    return Table(repository, where, rows)
+            raise DataError(f"{place}: not UTF-8; expected the published text: download it again") from None
+        image = HubImage(PurePosixPath(), where, index, images) if has_image else None
+        rows.append(Row(f"{repository.files}-{index}", place, values, image))
+    return where, rows
 
 
 def _valid(table: Any, part: str) -> list[bool]:
-    """Of each row, whether this part of the column ``image`` is there; images are not read for it."""
+    """For each row, whether it has this part of the column ``image``; no image is read for that."""
     import pyarrow.compute as pc
 
     return pc.is_valid(pc.struct_field(table.data.column("image"), part)).to_pylist()
 
 
-def _folder(name: str) -> Path:
-    return Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
-
-
 def _cached(choice: tuple[Repository, ...]) -> tuple[Repository, str, list[Path]]:
-    """Which repository is in the cache, its id and commit for people, and its files in order."""
+    """The repository that is in the cache, its id and commit for people, and its files in order."""
     present = []
     for repository in choice:
         for name in repository.ids:
-            snapshots = _folder(name) / "snapshots"
-            commit = repository.revision or _main(name)
+            folder = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+            snapshots, main = folder / "snapshots", folder / "refs" / "main"
+            # Without a revision, the head of main when it was downloaded.
+            commit = repository.revision or (main.read_text("utf-8").strip() if main.is_file() else "")
             files = sorted((snapshots / commit).glob(f"{repository.files}-*.parquet")) if commit else []
             if files:
-                _check_whole(files, repository)
-                return repository, f"{name} at {str(commit)[:7]}", files
+                _check_complete(files, repository)
+                return repository, f"{name} at {commit[:7]}", files
             present += [f"{name} at {path.name}" for path in sorted(snapshots.glob("*"))]
     wanted = "\n    or ".join(
-        f"{one.files}-*.parquet of {' = '.join(one.ids)} at {one.revision or 'main'}" for one in choice
+        f"{repository.files}-*.parquet of {' = '.join(repository.ids)} at {repository.revision or 'main'}"
+        for repository in choice
     )
     others = "".join(f"\nthere is {other}, without these files" for other in dict.fromkeys(present))
     raise DataError(
@@ -141,27 +121,20 @@ def _cached(choice: tuple[Repository, ...]) -> tuple[Repository, str, list[Path]
     )
 
 
-def _main(name: str) -> str | None:
-    """The commit that was the head of ``main`` when it was downloaded."""
-    path = _folder(name) / "refs" / "main"
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
-
-
-def _check_whole(files: list[Path], repository: Repository) -> None:
-    """``DataError`` naming a shard that is missing; names end in -00000-of-00003, a digest may follow."""
-    found = [re.search(r"-(\d{5})-of-(\d{5})", path.name) for path in files]
-    numbers = [int(match[1]) for match in found if match]
-    count = next((int(match[2]) for match in found if match), len(files))
-    if missing := sorted(set(range(count)) - set(numbers)):
+def _check_complete(files: list[Path], repository: Repository) -> None:
+    """``DataError`` naming a missing shard; names end in -00000-of-00003, a digest may follow."""
+    matches = [match for path in files if (match := re.search(r"-(\d{5})-of-(\d{5})", path.name))]
+    count = int(matches[0][2]) if matches else len(files)
+    if missing := sorted(set(range(count)) - {int(match[1]) for match in matches}):
         raise DataError(
             f"{files[0].parent}: no file {missing[0]:05}-of-{count:05} of {repository.files}; expected {count}: "
-            f"the download is not whole, run `{repository.command}` again"
+            f"the download is incomplete, run `{repository.command}` again"
         )
 
 
 def _read(files: list[Path], where: str) -> Any:
     """The files as a ``datasets.Dataset`` whose images stay encoded."""
-    # Takes a second, which only this source of data should cost.
+    # Takes a second, which only data of the hub should cost.
     import datasets
     import pyarrow as pa
 

@@ -1,10 +1,8 @@
-"""The miniature benchmarks: where things are in their pictures, which tells where heat should fall.
+"""The miniature benchmarks: where things are in their images, which says where heat should fall.
 
 The scenes are drawn by ``fixtures/scenes.py``: 2 to 5 objects, shapes with the names of COCO categories, and
 sometimes a two-digit number.
 """
-
-from __future__ import annotations
 
 import json
 from functools import cache
@@ -13,7 +11,7 @@ from pathlib import Path
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.scienceqa import LETTERS
 
-#: The miniature benchmarks, in the published layouts, with ``boxes.json``: where things are in each picture.
+#: The miniature benchmarks in the published layouts, and ``boxes.json``: where things are in each image.
 DIRECTORY = Path(__file__).resolve().parents[2] / "fixtures" / "miniworld"
 #: Names of the objects.
 SHAPES = ("donut", "kite", "pizza", "banana", "bowl", "frisbee", "book", "scissors", "umbrella", "bottle")
@@ -22,23 +20,22 @@ Box = tuple[int, int, int, int]
 
 
 def asked_boxes(item: Item, directory: Path) -> list[Box]:
-    """Boxes of what an item of the miniature benchmarks asks about: ground truth for heat maps.
+    """Boxes of what a question is about, the ground truth for heat maps; empty if that is not in the image.
 
     The number for TextVQA; every object for a caption; otherwise the objects named in the question, or in
-    the right choice where the question names none. Empty where nothing asked about is in the picture.
+    the right choice if the question names none.
 
     Args:
         item: of a miniature benchmark.
-        directory: that holds it, with ``boxes.json``.
+        directory: where the benchmarks and ``boxes.json`` are.
     """
     boxes = _boxes_of(item, directory)
-    asked = item.question
-    if "number" in asked:
+    if "number" in item.question:
         names = ["number"]
-    elif asked.startswith("Please describe"):
+    elif item.question.startswith("Please describe"):
         names = objects_of(item, directory)
     else:
-        names = [name for name in SHAPES if name in asked]
+        names = [name for name in SHAPES if name in item.question]
         if not names and item.choices:
             right = item.choices[LETTERS.index(item.reference)]
             names = [name for name in SHAPES if name in right]
@@ -46,7 +43,7 @@ def asked_boxes(item: Item, directory: Path) -> list[Box]:
 
 
 def objects_of(item: Item, directory: Path) -> list[str]:
-    """The objects in the picture of an item of the miniature benchmarks; a number is none. See ``asked_boxes``."""
+    """The objects in the image of an item, a number not included; see ``asked_boxes``."""
     return [name for name in _boxes_of(item, directory) if name != "number"]
 
 

@@ -6,22 +6,29 @@ Data directory, as published (lupantech/ScienceQA)::
     DIR/scienceqa/pid_splits.json    {"test": [id, ...], ...}
     DIR/scienceqa/images/test/{id}/image.png
 
-Of the 4241 test questions 2017 have an image. Models are asked those; recorded answers may be to all.
+Of the 4241 test questions 2017 have an image. Models are asked those; recorded answers may be to all, from these
+files or from LLaVA's ``llava_test_CQM-A.json`` in a folder of DIR or beside the answers.
 """
 
-from __future__ import annotations
-
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item, Metric, Part
-from repro.benchmarks.files import checked, field, inside, read_json, strings
+from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, HubImage, Item, Metric, Part, Questions
+from repro.benchmarks.files import checked, field, inside, question_files, read_json, strings, unique
 from repro.benchmarks.hub import HUB, Repository, read_hub
 
 LETTERS = "ABCDE"
+LLAVA_SCIENCEQA = "llava_test_CQM-A.json"
+#: By how often A to E is right in LLaVA's file.
+PUBLISHED: dict[tuple[int, ...], str] = {
+    (713, 726, 375, 195, 8): "letters right as often as in ScienceQA's test split, with an image",
+    (1700, 1689, 583, 261, 8): "letters right as often as in all of ScienceQA's test split",
+}
 _LMMS_LAB = ("lmms-lab-encoder/ScienceQA", "lmms-lab/ScienceQA"), "69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50"
-#: question, choices, answer (the index), hint, skill, image (null without) and more; the first that is there.
+#: question, choices, answer (the index), hint, skill, image (null without) and more; the first one cached counts.
 REPOSITORIES = (
     Repository(("derek-thomas/ScienceQA",), "f18b0a70359ebfb41f658fd564208d0355b013f4", "data/test"),
     Repository(*_LMMS_LAB, "ScienceQA-FULL/test"),
@@ -29,7 +36,7 @@ REPOSITORIES = (
 )
 
 
-def _item(number: str, problem: Any, image: Path | HubImage | None, where: str) -> Item:
+def _item(id: str, problem: Any, image: Path | HubImage | None, where: str) -> Item:
     """The item of a problem."""
     choices = strings(problem, "choices", where)
     if not 2 <= len(choices) <= len(LETTERS):
@@ -37,20 +44,17 @@ def _item(number: str, problem: Any, image: Path | HubImage | None, where: str) 
     answer = field(problem, "answer", int, where)
     if not 0 <= answer < len(choices):
         raise DataError(
-            f"{where}: answer is {answer}; expected 0 to {len(choices) - 1}, the index of one of its "
-            f"{len(choices)} choices: correct the row"
+            f"{where}: answer is {answer}; expected 0 to {len(choices) - 1}, its choices: correct the row"
         )
     hint, question = field(problem, "hint", str, where), field(problem, "question", str, where)
     kind = field(problem, "skill", str, where) if "skill" in problem else ""
-    return Item(number, image, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
+    return Item(id, image, question, LETTERS[answer], kind=kind, hint=hint, choices=choices)
 
 
 def load_all(directory: Path) -> list[Item]:
     """Questions of the test split; a reference is the letter of the right choice, the kind its skill.
 
-    Args:
-        directory: the data directory, or ``HUB``. The hub has no ids: an item is called by folder and row there,
-            and answers recorded elsewhere cannot be matched.
+    The hub has no ids: items are named by folder and row there, and answers recorded elsewhere cannot be matched.
 
     Raises:
         DataError: a file or a problem is missing or malformed, an answer is not the index of a choice.
@@ -59,35 +63,77 @@ def load_all(directory: Path) -> list[Item]:
         return _read_hub()
     folder = directory / "scienceqa"
     splits, problems = folder / "pid_splits.json", folder / "problems.json"
-    numbers, table = strings(read_json(splits), "test", str(splits)), read_json(problems)
-    items = []
-    for number in numbers:
-        if number not in table:
+    table, items = read_json(problems), []
+    for id in strings(read_json(splits), "test", str(splits)):
+        if id not in table:
             raise DataError(
-                f"{problems}: no problem {number}, which {splits.name} lists under 'test'; expected files of "
+                f"{problems}: no problem {id}, which {splits.name} lists under 'test'; expected files of "
                 "one release: download both again"
             )
-        problem, where = table[number], f"{problems}, problem {number}"
+        problem, where = table[id], f"{problems}, problem {id}"
         image = field(problem, "image", (str, type(None)), where)
-        path = inside(folder / "images" / "test", f"{number}/{image}", where) if image is not None else None
-        items.append(_item(number, problem, path, where))
+        path = None if image is None else inside(folder / "images" / "test", f"{id}/{image}", where)
+        items.append(_item(id, problem, path, where))
     return checked(items, problems)
 
 
 def _read_hub() -> list[Item]:
-    table = read_hub(*REPOSITORIES)
+    where, rows = read_hub(*REPOSITORIES)
     items = []
-    for index, row in enumerate(table.rows):
-        number = f"{table.repository.files}-{index}"
-        image = row.image(number, "image.png") if row.pictured else None
-        items.append(_item(number, row.values, image, row.where))
-    return checked(items, table.where)
+    for row in rows:
+        image = row.image(row.id, "image.png") if row.encoded else None
+        items.append(_item(row.id, row.values, image, row.where))
+    return checked(items, where)
 
 
 def load(directory: Path) -> list[Item]:
-    """Those questions of ``load_all`` that have an image."""
-    problems = HUB if directory == HUB else directory / "scienceqa" / "problems.json"
-    return checked([item for item in load_all(directory) if item.image is not None], problems)
+    """The questions of ``load_all`` that have an image."""
+    path = HUB if directory == HUB else directory / "scienceqa" / "problems.json"
+    return checked([item for item in load_all(directory) if item.image is not None], path)
+
+
+def version(items: Sequence[Item]) -> str:
+    """Number of questions, and the published version with as many right answers A, B, ..."""
+    counts = Counter(item.reference for item in items)
+    known = PUBLISHED.get(tuple(counts[letter] for letter in LETTERS), UNKNOWN)
+    return f"{len(items)} questions ({known})"
+
+
+def questions(data: Path, answers: Path) -> Iterator[Questions]:
+    """The questions with an image, all if there are others, and those of LLaVA's files."""
+    folder = data / "scienceqa"
+    if (folder / "problems.json").is_file():
+        items = load_all(data)
+        with_image = [item for item in items if item.image is not None]
+        yield SCIENCEQA.own_questions(with_image, folder)
+        if len(items) > len(with_image):
+            yield _all({item.id: item for item in items}, folder)
+    for path in question_files(LLAVA_SCIENCEQA, data, answers):
+        yield _all(_llava_items(path), path)
+
+
+def _all(items: dict[str, Item], source: Path) -> Questions:
+    return Questions(SCIENCEQA, f"ScienceQA {len(items)}", source, items)
+
+
+def _llava_items(path: Path) -> dict[str, Item]:
+    """LLaVA's rows [{id, image (of some), conversations: [{value: question}, {value: right letter}]}]."""
+    rows = [(f"{path}, row {i}", row) for i, row in enumerate(read_json(path, list))]
+    unique((field(row, "id", str, where) for where, row in rows), str(path))
+    items = {}
+    for where, row in rows:
+        turns = field(row, "conversations", list, where)
+        if len(turns) != 2:
+            raise DataError(
+                f"{where}: {len(turns)} turns; expected a question and its right letter: check it"
+            )
+        question, letter = (field(turn, "value", str, where) for turn in turns)
+        if letter not in tuple(LETTERS):
+            raise DataError(f"{where}: the answer is {letter!r}; expected a letter A to E: correct the row")
+        name = field(row, "image", str, where) if "image" in row else None
+        image = None if name is None else inside(path.parent / "images" / "test", name, where)
+        items[row["id"]] = Item(row["id"], image, question.replace("<image>", "").strip(), letter)
+    return items
 
 
 def chosen_letter(answer: str) -> str | None:
@@ -101,8 +147,8 @@ def chosen_letter(answer: str) -> str | None:
         return answer
     if answer[:1] in tuple(LETTERS) and answer[1:3] == ". ":
         return answer[0]
-    found = re.findall(r"The answer is ([A-Z]).", answer)
-    return found[0] if len(found) == 1 else None
+    matches = re.findall(r"The answer is ([A-Z]).", answer)
+    return matches[0] if len(matches) == 1 else None
 
 
 def score(item: Item, answer: str) -> dict[str, Part]:
@@ -122,7 +168,7 @@ def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
 
 
 def score_internvl(item: Item, answer: str) -> dict[str, Part]:
-    """Part of the accuracy by InternVL's reading: a first letter, else the first choice named, else "(X)".
+    """Part of the accuracy by InternVL's reading: the first letter, else the first choice named, else "(X)".
 
     As in InternVL ``internvl_chat/eval/scienceqa/evaluate_scienceqa.py`` at 2410d1d: "A falcon" reads as A, and so
     does "AB".
@@ -143,4 +189,6 @@ SCIENCEQA = Benchmark(
     metrics=(Metric("accuracy", share=True),),
     load=load,
     score=score,
+    version=version,
+    questions=questions,
 )

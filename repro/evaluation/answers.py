@@ -6,45 +6,42 @@ Three formats:
 - JSON lines of OPERA's caption logs (61426ef): ``image_id``, ``caption``;
 - the suite's own results file, run by run (``repro.evaluation.results``).
 
-Answers find their question by id, never by their place in the file, and where the prompt was recorded it must
-ask that question. LLaVA's ``eval_pope.py`` goes by order instead.
+Answers find their question by id, never by their place in the file, and a recorded prompt must ask that question.
+LLaVA's ``eval_pope.py`` goes by order instead.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from repro.benchmarks import BENCHMARKS, find_benchmark
-from repro.benchmarks.benchmark import DataError, Item
-from repro.benchmarks.chair import Mode
-from repro.benchmarks.files import field, read_json_lines
-from repro.benchmarks.questions import Questions, by_own_ids, captioning, llava_textvqa_id, question_answering
+from repro.benchmarks import BENCHMARKS, chair, files, find_benchmark
+from repro.benchmarks.benchmark import DataError, Item, Questions
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Recorded, Results, ResultsError
 from repro.evaluation.run import question_digest
 from repro.evaluation.scored import Scored
 from repro.models import find_card
-from repro.models.card import ModelCard
 from repro.protocols import ProtocolError, find_task
 from repro.protocols.task import Task
 
 Format = Literal["llava", "opera"]
-#: No model writes an answer as long as this (2048 tokens have about 10,000 characters), and taggers would take
-#: hours over it.
+#: Keys of the id and of the answer.
+_KEYS: dict[Format, tuple[str, str]] = {"llava": ("question_id", "text"), "opera": ("image_id", "caption")}
+#: No model writes a longer answer (2048 tokens have about 10,000 characters), and taggers would take hours.
 MAX_CHARACTERS = 100_000
 #: How many of a list of ids an error names.
 SHOWN = 20
+#: Problems.
+_MISMATCH, _DUPLICATE = "answers whose prompt asks something else", "answers to what has one already"
+_UNKNOWN, _MISSING = "unknown ids", "questions without an answer"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One recorded answer; ``prompt`` is empty where none was recorded, ``layer`` 0 where there is one answer."""
+    """A recorded answer; ``prompt`` is empty if none was recorded, ``layer`` 0 if a question has one answer."""
 
     where: str
     id: str
@@ -74,21 +71,44 @@ class _Fit:
 
     Attributes:
         questions: that may have been asked.
-        answers: by question and layer, as far as nothing is wrong with them.
-        unknown: ids no question has; ``missing``: questions without an answer at every layer.
-        twice: places of answers to what has one already; ``others``: of prompts that ask something else.
+        answers: by question and layer, those without a problem.
+        problems: by kind, the places or ids of answers and questions that have it.
     """
 
     questions: Questions
     answers: dict[str, dict[int, Row]]
-    unknown: list[str]
-    missing: list[str]
-    twice: list[str]
-    others: list[str]
+    problems: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        return f"{self.questions.title} ({self.questions.source})"
 
     @property
-    def problems(self) -> int:
-        return len(self.unknown) + len(self.missing) + len(self.twice) + len(self.others)
+    def count(self) -> int:
+        """How many problems there are."""
+        return sum(map(len, self.problems.values()))
+
+    @property
+    def notes(self) -> list[str]:
+        """What keeps answers from being scored, with the ids."""
+        notes = []
+        for problem, places in self.problems.items():
+            if problem in (_UNKNOWN, _MISSING):
+                places = [f"{id!r:.60}" for id in dict.fromkeys(places)]
+            if places:
+                more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+                notes.append(f"{len(places)} {problem}: {', '.join(places[:SHOWN])}{more}")
+        return notes
+
+    @property
+    def spelling(self) -> str:
+        """What to add to an error if questions were asked in another spelling."""
+        if self.questions.respelled is None:
+            return ""
+        asked, known = self.questions.respelled
+        return (
+            f". Questions are spelled otherwise, such as {asked!r:.100} for {known!r:.100}: the answers are to "
+            "another version of the file, get that one"
+        )
 
 
 def read_answers(path: Path) -> tuple[Format, list[Row]]:
@@ -97,41 +117,28 @@ def read_answers(path: Path) -> tuple[Format, list[Row]]:
     Raises:
         DataError: it cannot be read, is cut short, is in no known format, or changes format.
     """
-    found = read_json_lines(path)
-    if not found:
+    rows = files.read_json_lines(path)
+    if not rows:
         raise DataError(f"{path}: no rows; expected recorded answers, one JSON object a line: check the file")
-    keys = found[0][1].keys()
-    for name, (reader, needed) in _READERS.items():
-        if needed <= keys:
-            kind, rows = name, [reader(row, where) for where, row in found]
-            break
-    else:
-        raise DataError(
-            f"{found[0][0]}: {', '.join(map(repr, sorted(keys)))} are no recorded answer; expected "
-            + ", or ".join(" and ".join(map(repr, sorted(needed))) for _, needed in _READERS.values())
-        )
-    return kind, rows
+    where, first = rows[0]
+    for kind, keys in _KEYS.items():
+        if first.keys() >= set(keys):
+            return kind, [_row(kind, row, where) for where, row in rows]
+    raise DataError(
+        f"{where}: {', '.join(map(repr, sorted(first)))} are no recorded answer; expected "
+        + ", or ".join(" and ".join(map(repr, keys)) for keys in _KEYS.values())
+    )
 
 
-def _llava(row: dict[str, Any], where: str) -> Row:
-    if "image" in row and "prompt" not in row:
-        raise DataError(
-            f"{where}: is a row of LLaVA's question file; expected an answer: name the answers' file"
-        )
-    prompt = field(row, "prompt", str, where) if "prompt" in row else ""
-    number = str(field(row, "question_id", (int, str), where))
-    return Row(where, number, field(row, "text", str, where), prompt)
-
-
-def _opera(row: dict[str, Any], where: str) -> Row:
-    number = str(field(row, "image_id", (int, str), where))
-    return Row(where, number, field(row, "caption", str, where))
-
-
-_READERS: dict[Format, tuple[Callable[[dict[str, Any], str], Row], set[str]]] = {
-    "llava": (_llava, {"question_id", "text"}),
-    "opera": (_opera, {"image_id", "caption"}),
-}
+def _row(kind: Format, row: dict[str, Any], where: str) -> Row:
+    id, text = _KEYS[kind]
+    prompt = ""
+    if kind == "llava" and "prompt" in row:
+        prompt = files.field(row, "prompt", str, where)
+    elif kind == "llava" and "image" in row:
+        raise DataError(f"{where}: is a row of LLaVA's question file; expected an answer: name another file")
+    number, answer = files.field(row, id, (int, str), where), files.field(row, text, str, where)
+    return Row(where, str(number), answer, prompt)
 
 
 @dataclass(frozen=True)
@@ -161,20 +168,20 @@ def replay(
     names: Sequence[str] = tuple(BENCHMARKS),
     allow_missing: bool = False,
     protocol: str = "official",
-    chair_mode: Mode | None = None,
+    chair_mode: chair.Mode | None = None,
 ) -> Replay:
     """Score recorded answers.
 
-    LLaVA's and OPERA's files do not say what was asked: of the questions found in ``data`` (and beside the
-    answers) those are taken that they fit best. Nor do they say who answered: they are read and scored as answers
+    LLaVA's and OPERA's files do not say what was asked: of the questions in ``data`` (and beside the answers)
+    those are taken that the answers fit best. Nor do they name the model: they are read and scored as answers
     of LLaVA-1.5, which every protocol defines. The suite's own results say all this.
 
     Args:
-        source: a file of JSON lines, or what ``sources`` found.
-        names: benchmarks that come into question for answers that do not say.
+        source: a file of JSON lines, or one of ``sources``.
+        names: benchmarks to consider for answers that do not name theirs.
         allow_missing: score what can be matched although ids are unknown or missing; those are left out.
         protocol: how to read and score LLaVA's and OPERA's files; the suite's own results keep theirs.
-        chair_mode: how to score OPERA's captions; None: exact where NLTK's data is found.
+        chair_mode: how to score OPERA's captions; None: exact if NLTK finds its data.
 
     Raises:
         ProtocolError: the protocol does not define what was asked.
@@ -183,29 +190,38 @@ def replay(
     """
     source = source if isinstance(source, Source) else Source(source)
     path, model = source.path, "llava-1.5"
-    asks: Callable[[str, Item], bool] = _asks
-    if source.run:
-        model, protocol = source.run.model, source.run.protocol
-        task = _own_task(source.run, path)
-        rows = _own_rows(source.run, path)
-        candidates = [by_own_ids(task.benchmark, task.benchmark.load(data), data)]
-        asks = partial(_asks_own, find_card(model), task)
+    asks = _asks
+    if run := source.run:
+        model, protocol = run.model, run.protocol
+        task, rows = _own_task(run, path), _own_rows(run, path)
+        candidates = [task.benchmark.own_questions(task.benchmark.load(data), data)]
+
+        def asks(prompt: str, item: Item) -> bool:
+            return prompt == question_digest(find_card(model), task, item)
     else:
         kind, rows = read_answers(path)
-        if kind == "opera":
-            candidates = list(captioning(names, data, chair_mode))
-        else:
-            candidates = list(question_answering(names, data, path.parent))
+        candidates = list(_candidates(kind, names, data, path.parent, chair_mode))
     layers = _layers_of(rows, path)
     fit = _best([_fit(questions, rows, layers, asks) for questions in candidates], path, data)
-    notes = _complaints(fit)
-    if fit.twice or fit.others or (notes and not allow_missing):
-        advice = "" if fit.twice or fit.others else "; --allow-missing scores the others"
+    refused = fit.problems[_MISMATCH] or fit.problems[_DUPLICATE]
+    if refused or (fit.count and not allow_missing):
+        advice = "" if refused else "; --allow-missing scores the others"
         raise DataError(
-            f"{path} does not fit {fit.questions.title} ({fit.questions.source}): {'; '.join(notes)}. Expected "
-            f"one answer to each question{advice}{_spelling(fit.questions)}"
+            f"{path} does not fit {fit}: {'; '.join(fit.notes)}. Expected one answer to each question"
+            f"{advice}{fit.spelling}"
         )
-    return _scored(fit, find_task(protocol, model, fit.questions.benchmark), layers, source, notes)
+    return _scored(fit, find_task(protocol, model, fit.questions.benchmark), layers, source)
+
+
+def _candidates(
+    kind: Format, names: Sequence[str], data: Path, answers: Path, chair_mode: chair.Mode | None
+) -> Iterator[Questions]:
+    """The questions that answers in a format may belong to."""
+    for name, benchmark in BENCHMARKS.items():
+        if name in names and benchmark.captions == (kind == "opera"):
+            if benchmark.captions:
+                benchmark = find_benchmark(name, chair_mode or chair.best())
+            yield from benchmark.questions(data, answers)
 
 
 def _layers_of(rows: Sequence[Row], path: Path) -> int:
@@ -224,73 +240,60 @@ def _layers_of(rows: Sequence[Row], path: Path) -> int:
     return layers
 
 
-def _scored(fit: _Fit, task: Task, layers: int, source: Source, notes: list[str]) -> Replay:
+def _scored(fit: _Fit, task: Task, layers: int, source: Source) -> Replay:
     """The answers to questions that have one at every layer, scored."""
     questions = fit.questions
-    answered = [key for key in questions.items if len(fit.answers.get(key, ())) == layers]
+    answered = [id for id in questions.items if len(fit.answers.get(id, ())) == layers]
     if not answered:
-        raise DataError(
-            f"{source.path}: no question has an answer at every one of {layers} layers; check the file"
-        )
+        raise DataError(f"{source.path}: no question has an answer at all {layers} layers; check the file")
     parts = {name: np.zeros((len(answered), layers, 2)) for name in task.benchmark.metric_names}
-    for i, key in enumerate(answered):
-        for layer, row in fit.answers[key].items():
-            for name, part in task.score(questions.items[key], task.read(row.text)).items():
+    for i, id in enumerate(answered):
+        for layer, row in fit.answers[id].items():
+            for name, part in task.score(questions.items[id], task.read(row.text)).items():
                 parts[name][i, layer] = part
-    items = [questions.items[key] for key in answered]
-    return Replay(task, items, parts, str(source), questions.title, notes)
+    items = [questions.items[id] for id in answered]
+    return Replay(task, items, parts, str(source), questions.title, fit.notes)
 
 
 def _own_task(run: Recorded, path: Path) -> Task:
-    """What a run was asked, and how."""
+    """The task of a run."""
     try:
         benchmark = find_benchmark(run.dataset, str(run.settings.get("mode", "")))
         return find_task(run.protocol, run.model, benchmark)
     except (KeyError, ProtocolError) as error:
-        raise DataError(
-            f"{path}, run {run.number}: this version does not know what was asked: {error}"
-        ) from None
-
-
-def _asks_own(card: ModelCard, task: Task, digest: str, item: Item) -> bool:
-    return digest == question_digest(card, task, item)
+        raise DataError(f"{path}, run {run.number}: this version does not know its task: {error}") from None
 
 
 def _own_rows(run: Recorded, path: Path) -> list[Row]:
     """The rows of a run; their prompt is the digest of the question."""
+    place = f"{path}, run {run.number}"
     try:
-        rows = [
-            Row(f"{path}, run {run.number}, L = {row.layer}", row.item, row.answer, row.question, row.layer)
-            for row in Results(path).rows(run.number)
-            if row.keep == 0
-        ]
+        rows = [row for row in Results(path).rows(run.number) if row.keep == 0]
     except ResultsError as error:
         raise DataError(str(error)) from None
     if not rows:
-        raise DataError(
-            f"{path}, run {run.number}: holds no answers yet; expected a run that was not killed at once"
-        )
-    return rows
+        raise DataError(f"{place}: holds no answers yet; expected a run that was not killed at once")
+    return [Row(f"{place}, L = {row.layer}", row.item, row.answer, row.question, row.layer) for row in rows]
 
 
 def _fit(questions: Questions, rows: Sequence[Row], layers: int, asks: Callable[[str, Item], bool]) -> _Fit:
-    fit = _Fit(questions, {}, [], [], [], [])
-    met = set()
+    fit = _Fit(questions, {}, {kind: [] for kind in (_MISMATCH, _DUPLICATE, _UNKNOWN, _MISSING)})
+    answered = set()
     for row in rows:
-        key = row.id if row.id in questions.items else llava_textvqa_id(row.id, row.prompt)
-        if key not in questions.items:
-            fit.unknown.append(row.id)
+        id = questions.key(row.id, row.prompt)
+        if id not in questions.items:
+            fit.problems[_UNKNOWN].append(row.id)
             continue
-        met.add((key, row.layer))
-        answers = fit.answers.setdefault(key, {})
-        if row.prompt and not asks(row.prompt, questions.items[key]):
-            fit.others.append(row.where)
+        answered.add((id, row.layer))
+        answers = fit.answers.setdefault(id, {})
+        if row.prompt and not asks(row.prompt, questions.items[id]):
+            fit.problems[_MISMATCH].append(row.where)
         elif row.layer in answers:
-            fit.twice.append(f"{row.id!r:.60} ({row.where})")
+            fit.problems[_DUPLICATE].append(f"{row.id!r:.60} ({row.where})")
         else:
             answers[row.layer] = row
-    for key in questions.items if questions.complete else fit.answers:
-        fit.missing.extend(key for layer in range(layers) if (key, layer) not in met)
+    for id in questions.items if questions.complete else fit.answers:
+        fit.problems[_MISSING] += [id for layer in range(layers) if (id, layer) not in answered]
     return fit
 
 
@@ -312,43 +315,16 @@ def _best(fits: Sequence[_Fit], path: Path, data: Path) -> _Fit:
             f"{path}: no questions found under {data}; expected the published files of the benchmark that was "
             "asked: name their directory by --data"
         )
-    best = min(fits, key=lambda fit: fit.problems)
+    best = min(fits, key=lambda fit: fit.count)
     if not any(best.answers.values()):
-        tried = ", ".join(f"{fit.questions.title} ({fit.questions.source})" for fit in fits)
         raise DataError(
-            f"{path}: no answer belongs to any questions found: {tried}; expected the questions that were asked: "
-            f"name their directory by --data{_spelling(best.questions)}"
+            f"{path}: no answer belongs to any questions found: {', '.join(map(str, fits))}; expected the "
+            f"questions that were asked: name their directory by --data{best.spelling}"
         )
     for fit in fits:
-        if fit.problems == best.problems and fit.questions.benchmark is not best.questions.benchmark:
+        if fit.count == best.count and fit.questions.benchmark is not best.questions.benchmark:
             raise DataError(
                 f"{path}: fits {best.questions.title} and {fit.questions.title} alike; expected a prompt with the "
                 "answers: name one by --benchmark"
             )
     return best
-
-
-def _spelling(questions: Questions) -> str:
-    """What to add to an error where questions were asked in another spelling."""
-    if questions.respelled is None:
-        return ""
-    asked, known = questions.respelled
-    return (
-        f". Questions are spelled otherwise, such as {asked!r:.100} for {known!r:.100}: the answers are to "
-        "another version of the file, get that one"
-    )
-
-
-def _complaints(fit: _Fit) -> list[str]:
-    """What keeps answers from being scored, with the ids."""
-    said = []
-    for ids, what in (
-        (fit.others, "answers whose prompt asks something else"),
-        (fit.twice, "answers to what has one already"),
-        ([f"{one!r:.60}" for one in dict.fromkeys(fit.unknown)], "unknown ids"),
-        ([f"{one!r:.60}" for one in dict.fromkeys(fit.missing)], "questions without an answer"),
-    ):
-        if ids:
-            more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-            said.append(f"{len(ids)} {what}: {', '.join(ids[:SHOWN])}{more}")
-    return said

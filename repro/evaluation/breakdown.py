@@ -1,7 +1,5 @@
 """Scores broken down: with intervals and flips by category, by kind of question, by length of caption."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,19 +14,20 @@ from repro.scores import Scores, aggregate, choosing_half
 from repro.statistics import flips, mcnemar, wilson
 from repro.text import arrow, margin_points, percent, percent_interval, points, points_interval
 
-#: Columns of ``by_category``, and further ones where there are answers at every truncation layer.
+#: Columns of ``by_category``, and further ones if there are answers at every truncation layer.
 HEADER = ["of", "metric", "n", "score", "95 % interval", "by"]
 PAIRED = ["cliff layer", "at the cliff", "difference", "better, worse", "McNemar p"]
-#: Lengths in tokens at which captions are cut; published figures are of 64 and of 512.
+#: Lengths in tokens at which captions are cut; published scores are of 64 and of 512.
 CAPS = (16, 32, 64, 128, 256, 512)
 
 
 def tables(lvlm: Lvlm, evaluation: Evaluation, margin: float) -> list[RecordedTable]:
-    """All there are of one model on one benchmark."""
+    """All tables of one model on one benchmark."""
     title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}"
+    failed = [list(pair) for pair in evaluation.failed.items()]
     rows = by_category(evaluation, margin)
     return [
-        *failures(evaluation),
+        *([(f"{title}: items that failed", ["item", "why"], failed)] if failed else []),
         (f"{title}: Table 1 by category, margin {margin_points(margin)}", HEADER + PAIRED, rows),
         *by_stratum(evaluation),
         *by_kind(evaluation),
@@ -36,16 +35,8 @@ def tables(lvlm: Lvlm, evaluation: Evaluation, margin: float) -> list[RecordedTa
     ]
 
 
-def failures(evaluation: Evaluation) -> list[RecordedTable]:
-    """Items that could not be asked, and why."""
-    if not evaluation.failed:
-        return []
-    title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}: items that failed"
-    return [(title, ["item", "why"], [list(pair) for pair in evaluation.failed.items()])]
-
-
 def by_category(scored: Scored, margin: float) -> list[list[str]]:
-    """A row per score: the columns of ``HEADER``, and of ``PAIRED`` where there are answers at several layers.
+    """A row per score: the columns of ``HEADER``, and of ``PAIRED`` if there are answers at several layers.
 
     As in Table 1, the cliff layer comes from one half of the images, the scores from the other.
 
@@ -74,45 +65,45 @@ def labelled(metric: Metric) -> str:
 
 
 def groups(items: Sequence[Item], pooled: bool) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and members (bool [items]): each category and their mean, or those with an image and all.
+    """Names and members (bool [items]): each category and their mean, or items with an image and all.
 
-    Where metrics are ``pooled``, all categories at once in place of their mean.
+    If metrics are ``pooled``, all categories at once in place of their mean.
     """
     strata = np.array([item.stratum for item in items])
-    pictured = np.array([item.image is not None for item in items])
+    with_image = np.array([item.image is not None for item in items])
     names = list(dict.fromkeys(strata.tolist()))
-    everything = np.ones(len(items), dtype=bool)
+    every = np.ones(len(items), dtype=bool)
     if len(names) > 1:
         yield from ((name, strata == name) for name in names)
-        yield "all" if pooled else f"mean of {len(names)}", everything
+        yield "all" if pooled else f"mean of {len(names)}", every
         return
-    if pictured.any() and not pictured.all():
-        yield "with an image", pictured
-    yield "all", everything
+    if with_image.any() and not with_image.all():
+        yield "with an image", with_image
+    yield "all", every
 
 
-def _each_right_or_wrong(metric: Metric, scores: Scores) -> bool:
-    """Whether the metric is a share of right answers, of which each counts once."""
+def _is_share(metric: Metric, scores: Scores) -> bool:
+    """Whether the metric is a share of right answers in which each item counts once."""
     return metric.share and bool((scores.parts[..., 1] == 1).all())
 
 
 def _score(metric: Metric, pair: Scores) -> list[str]:
-    """Metric, items, the second score of a pair of layers, its interval and the name of that."""
-    interval, by = None, "Wilson"
-    if _each_right_or_wrong(metric, pair) and len(np.unique(pair.strata)) == 1:
+    """Metric, number of items, the second score of a pair of layers, its interval and the interval's name."""
+    interval, method = None, "Wilson"
+    if _is_share(metric, pair) and len(np.unique(pair.strata)) == 1:
         interval = wilson(int(pair.parts[:, 1, 0].sum()), len(pair))
     else:
-        by = "images resampled"
+        method = "images resampled"
         try:
             interval = compare(pair).score_interval(1)
-        except ValueError:  # too few of them to resample, or no score
+        except ValueError:  # too few images to resample, or no score
             pass
     score = percent(float(pair.values[1]), 2)
-    return [labelled(metric), str(len(pair)), score, percent_interval(interval, 2), by]
+    return [labelled(metric), str(len(pair)), score, percent_interval(interval, 2), method]
 
 
 def _change(metric: Metric, pair: Scores) -> list[str]:
-    """The first score of a pair, its difference to the second, flips and McNemar's p where they are defined."""
+    """The first score of a pair, its difference to the second, flips and McNemar's p if they are defined."""
     compared = compare(pair)
     difference, interval = compared.change(0)
     cells = [percent(float(compared.score[0]), 2), f"{points(difference)} {points_interval(interval)}"]
@@ -120,28 +111,30 @@ def _change(metric: Metric, pair: Scores) -> list[str]:
         return cells
     gained, lost = flips(pair.goodness[:, 1], pair.goodness[:, 0])
     cells.append(f"{gained}, {lost}")
-    return [*cells, f"{mcnemar(gained, lost):.3g}"] if _each_right_or_wrong(metric, pair) else cells
+    return [*cells, f"{mcnemar(gained, lost):.3g}"] if _is_share(metric, pair) else cells
 
 
 def by_kind(evaluation: Evaluation) -> list[RecordedTable]:
-    """The first metric at every L for each kind of question by itself, where there are kinds."""
-    kinds = sorted({item.kind for item in evaluation.items})
-    if len(kinds) < 2:
+    """The first metric at every L for each kind of question; empty for fewer than two kinds."""
+    kind_of = np.array([item.kind for item in evaluation.items])
+    if len(set(kind_of)) < 2:
         return []
     name = evaluation.benchmark.metrics[0].name
-    parts, kind_of = evaluation.parts[name], np.array([item.kind for item in evaluation.items])
-    header = ["kind", "n", *(f"L = {layer}" for layer in range(parts.shape[1]))]
-    rows = []
-    for kind in kinds:
+    parts, rows = evaluation.parts[name], []
+    for kind in np.unique(kind_of):
         total = parts[kind_of == kind].sum(axis=0)
-        rows.append([kind, int((kind_of == kind).sum()), *map(percent, total[:, 0] / total[:, 1])])
+        rows.append([str(kind), int((kind_of == kind).sum()), *map(percent, total[:, 0] / total[:, 1])])
+    header = ["kind", "n", *(f"L = {layer}" for layer in range(parts.shape[1]))]
     return [
         (f"{evaluation.benchmark.title}: {name} (%) by kind of question, truncated after L", header, rows)
     ]
 
 
 def by_stratum(evaluation: Evaluation) -> list[RecordedTable]:
-    """Every metric and detail of the baseline for each stratum by itself, their mean, and all items at once."""
+    """Every metric and detail of the baseline for each stratum, their mean, and all items at once.
+
+    Empty for fewer than two strata.
+    """
     strata = np.array([item.stratum for item in evaluation.items])
     if len(set(strata)) < 2:
         return []
@@ -159,27 +152,28 @@ def by_stratum(evaluation: Evaluation) -> list[RecordedTable]:
 
 
 def by_cap(lvlm: Lvlm, evaluation: Evaluation) -> list[RecordedTable]:
-    """CHAIR of the baseline captions cut after so many tokens: what a lower cap would have given, from one run.
+    """Scores of the baseline captions cut after so many tokens: those of a lower cap, from one run.
 
-    A greedy caption of at most n tokens is the beginning of a longer one. Differences are to the whole captions.
+    A greedy caption of at most n tokens is the beginning of a longer one. Differences are to the uncut captions.
     """
-    if evaluation.benchmark.name != "chair":
+    if not evaluation.benchmark.captions:
         return []
-    lengths = [len(answer.ids) for answer in evaluation.answers]
-    caps = [cap for cap in CAPS if cap < max(lengths)]
-    task = evaluation.task
+    task, answers = evaluation.task, evaluation.answers
+    longest = max(len(answer.ids) for answer in answers)
+    caps = [cap for cap in CAPS if cap < longest] + [longest]
     scored = [
-        [task.score(item, task.read(lvlm.decode(answer.ids[:cap]).text)) for cap in (*caps, None)]
-        for item, answer in zip(evaluation.items, evaluation.answers, strict=True)
+        [task.score(item, task.read(lvlm.decode(answer.ids[:cap]).text)) for cap in caps]
+        for item, answer in zip(evaluation.items, answers, strict=True)
     ]
     rows: list[list[object]] = []
     for metric in evaluation.benchmark.metrics:
         parts = np.array([[part[metric.name] for part in row] for row in scored], float)
         scores = task.scores(evaluation.items, {metric.name: parts}, metric.name)
-        for i, cap in enumerate((*caps, f"whole, at most {max(lengths)}")):
+        for i, cap in enumerate(caps):
             compared = compare(scores.at(i, -1))
-            interval = percent_interval(compared.score_interval(0))
-            cut_short = sum(length > cap for length in lengths) if isinstance(cap, int) else 0
-            rows.append([labelled(metric), cap, cut_short, percent(float(compared.score[0])), interval])
-    title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}: captions cut after so many tokens"
+            shown = cap if cap < longest else f"whole, at most {longest}"
+            cut = sum(len(answer.ids) > cap for answer in answers)
+            score, interval = percent(float(compared.score[0])), percent_interval(compared.score_interval(0))
+            rows.append([labelled(metric), shown, cut, score, interval])
+    title = f"{evaluation.benchmark.title}, protocol {task.protocol}: captions cut after so many tokens"
     return [(title, ["metric", "tokens", "captions cut", "score (%)", "95 % interval"], rows)]

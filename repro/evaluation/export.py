@@ -1,7 +1,5 @@
 """A results file as Parquet: ``python -m repro.evaluation.export RESULTS OUT.parquet``."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -14,41 +12,30 @@ from pyarrow import parquet
 
 from repro.evaluation.results import Recorded, Results, ResultsError, Row, digest_of
 
-#: One row per model, revision, data set, protocol, item, L and k. ``finished`` is null for a run that was killed.
+_TEXTS = ("model", "revision", "dataset", "protocol", "settings", "versions", "started", "finished")
+_PART = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
+#: One row per model, revision, benchmark, protocol, item, L and k. ``finished`` is null for an interrupted run.
 SCHEMA = pa.schema(
-    [
-        ("run", pa.int64()),
-        ("model", pa.string()),
-        ("revision", pa.string()),
-        ("dataset", pa.string()),
-        ("protocol", pa.string()),
-        ("settings", pa.string()),
-        ("versions", pa.string()),
-        ("started", pa.string()),
-        ("finished", pa.string()),
-        ("item", pa.string()),
-        ("question", pa.string()),
-        ("image", pa.string()),
-        ("layer", pa.int32()),
-        ("keep", pa.int32()),
-        ("answer", pa.string()),
-        ("ids", pa.list_(pa.int32())),
-        ("ids_digest", pa.string()),
-        (
-            "score",
-            pa.map_(pa.string(), pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])),
-        ),
-        ("probability", pa.float64()),
-    ]
+    {
+        "run": pa.int64(),
+        **dict.fromkeys((*_TEXTS, "item", "question", "image"), pa.string()),
+        "layer": pa.int32(),
+        "keep": pa.int32(),
+        "answer": pa.string(),
+        "ids": pa.list_(pa.int32()),
+        "ids_digest": pa.string(),
+        "score": pa.map_(pa.string(), _PART),
+        "probability": pa.float64(),
+    }
 )
 #: Rows in memory at a time.
 GROUP = 20_000
 
 
 def export(results: Results, out: Path) -> int:
-    """Write all rows of all runs; the file appears when it is whole. Returns the number of rows.
+    """Write all rows of all runs; the file appears when it is complete. Returns the number of rows.
 
-    Raises OSError where it cannot be written, FileExistsError where something is there, and ResultsError.
+    Raises OSError if it cannot be written, FileExistsError if it exists, and ResultsError.
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: name another file, or remove it")
@@ -78,14 +65,13 @@ def _plain(run: Recorded, row: Row) -> dict[str, object]:
 
 
 def main() -> int:
-    """The command line; 1 and one line on stderr for what cannot be read or written."""
+    """The command line; 1 and a line on stderr if a file cannot be read or written."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="a results.sqlite")
     parser.add_argument("out", type=Path, help="the Parquet file to write")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        results = Results(given.results)
-        print(f"{export(results, given.out)} rows in {given.out}")
+        print(f"{export(Results(arguments.results), arguments.out)} rows in {arguments.out}")
     except (ResultsError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,7 +1,5 @@
 """The instruments over many items: attention shares, and where the heat of LLaVA-CAM falls."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -13,14 +11,14 @@ from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm
 
 Box = tuple[int, int, int, int]
-One = TypeVar("One")
+T = TypeVar("T")
 
 
-def spread(all_of_them: Sequence[One], count: int) -> list[One]:
-    """At most ``count`` of them, evenly spaced over all."""
-    if len(all_of_them) <= count:
-        return list(all_of_them)
-    return [all_of_them[i] for i in np.linspace(0, len(all_of_them) - 1, count).round().astype(int)]
+def spread(values: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of the values, evenly spaced."""
+    if len(values) <= count:
+        return list(values)
+    return [values[i] for i in np.linspace(0, len(values) - 1, count).round().astype(int)]
 
 
 def mean_shares(lvlm: Lvlm, evaluation: Evaluation, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,9 +29,8 @@ def mean_shares(lvlm: Lvlm, evaluation: Evaluation, count: int) -> tuple[np.ndar
     """
     raw, paper = [], []
     for i in spread(range(len(evaluation.items)), count):
-        ids = evaluation.answers[i].ids
-        # The row of the last token predicts nothing that was given.
-        shares = attention_shares(lvlm, evaluation.prompt(lvlm, i), ids[:-1])
+        # The row of the last token predicts no token of the answer.
+        shares = attention_shares(lvlm, evaluation.prompt(lvlm, i), evaluation.answers[i].ids[:-1])
         raw.append(shares.raw.mean(axis=1))
         paper.append(shares.paper.mean(axis=1))
     return np.stack(raw), np.stack(paper)
@@ -43,8 +40,8 @@ def coverage(boxes: Sequence[Box], size: tuple[int, int], grid: tuple[int, int])
     """How much of each grid cell the boxes cover: float64 [rows, columns] in [0, 1].
 
     Args:
-        boxes: x, y, width, height in pixels of a picture of ``size`` (width, height).
-        grid: rows and columns of the image tokens, which span the picture.
+        boxes: x, y, width, height in pixels of an image of ``size`` (width, height).
+        grid: rows and columns of the image tokens, which span the image.
     """
     inside = np.zeros((size[1], size[0]))
     for x, y, width, height in boxes:
@@ -58,18 +55,16 @@ def coverage(boxes: Sequence[Box], size: tuple[int, int], grid: tuple[int, int])
 
 
 def energy_inside(heat: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Share of the heat [N, rows, columns] that falls on covered cells: [N]; NaN where a layer has no heat."""
+    """Share of the heat [N, rows, columns] that falls on covered cells: [N]; NaN for a layer without heat."""
     with np.errstate(invalid="ignore"):
         return (heat * covered).sum(axis=(1, 2)) / heat.sum(axis=(1, 2))
 
 
-def heat_maps(
-    lvlm: Lvlm, evaluation: Evaluation, indices: Sequence[int], samples: int = 4
-) -> list[np.ndarray]:
-    """LLaVA-CAM [N, rows, columns] of the baseline answer of each item, the closing token left out."""
+def heat_maps(lvlm: Lvlm, evaluation: Evaluation, indices: Sequence[int]) -> list[np.ndarray]:
+    """LLaVA-CAM [N, rows, columns] of the baseline answer of each item, without its closing token."""
     maps = []
     for i in indices:
         ids = evaluation.answers[i].ids
         answer = ids[:-1] if len(ids) > 1 and ids[-1] in lvlm.stop_ids else ids
-        maps.append(llava_cam(lvlm, evaluation.prompt(lvlm, i), answer, samples=samples))
+        maps.append(llava_cam(lvlm, evaluation.prompt(lvlm, i), answer, samples=4))
     return maps

@@ -1,15 +1,13 @@
-"""What one model on one benchmark gave: plain values and arrays, to a file and back between processes.
+"""The measurements of one model on one benchmark: plain values and arrays, to a file and back between processes.
 
-Scores, shares and probabilities are fractions in [0, 1] (NaN where undefined) and become percent only
-when printed. N is the number of decoder layers. Arrays over layers 1...N have length N; arrays over
-truncation layers 0...N, where N is the baseline, have length N + 1. Intervals are (low, high).
+Scores, shares and probabilities are fractions in [0, 1] (NaN if undefined) and become percent only when printed.
+N is the number of decoder layers. Arrays over layers 1...N have length N; arrays over truncation layers 0...N,
+where N is the baseline, have length N + 1. Intervals are (low, high).
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,16 @@ import numpy as np
 Interval = tuple[float, float]
 #: Lower and upper end of an interval of layers, both included.
 LayerInterval = tuple[int, int]
-#: A table to print as it is: title, header, rows of cells (anything ``str`` accepts).
+#: A table to print unchanged: title, header, rows of cells (anything ``str`` accepts).
 RecordedTable = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 
 
-def _check(owner: str, expected: dict[str, tuple[np.ndarray, tuple[int, ...]]]) -> None:
-    """Raise ``ValueError`` naming the first array whose shape differs from the expected one."""
-    for name, (array, shape) in expected.items():
-        if np.shape(array) != shape:
-            found = np.shape(array)
-            raise ValueError(f"{owner}: {name} has shape {list(found)}, expected {list(shape)}")
+def _check(owner: str, part: object, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """ValueError naming the first array of another shape."""
+    for name, shape in shapes.items():
+        actual = np.shape(getattr(part, name))
+        if actual != shape:
+            raise ValueError(f"{owner}: {name} has shape {list(actual)}, expected {list(shape)}")
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,16 @@ class TableRow:
     Attributes:
         model, benchmark, metric: names as printed.
         higher_is_better: direction of the metric, printed as an arrow.
-        n: items all figures of the row were measured on.
+        n: items that all scores of the row were measured on.
         baseline, baseline_interval: score with the image seen by every layer.
-        cliff, cliff_interval: the cliff layer, 0...N; None where there is none.
+        cliff, cliff_interval: the cliff layer, 0...N; None if there is none.
         at_cliff, at_cliff_interval: score with the image truncated after the cliff layer.
         difference, difference_interval: paired difference, truncated at the cliff minus baseline.
         n_layers: N.
         chosen_on: other items, on which the cliff layer was chosen.
         margin: largest loss that counted as none, in units of the score.
         protocol: how the model was asked and its answers scored.
-        data: which version of the benchmark it was asked.
+        data: the version of the benchmark.
     """
 
     model: str
@@ -76,14 +74,13 @@ class Curve:
     Attributes:
         benchmark, metric: names as printed.
         score, low, high: [N + 1], mean and its interval.
-        cliff, cliff_interval: the cliff layer, 0...N; None where there is none.
+        cliff, cliff_interval: the cliff layer, 0...N; None if there is none.
         non_inferior: bool [N + 1], whether the answers at L are non-inferior to the baseline.
-        chance: score of guessing, None where it has no meaning.
-        probability: [N + 1], mean probability the truncated model gives the baseline answer, or None.
-        limit: the worst score the margin allows (baseline minus margin; plus, where lower is better).
+        probability: [N + 1], mean probability that the truncated model gives the baseline answer, or None.
+        limit: the worst score the margin allows (baseline minus margin; plus, if lower is better).
         n: items behind the curve.
 
-    Raises ``ValueError`` where the arrays differ in length.
+    Raises ValueError if the arrays differ in length.
     """
 
     benchmark: str
@@ -94,21 +91,13 @@ class Curve:
     cliff: int | None
     cliff_interval: LayerInterval | None
     non_inferior: np.ndarray
-    chance: float | None
     probability: np.ndarray | None
-    limit: float | None = None
-    n: int | None = None
+    limit: float
+    n: int
 
     def __post_init__(self) -> None:
-        shape = (len(self.score),)
-        expected: dict[str, tuple[np.ndarray, tuple[int, ...]]] = {
-            "low": (self.low, shape),
-            "high": (self.high, shape),
-            "non_inferior": (self.non_inferior, shape),
-        }
-        if self.probability is not None:
-            expected["probability"] = (self.probability, shape)
-        _check(f"curve of {self.benchmark!r}", expected)
+        names = ["low", "high", "non_inferior"] + ["probability"] * (self.probability is not None)
+        _check(f"curve of {self.benchmark!r}", self, dict.fromkeys(names, (len(self.score),)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +110,7 @@ class MeanShares:
         raw: [N, 4], shares of system, image, user, answer before Eq. 7 (they sum to 1).
         n: items behind the means.
 
-    Raises ``ValueError`` where a shape differs.
+    Raises ValueError if a shape differs.
     """
 
     benchmark: str
@@ -129,20 +118,12 @@ class MeanShares:
     low: np.ndarray
     high: np.ndarray
     raw: np.ndarray
-    n: int | None = None
+    n: int
 
     def __post_init__(self) -> None:
         layers = len(self.mean)
-        shape = (layers, 3)
-        _check(
-            f"shares of {self.benchmark!r}",
-            {
-                "mean": (self.mean, shape),
-                "low": (self.low, shape),
-                "high": (self.high, shape),
-                "raw": (self.raw, (layers, 4)),
-            },
-        )
+        shapes = {name: (layers, 3) for name in ("mean", "low", "high")} | {"raw": (layers, 4)}
+        _check(f"shares of {self.benchmark!r}", self, shapes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,11 +133,11 @@ class HeatRow:
     Attributes:
         benchmark: name as printed.
         question, answer: texts as asked and answered; untrusted.
-        image: uint8 [H, W, 3], the picture the token grid covers edge to edge.
+        image: uint8 [H, W, 3], covered by the token grid edge to edge.
         heat: [N, h, w] in [0, 1], each layer scaled by its own maximum; layer N is zero.
-        box: x, y, w, h in pixels of ``image`` of the object asked about, or None.
+        box: x, y, w, h in pixels of ``image`` of the object in question, or None.
 
-    Raises ``ValueError`` where a shape or the image's type differs.
+    Raises ValueError if a shape or the image's type differs.
     """
 
     benchmark: str
@@ -167,29 +148,24 @@ class HeatRow:
     box: tuple[float, float, float, float] | None
 
     def __post_init__(self) -> None:
-        image = np.asarray(self.image)
+        image, owner = np.asarray(self.image), f"heat of {self.benchmark!r}"
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(
-                f"heat of {self.benchmark!r}: image is {image.dtype} {list(image.shape)}, "
-                "expected uint8 [H, W, 3]"
-            )
+            raise ValueError(f"{owner}: image is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
         if np.ndim(self.heat) != 3 or not np.size(self.heat):
-            raise ValueError(
-                f"heat of {self.benchmark!r}: heat has shape {list(np.shape(self.heat))}, expected [N, h, w]"
-            )
+            raise ValueError(f"{owner}: heat has shape {list(np.shape(self.heat))}, expected [N, h, w]")
 
 
 @dataclass(frozen=True, eq=False)
 class Pointing:
-    """How much of the CAM falls into the box of the object asked about, per layer.
+    """How much of the CAM falls into the box of the object in question, per layer.
 
     Attributes:
         benchmark: name as printed.
-        energy, low, high: [N], share of the heat inside the box; NaN where a map is all zero.
-        area_share: share of the picture's area the boxes take: what an even map would score.
+        energy, low, high: [N], share of the heat inside the box; NaN if a map is all zero.
+        area_share: share of the image's area that the boxes take: the energy of an even map.
         n: items behind the means.
 
-    Raises ``ValueError`` where the arrays differ in length.
+    Raises ValueError if the arrays differ in length.
     """
 
     benchmark: str
@@ -200,15 +176,15 @@ class Pointing:
     n: int
 
     def __post_init__(self) -> None:
-        shape = (len(self.energy),)
-        _check(f"pointing of {self.benchmark!r}", {"low": (self.low, shape), "high": (self.high, shape)})
+        shapes = dict.fromkeys(("low", "high"), (len(self.energy),))
+        _check(f"pointing of {self.benchmark!r}", self, shapes)
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """All that one model on one benchmark adds to the report.
 
-    ``checkpoint`` is the directory of a checkpoint the user named, empty for a shipped miniature.
+    ``checkpoint`` is the directory of a checkpoint that the user named, empty for a shipped miniature.
     """
 
     checkpoint: str
@@ -221,7 +197,7 @@ class Measured:
 
 
 def save(measured: Measured, path: Path) -> None:
-    """Write to an npz file: arrays as they are, everything else as one JSON text; nothing is pickled."""
+    """Write to an npz file: arrays as such, everything else as one JSON text; nothing is pickled."""
     arrays: dict[str, np.ndarray] = {}
 
     def plain(value: Any) -> Any:
@@ -230,16 +206,16 @@ def save(measured: Measured, path: Path) -> None:
             return {"array": f"a{len(arrays) - 1}"}
         if isinstance(value, np.generic):
             return value.item()
-        if hasattr(value, "__dataclass_fields__"):
+        if is_dataclass(value):
             return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
     text = json.dumps(plain(measured))
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(".partial")
-    with whole.open("wb") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, text=np.array(text), **arrays)
-    whole.replace(path)
+    partial.replace(path)
 
 
 def load(path: Path) -> Measured:
@@ -255,7 +231,5 @@ def load(path: Path) -> Measured:
 
         content = restored(json.loads(str(arrays["text"])))
     kinds = {"table": TableRow, "curves": Curve, "shares": MeanShares, "heats": HeatRow, "pointing": Pointing}
-    made = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
-    return Measured(
-        checkpoint=content["checkpoint"], **made, recorded=[tuple(table) for table in content["recorded"]]
-    )
+    parts = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
+    return Measured(checkpoint=content["checkpoint"], **parts, recorded=list(content["recorded"]))

@@ -1,7 +1,5 @@
 """Table 1 of a miniature as recorded: every item's score at every layer, compared item by item."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,14 +14,14 @@ CHANGED = 0.002
 
 
 def record_path(model: str, benchmark: Benchmark) -> Path:
-    """Where the record of a model on a benchmark lies."""
+    """The record of a model on a benchmark."""
     return RECORDS / f"{model}-{benchmark.name}.npz"
 
 
 def recorded_parts(model: str, benchmark: Benchmark, ids: Sequence[str]) -> np.ndarray:
     """Parts [items, N + 1, 2] of the benchmark's first metric, as recorded for the items of these ids.
 
-    AssertionError where there is no record, or for items that it does not know.
+    AssertionError if there is no record, or for items that it does not have.
     """
     path = record_path(model, benchmark)
     assert path.is_file(), f"no record at {path}; write it with --snapshot-update"
@@ -40,24 +38,24 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
     A run of some of the items is compared on those. With ``update`` the record is written instead.
 
     Raises:
-        AssertionError: no record, items the record does not know, or more than ``CHANGED`` of the answers
-            score differently; the message says how many, at which layers, and what that does to the score.
+        AssertionError: no record, items that the record does not have, or more than ``CHANGED`` of the answers
+            score differently; the message says how many, at which layers, and how that changes the score.
     """
-    metric = evaluation.benchmark.metrics[0].name
+    model, benchmark = evaluation.task.model, evaluation.benchmark
+    metric = benchmark.metrics[0].name
     measured, ids = evaluation.parts[metric], [item.id for item in evaluation.items]
     if update:
-        path = record_path(evaluation.task.model, evaluation.benchmark)
+        path = record_path(model, benchmark)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(file, ids=np.array(ids), parts=measured.astype(np.float32))
+        np.savez_compressed(path, ids=np.array(ids), parts=measured.astype(np.float32))
         return
-    recorded = recorded_parts(evaluation.task.model, evaluation.benchmark, ids)
+    recorded = recorded_parts(model, benchmark, ids)
     changed = np.abs(measured - recorded).max(axis=-1) > 1e-6
     allowed = CHANGED * changed.size
     layers = {layer: int(n) for layer, n in enumerate(changed.sum(axis=0)) if n}
     moved = (measured[..., 0].sum(axis=0) - recorded[..., 0].sum(axis=0)) / len(ids)
     assert changed.sum() <= allowed, (
-        f"{evaluation.task.model} on {evaluation.benchmark.name}: {int(changed.sum())} of {changed.size} answers "
+        f"{model} on {benchmark.name}: {int(changed.sum())} of {changed.size} answers "
         f"score differently than recorded (allowed {allowed:.1f}, {100 * CHANGED:.1f} %). Changed by layer L: "
         f"{layers}; mean {metric} moved by {100 * moved[-1]:+.2f} points at the baseline and by up to "
         f"{100 * np.abs(moved).max():.2f} elsewhere. If the change is wanted, record anew with --snapshot-update"

@@ -1,11 +1,11 @@
 """Results that survive: every answer of a run, in one SQLite file, written as it comes.
 
-A run is one configuration (``Configuration``) over the items of a benchmark. It is finished when the whole test
-session that asked for it comes to its end; until then, the next one with the same configuration goes on where it
-ended. A finished run is measured anew when asked for again, and replaced when the new one is finished.
+A run is one configuration (``Configuration``) over the items of a benchmark. It is finished when the test session
+that started it has ended; until then, the next session with the same configuration resumes it. A finished run is
+measured anew when requested again, and replaced when the new one is finished.
 
-Rows are committed together, with SQLite's rollback journal and ``synchronous=FULL``: a process may be killed and
-the power may fail at any moment, and what is in the file are whole batches. Workers share the file by its locks.
+Rows are committed in batches, with SQLite's rollback journal and ``synchronous=FULL``: if a process is killed or
+the power fails at any moment, the file holds complete batches. Workers share the file by its locks.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import Any
 from repro.benchmarks.benchmark import Part
 from repro.evaluation.sources import PACKAGE, sources_of
 
-#: Of the file in a run directory.
+#: The file in a report's directory.
 NAME = "results.sqlite"
 #: Raised with every change of the tables.
 SCHEMA = 1
-#: SQLite's field for what program a file belongs to: "repr".
+#: SQLite's field for the program that a file belongs to: "repr".
 APPLICATION = int.from_bytes(b"repr")
 #: Seconds to wait for another process that writes. A batch of rows takes milliseconds.
 PATIENCE = 60.0
-#: Whose versions can change an answer or its score.
+#: Packages whose versions can change an answer or its score.
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "pillow", "nltk")
 
 _TABLES = f"""
@@ -42,27 +42,16 @@ BEGIN EXCLUSIVE;
 CREATE TABLE IF NOT EXISTS runs (
     run INTEGER PRIMARY KEY,
     digest TEXT NOT NULL,
-    model TEXT NOT NULL,
-    revision TEXT NOT NULL,
-    dataset TEXT NOT NULL,
-    protocol TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    versions TEXT NOT NULL,
-    started TEXT NOT NULL,
-    finished TEXT
+    model TEXT NOT NULL, revision TEXT NOT NULL, dataset TEXT NOT NULL, protocol TEXT NOT NULL,
+    settings TEXT NOT NULL, versions TEXT NOT NULL,
+    started TEXT NOT NULL, finished TEXT
 );
 CREATE TABLE IF NOT EXISTS answers (
     run INTEGER NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
-    item TEXT NOT NULL,
-    question TEXT NOT NULL,
-    image TEXT NOT NULL,
-    layer INTEGER NOT NULL,
-    keep INTEGER NOT NULL,
-    answer TEXT NOT NULL,
-    ids TEXT NOT NULL,
-    ids_digest TEXT NOT NULL,
-    score TEXT NOT NULL,
-    probability REAL NOT NULL,
+    item TEXT NOT NULL, question TEXT NOT NULL, image TEXT NOT NULL,
+    layer INTEGER NOT NULL, keep INTEGER NOT NULL,
+    answer TEXT NOT NULL, ids TEXT NOT NULL, ids_digest TEXT NOT NULL,
+    score TEXT NOT NULL, probability REAL NOT NULL,
     PRIMARY KEY (run, item, layer, keep)
 ) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION};
@@ -77,13 +66,13 @@ class ResultsError(Exception):
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that decides an answer but for the item: with another one, rows start anew.
+    """Everything that decides an answer except the item: with another one, rows start anew.
 
     Attributes:
         model: its name; ``revision`` the digest of its files (``revision_of``).
         dataset: the benchmark's name.
         protocol: how the model was asked.
-        settings: what else was chosen: which items of which data, number type, device, longest answer.
+        settings: the other choices: which items of which data, number type, device, longest answer.
         versions: of the libraries, and the digest of those sources of this package that decide an answer.
     """
 
@@ -94,10 +83,14 @@ class Configuration:
     settings: Mapping[str, str | int]
     versions: Mapping[str, str]
 
-    @property
-    def digest(self) -> str:
-        """Identifies the configuration."""
-        return digest_of(asdict(self))
+
+@dataclass(frozen=True)
+class Recorded(Configuration):
+    """A run in the file; ``finished`` is None if it was interrupted."""
+
+    number: int
+    started: str
+    finished: str | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ class Row:
     """The answer to one item at one L and k.
 
     Attributes:
-        item: its id; ``question`` the digest of what was asked and is right, ``image`` that of the picture.
+        item: its id; ``question`` the digest of the question and its reference, ``image`` the image's.
         layer, keep: truncated after L, with k image tokens kept.
         answer, ids: the text and its token ids.
         score: by metric, the numerator and denominator it adds.
@@ -123,23 +116,8 @@ class Row:
     probability: float
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A run as it lies in the file; ``finished`` is None where it was killed."""
-
-    number: int
-    model: str
-    revision: str
-    dataset: str
-    protocol: str
-    settings: Mapping[str, str | int]
-    versions: Mapping[str, str]
-    started: str
-    finished: str | None
-
-
 def digest_of(value: object) -> str:
-    """A SHA-256, in hexadecimal, of plain values, tuples, sets, dataclasses and objects of string keys."""
+    """A SHA-256, in hexadecimal, of plain values, tuples, sets, dataclasses and mappings of string keys."""
 
     def plain(value: Any) -> object:
         return vars(value) if is_dataclass(value) else sorted(value)
@@ -150,7 +128,7 @@ def digest_of(value: object) -> str:
 
 @cache
 def revision_of(checkpoint: Path) -> str:
-    """Digest of a checkpoint directory: names and contents of all its files but hidden ones."""
+    """Digest of a checkpoint directory: names and contents of all its files except hidden ones."""
     files = sorted(
         path
         for path in checkpoint.rglob("*")
@@ -166,41 +144,34 @@ def _content(path: Path) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what can change an answer, and the digest of this package's sources that decide one."""
+    """Versions of all that can change an answer, and the digest of the sources here that decide one."""
     sources = [(path.relative_to(PACKAGE).as_posix(), _content(path)) for path in sources_of()]
-    found = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found, "repro": digest_of(sorted(sources))}
+    packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages, "repro": digest_of(sorted(sources))}
 
 
 class Results:
-    """A results file, open.
-
-    Args:
-        new: make it where there is none.
+    """An open results file; ``new`` creates it if it is missing.
 
     Raises:
-        ResultsError: the file is missing, of another program or schema, damaged, locked, or cannot be written; so
-            may any method.
+        ResultsError: the file is missing, of another program or schema, damaged, locked, or cannot be written;
+            any method may raise it.
     """
 
     def __init__(self, path: Path, new: bool = False):
         self.path = path
-        with self._told():
+        with self._explained():
             if new:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            # "rw" also where only rows are read: what a killed writer left half done has to be taken back first.
-            self._open = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode={'rwc' if new else 'rw'}",
-                timeout=PATIENCE,
-                uri=True,
-                isolation_level=None,
-            )
+            # "rw" even to read: the unfinished transaction of a killed writer has to be rolled back first.
+            uri = f"{path.resolve().as_uri()}?mode={'rwc' if new else 'rw'}"
+            self._open = sqlite3.connect(uri, timeout=PATIENCE, uri=True, isolation_level=None)
             self._open.execute("PRAGMA synchronous = FULL")
             self._open.execute("PRAGMA foreign_keys = ON")
             if new and self._ask("PRAGMA schema_version") == 0:
                 self._open.executescript(_TABLES)
-            found, schema = self._ask("PRAGMA application_id"), self._ask("PRAGMA user_version")
-        if found != APPLICATION:
+            application, schema = self._ask("PRAGMA application_id"), self._ask("PRAGMA user_version")
+        if application != APPLICATION:
             raise ResultsError(
                 f"{path}: is no results file of this suite; expected one that it wrote: name another place"
             )
@@ -211,33 +182,28 @@ class Results:
             )
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._open.close()
 
     def begin(self, configuration: Configuration, resume: bool = True) -> Run:
         """The unfinished run of a configuration, or a new one, as with ``resume=False``."""
-        own = configuration.digest
-        with self._told(), self._transaction():
-            row = self._open.execute(
-                "SELECT max(run) FROM runs WHERE digest = ? AND finished IS NULL", (own,)
+        c, digest = configuration, digest_of(asdict(configuration))
+        with self._explained(), self._transaction():
+            (run,) = self._open.execute(
+                "SELECT max(run) FROM runs WHERE digest = ? AND finished IS NULL", (digest,)
             ).fetchone()
-            if resume and row[0] is not None:
-                return Run(self, row[0])
-            c = configuration
-            written = self._open.execute(
-                "INSERT INTO runs (digest, model, revision, dataset, protocol, settings, versions, started) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(own, c.model, c.revision, c.dataset, c.protocol),
-                    *(json.dumps(c.settings), json.dumps(c.versions), _now()),
-                ),
-            )
-            assert written.lastrowid is not None
-            return Run(self, written.lastrowid)
+            if run is None or not resume:
+                texts = json.dumps(c.settings), json.dumps(c.versions), _now()
+                run = self._open.execute(
+                    "INSERT INTO runs (digest, model, revision, dataset, protocol, settings, versions, started) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (digest, c.model, c.revision, c.dataset, c.protocol, *texts),
+                ).lastrowid
+            return Run(self, run)
 
     def finish(self, runs: Sequence[int]) -> None:
-        """Nothing of these runs is missing: earlier ones of the same configurations are deleted."""
-        with self._told(), self._transaction():
+        """Mark runs as complete, and delete earlier ones of the same configurations."""
+        with self._explained(), self._transaction():
             for run in runs:
                 self._open.execute("UPDATE runs SET finished = ? WHERE run = ?", (_now(), run))
                 self._open.execute(
@@ -247,60 +213,50 @@ class Results:
 
     def runs(self) -> list[Recorded]:
         """All runs, in the order they began."""
-        with self._told():
-            found = self._open.execute(
-                "SELECT run, model, revision, dataset, protocol, settings, versions, started, finished "
+        with self._explained():
+            rows = self._open.execute(
+                "SELECT model, revision, dataset, protocol, settings, versions, run, started, finished "
                 "FROM runs ORDER BY run"
             ).fetchall()
         return [
-            Recorded(
-                number,
-                model,
-                revision,
-                dataset,
-                protocol,
-                json.loads(settings),
-                json.loads(made),
-                began,
-                ended,
-            )
-            for number, model, revision, dataset, protocol, settings, made, began, ended in found
+            Recorded(model, revision, dataset, protocol, json.loads(settings), json.loads(versions), *run)
+            for model, revision, dataset, protocol, settings, versions, *run in rows
         ]
 
     def rows(self, run: int) -> Iterator[Row]:
         """The rows of a run, by item and layer."""
-        with self._told():
+        with self._explained():
             for item, question, image, layer, keep, answer, ids, score, probability in self._open.execute(
                 "SELECT item, question, image, layer, keep, answer, ids, score, probability FROM answers "
                 "WHERE run = ? ORDER BY item, layer, keep",
                 (run,),
             ):
                 parts = {name: (part[0], part[1]) for name, part in json.loads(score).items()}
-                known = tuple(json.loads(ids))
-                yield Row(item, question, image, layer, keep, answer, known, parts, probability)
+                tokens = tuple(json.loads(ids))
+                yield Row(item, question, image, layer, keep, answer, tokens, parts, probability)
 
     def _ask(self, question: str) -> int:
         return self._open.execute(question).fetchone()[0]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it is written, or nothing."""
+        """Everything is written, or nothing."""
         self._open.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self._open.execute("COMMIT")  # fails where another process reads for too long
+            self._open.execute("COMMIT")  # fails if another process reads for too long
         except BaseException:
             if self._open.in_transaction:  # a full disk has ended it
                 self._open.execute("ROLLBACK")
             raise
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """SQLite's errors in words that help."""
+    def _explained(self) -> Iterator[None]:
+        """Turns SQLite's errors into a ``ResultsError`` with a remedy."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            # The low byte; the others tell cases of it apart.
+            # The low byte; the others distinguish cases of it.
             code = getattr(error, "sqlite_errorcode", -1) & 0xFF
             reason = _REASONS.get(code, "cannot be used")
             raise ResultsError(f"{self.path}: {reason} ({error})") from error
@@ -319,27 +275,27 @@ _REASONS = {
 
 
 class Run:
-    """A run under way: what it knows, and where its rows go."""
+    """An open run: its answers so far, and the place for new ones."""
 
     def __init__(self, results: Results, number: int):
         self.results, self.number = results, number
 
-    def known(self, asked: Mapping[str, tuple[str, str]], layers: int) -> dict[str, list[Row]]:
-        """Rows of items that have one at each of L = 0...layers - 1 and were asked the same.
+    def known(self, digests: Mapping[str, tuple[str, str]], layers: int) -> dict[str, list[Row]]:
+        """Rows of items that have one at each of L = 0...layers - 1, with the same question and image.
 
         Args:
-            asked: by item id, the digests of question and picture now.
+            digests: of the current question and image, by item id.
         """
-        found: dict[str, list[Row]] = {}
+        by_item: dict[str, list[Row]] = {}
         for row in self.results.rows(self.number):
-            if row.keep == 0 and asked.get(row.item) == (row.question, row.image):
-                found.setdefault(row.item, []).append(row)
-        whole = list(range(layers))
-        return {item: rows for item, rows in found.items() if [row.layer for row in rows] == whole}
+            if row.keep == 0 and digests.get(row.item) == (row.question, row.image):
+                by_item.setdefault(row.item, []).append(row)
+        complete = list(range(layers))
+        return {item: rows for item, rows in by_item.items() if [row.layer for row in rows] == complete}
 
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows, all of them or none; one of the same item, L and k is replaced."""
-        with self.results._told(), self.results._transaction():
+        with self.results._explained(), self.results._transaction():
             self.results._open.executemany(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [

@@ -1,19 +1,17 @@
-"""A model over a benchmark, at every truncation layer."""
-
-from __future__ import annotations
+"""A model over a benchmark, at every truncation layer, and its scored answers."""
 
 import hashlib
-import itertools
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from tqdm import tqdm
 
 from repro.benchmarks.benchmark import HubImage, Item
-from repro.benchmarks.versions import describe
 from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
@@ -28,8 +26,7 @@ class Evaluation(Scored):
 
     Attributes:
         answers: n baseline answers (L = N).
-        probability: float64 [n, N + 1], what the model truncated after L gives to the first token of the
-            baseline answer.
+        probability: float64 [n, N + 1], of the first token of the baseline answer, by the model truncated after L.
         failed: by item id, why an item has no answer; those are not among the n.
     """
 
@@ -38,7 +35,7 @@ class Evaluation(Scored):
     failed: dict[str, str] = field(default_factory=dict)
 
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
-        """The prompt of an item, as it was asked."""
+        """The prompt of an item."""
         return self.task.prompt(lvlm, self.items[index])
 
 
@@ -46,14 +43,13 @@ def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
     """The first ``limit`` items of each stratum and kind, all of them for None."""
     if limit is None:
         return list(items)
-    seen: dict[tuple[str, str], int] = {}
-    kept = []
+    counts: Counter[tuple[str, str]] = Counter()
+    chosen = []
     for item in items:
-        key = (item.stratum, item.kind)
-        seen[key] = seen.get(key, 0) + 1
-        if seen[key] <= limit:
-            kept.append(item)
-    return kept
+        counts[item.stratum, item.kind] += 1
+        if counts[item.stratum, item.kind] <= limit:
+            chosen.append(item)
+    return chosen
 
 
 def budget(device: torch.device) -> int:
@@ -71,15 +67,14 @@ def batches(
     known: Collection[str] = (),
     failed: dict[str, str] | None = None,
 ) -> Iterator[list[tuple[int, Prompt]]]:
-    """Prompts with the index of their item, alike in image positions and length.
+    """Prompts with the index of their item, equal in image positions and length.
 
-    At most ``size`` at a time, and as many as the memory holds if their answers are as long as they may be. Which
-    items go together does not depend on what is known, so that a run that goes on has the answers of one that was
-    never broken off.
+    At most ``size`` at a time, and as many as the memory holds if answers get as long as they may. Which items go
+    together does not depend on what is known, so that a resumed run has the answers of an uninterrupted one.
 
     Args:
         known: ids of items that need no answer: batches of those alone are left out.
-        failed: gets, by item id, why an item has no prompt; None: that is an error.
+        failed: receives, by item id, why an item has no prompt; None: that is an error.
     """
     memory = budget(lvlm.device)
     order = sorted(range(len(items)), key=lambda i: (len(task.ask(items[i])), i))
@@ -87,17 +82,17 @@ def batches(
         chunk = order[start : start + size]
         if all(items[i].id in known for i in chunk):
             continue
-        made = []
+        groups: dict[tuple[int, ...], list[tuple[int, Prompt]]] = defaultdict(list)
         for i in chunk:
             try:
-                made.append((i, task.prompt(lvlm, items[i])))
+                prompt = task.prompt(lvlm, items[i])
             except (OSError, ValueError) as error:
                 if failed is None:
                     raise
                 failed[items[i].id] = str(error)
-        made.sort(key=lambda pair: layout(pair[1]))
-        for _, same in itertools.groupby(made, key=lambda pair: layout(pair[1])):
-            group = list(same)
+            else:
+                groups[layout(prompt)].append((i, prompt))
+        for _, group in sorted(groups.items()):
             longest = max((prompt for _, prompt in group), key=lambda prompt: len(prompt.segments))
             room = min(task.max_new_tokens, lvlm.room(longest))
             fit = max(1, memory // max(1, memory_of(lvlm, longest, room)))
@@ -108,29 +103,27 @@ def batches(
 
 
 def question_digest(card: ModelCard, task: Task, item: Item) -> str:
-    """Digest of what a task asks about an item, but for the picture, and of what is right."""
+    """Digest of what a task asks about an item, without the image, and of its reference."""
     template = task.template or card.template
     return digest_of([template, task.ask(item), item.choices, item.reference])
 
 
 def begin(results: Results, lvlm: Lvlm, task: Task, items: Sequence[Item], resume: bool = True) -> Run:
-    """The run of these items that was broken off, or a new one."""
+    """The interrupted run of these items, or a new one."""
     benchmark = task.benchmark
-    on_gpu = lvlm.device.type == "cuda"
     settings: dict[str, str | int] = {
         "items": digest_of([item.id for item in items]),
         "n": len(items),
-        "data": describe(benchmark.name, items),
+        "data": benchmark.describe(items),
         "dtype": str(lvlm.model.dtype),
-        "device": torch.cuda.get_device_name(lvlm.device) if on_gpu else "cpu",
+        "device": torch.cuda.get_device_name(lvlm.device) if lvlm.device.type == "cuda" else "cpu",
         "max_new_tokens": task.max_new_tokens,
     }
     if benchmark.mode:
         settings["mode"] = benchmark.mode
     revision = revision_of(lvlm.path)
-    return results.begin(
-        Configuration(task.model, revision, benchmark.name, task.protocol, settings, versions()), resume
-    )
+    configuration = Configuration(task.model, revision, benchmark.name, task.protocol, settings, versions())
+    return results.begin(configuration, resume)
 
 
 def evaluate(
@@ -143,100 +136,78 @@ def evaluate(
 ) -> Evaluation:
     """Sweep every item and score every answer.
 
-    An item whose picture cannot be read, or whose prompt cannot be made, fails by itself; the others go on.
+    An item whose image cannot be read, or whose prompt cannot be built, fails alone; the others go on.
 
     Args:
         task: how to ask, decode, read and score.
-        run: what it knows is not asked again; what is answered is written to it, batch by batch.
-        batch_size: prompts swept at once, fewer where memory is short.
+        run: its answers are not computed again; new ones are written to it, batch by batch.
+        batch_size: prompts swept at once, fewer if memory is short.
         progress: show items/s and the time left on stderr.
 
     Raises:
         ValueError: every item fails, or answers are not finite; the message names items.
         ResultsError: rows cannot be written.
     """
-    asked = dict(zip([item.id for item in items], _asked(lvlm, task, items), strict=True))
-    rows = run.known(asked, lvlm.n_layers + 1) if run else {}
+    digests = dict(zip([item.id for item in items], _digests(lvlm, task, items), strict=True))
+    rows = run.known(digests, lvlm.n_layers + 1) if run else {}
     failed: dict[str, str] = {}
     title = f"{task.model} {task.benchmark.name}"
     with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
         for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed):
-            answered = _answer(lvlm, task, [items[i] for i, _ in batch], [p for _, p in batch], asked)
+            answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
             if run:
-                run.write([row for one in answered.values() for row in one])
+                run.write([row for layers in answered.values() for row in layers])
             bar.update(len(answered.keys() - rows.keys()))
             rows |= answered
     if not rows:
         raise ValueError(
             f"{task.benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
         )
-    kept = [item for item in items if item.id in rows]
+    answered_items = [item for item in items if item.id in rows]
+    ordered = [rows[item.id] for item in answered_items]
     parts = {
-        name: np.array(
-            [[row.score.get(name, (0.0, 0.0)) for row in rows[item.id]] for item in kept], dtype=np.float64
-        )
+        name: np.array([[row.score.get(name, (0.0, 0.0)) for row in layers] for layers in ordered], float)
         for name in task.benchmark.metric_names
     }
-    baseline = [rows[item.id][-1] for item in kept]
-    return Evaluation(
-        task,
-        kept,
-        parts,
-        [Answer(row.ids, row.answer) for row in baseline],
-        np.array([[row.probability for row in rows[item.id]] for item in kept]),
-        failed,
-    )
+    baseline = [Answer(layers[-1].ids, layers[-1].answer) for layers in ordered]
+    probability = np.array([[row.probability for row in layers] for layers in ordered])
+    return Evaluation(task, answered_items, parts, baseline, probability, failed)
 
 
-def _asked(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> Iterator[tuple[str, str]]:
-    """Digests of each item's question and of its picture; that of a picture that cannot be read is empty."""
-    pictures: dict[Path | HubImage, str] = {}
+def _digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> Iterator[tuple[str, str]]:
+    """Digests of each item's question and image; empty for an image that cannot be read."""
+    images: dict[Path | HubImage | None, str] = {None: ""}
     for item in items:
-        if item.image is not None and item.image not in pictures:
+        if item.image is not None and item.image not in images:
             try:
-                pictures[item.image] = hashlib.sha256(item.image.read_bytes()).hexdigest()
+                images[item.image] = hashlib.sha256(item.image.read_bytes()).hexdigest()
             except OSError:
-                pictures[item.image] = ""
-        yield question_digest(lvlm.card, task, item), pictures[item.image] if item.image else ""
+                images[item.image] = ""
+        yield question_digest(lvlm.card, task, item), images[item.image]
 
 
 def _answer(
-    lvlm: Lvlm,
-    task: Task,
-    items: Sequence[Item],
-    prompts: Sequence[Prompt],
-    asked: dict[str, tuple[str, str]],
+    lvlm: Lvlm, task: Task, batch: Sequence[tuple[Item, Prompt]], digests: dict[str, tuple[str, str]]
 ) -> dict[str, list[Row]]:
     """Rows of a batch at L = 0...N, by item id."""
-    room = min(lvlm.room(prompt) for prompt in prompts)
+    items, prompts = zip(*batch, strict=True)
+    longest = min(task.max_new_tokens, *map(lvlm.room, prompts))
     try:
-        swept = sweep(
-            lvlm, prompts, min(task.max_new_tokens, room), repetition_penalty=task.repetition_penalty
-        )
+        swept = sweep(lvlm, prompts, longest, repetition_penalty=task.repetition_penalty)
     except ValueError as error:
         raise ValueError(f"items {', '.join(item.id for item in items)}: {error}") from error
     rows: dict[str, list[Row]] = {}
     for item, result in zip(items, swept, strict=True):
-        likely = _probability(result.logits, result.answers[-1].ids[0])
-        rows[item.id] = [
-            Row(
-                item=item.id,
-                question=asked[item.id][0],
-                image=asked[item.id][1],
-                layer=layer,
-                keep=0,
-                answer=answer.text,
-                ids=answer.ids,
-                score=task.score(item, task.read(answer.text)),
-                probability=float(likely[layer]),
+        rows[item.id] = []
+        probability = _probability(result.logits, result.answers[-1].ids[0]).tolist()
+        for layer, answer in enumerate(result.answers):
+            score = task.score(item, task.read(answer.text))
+            rows[item.id].append(
+                Row(item.id, *digests[item.id], layer, 0, answer.text, answer.ids, score, probability[layer])
             )
-            for layer, answer in enumerate(result.answers)
-        ]
     return rows
 
 
 def _probability(logits: np.ndarray, token: int) -> np.ndarray:
     """Softmax of one token along the last axis of logits [N + 1, vocabulary]."""
-    logits = logits.astype(np.float64)
-    peak = logits.max(axis=-1)
-    return np.exp(logits[:, token] - peak) / np.exp(logits - peak[:, None]).sum(axis=-1)
+    return softmax(logits.astype(np.float64), axis=-1)[:, token]

@@ -1,14 +1,11 @@
 """Scored answers, measured or recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from repro.benchmarks.benchmark import Benchmark, Item, image_names
-from repro.benchmarks.versions import describe
 from repro.protocols.task import Task
 from repro.scores import Scores
 
@@ -18,7 +15,7 @@ class Scored:
     """Answers to n items, scored at one layer or at L = 0...N.
 
     Attributes:
-        task: what was asked, how, and how it was scored.
+        task: how the items were asked and the answers scored.
         items: the n items.
         parts: by name of a metric or detail, float64 [n, layers, 2]: numerators and denominators.
     """
@@ -29,17 +26,17 @@ class Scored:
 
     @property
     def benchmark(self) -> Benchmark:
-        """What was asked."""
+        """The benchmark of the items."""
         return self.task.benchmark
 
     @property
     def data(self) -> str:
-        """Which version of the benchmark the items are; see ``repro.benchmarks.versions``."""
-        return describe(self.benchmark.name, self.items)
+        """The version of the benchmark; see ``Benchmark.describe``."""
+        return self.benchmark.describe(self.items)
 
     @property
     def images(self) -> list[str]:
-        """Image of each item; see ``image_names``."""
+        """The image of each item; see ``image_names``."""
         return image_names(self.items)
 
     def scores(self, metric: str = "") -> Scores:

@@ -1,14 +1,11 @@
-"""How a benchmark's items are put to a model, and its answers read and scored: one ``Task`` for each pair.
+"""How a model is asked a benchmark's items, and how its answers are read and scored: one ``Task`` for each pair.
 
 - ``official``: as each model's authors do it. A card names the style its model was tuned on.
-- ``opera``: as the scripts the paper released do it. They are OPERA's: POPE and CHAIR, for three models.
+- ``opera``: as the scripts that the paper released do it. They are OPERA's: POPE and CHAIR, for three models.
 - ``lmms-eval``: as the tasks and model classes of lmms-eval do it.
 
-Decoding is greedy under all of them. OPERA's commands say ``--beam 5``, and LAVIS uses five beams; the paper says
-greedy.
+All decode greedily. OPERA's commands have ``--beam 5``, and LAVIS uses five beams; the paper says greedy.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,7 +14,7 @@ from repro.benchmarks.benchmark import Benchmark
 from repro.protocols import lmms_eval, official, opera
 from repro.protocols.task import Task
 
-#: By name what gives the tasks: of ``official`` those of all models registered by then.
+#: Tasks by the protocol's name; those of ``official`` are for all models registered at the time of the call.
 PROTOCOLS: dict[str, Callable[[], Iterable[Task]]] = {
     "official": official.tasks,
     "opera": opera.tasks,
@@ -30,15 +27,15 @@ class ProtocolError(ValueError):
 
 
 def tasks_of(protocol: str) -> dict[tuple[str, str], Task]:
-    """All that a protocol defines, by the names of model and benchmark."""
+    """The tasks of a protocol by the names of model and benchmark."""
     return {(task.model, task.benchmark.name): task for task in PROTOCOLS[protocol]()}
 
 
 def find_task(protocol: str, model: str, benchmark: Benchmark) -> Task:
-    """What a protocol does with a benchmark, in whatever mode, and a model of this name.
+    """The task of a benchmark, in any mode, and a model under a protocol.
 
     Raises:
-        ProtocolError: there is no such protocol, or it does not define this; the message lists what it does.
+        ProtocolError: there is no such protocol, or it does not define this; the message lists what it defines.
     """
     if protocol not in PROTOCOLS:
         raise ProtocolError(f"no protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}")

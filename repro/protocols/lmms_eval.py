@@ -2,19 +2,16 @@
 
 Models as ``llava_hf``, ``instructblip`` and ``qwen_vl`` load them. The first has Vicuna's conversation for
 tokenizers without a template, and CLIP's processor as published with LLaVA-1.5, which crops. Only the last
-cuts answers at the task's stop strings. Text-only items, to which ``llava_hf`` gives the inputs of the item
-before, are not asked; nor is InternVL-Chat 1.0, which the ``internvl`` class cannot load.
+cuts answers at the task's stop strings. Text-only items, for which ``llava_hf`` repeats the inputs of the previous
+item, are left out; so is InternVL-Chat 1.0, which the ``internvl`` class cannot load.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from repro.benchmarks import chair, pope, scienceqa, textvqa
 from repro.benchmarks.benchmark import Benchmark, Item, Score
-from repro.protocols.official import LETTER_ANSWER, QWEN_VL, SHORT_ANSWER, lettered
-from repro.protocols.opera import bare
+from repro.protocols.official import LETTER_ANSWER, QWEN_VL, SHORT_ANSWER, asking, bare
 from repro.protocols.task import Task
 
 
@@ -24,14 +21,11 @@ def ask_short(item: Item) -> str:
 
 
 def ask_capitalised(item: Item) -> str:
-    """TextVQA's turn; the rest of the question is lower-cased: "What does usps mean?"."""
+    """TextVQA's turn; all but the first letter is lower-cased: "What does usps mean?"."""
     return item.question.capitalize() + SHORT_ANSWER
 
 
-def ask_choices(item: Item) -> str:
-    """ScienceQA's turn."""
-    context = f"Context: {item.hint}\n" if item.hint else ""
-    return f"{context}{item.question}\n{lettered(item)}{LETTER_ANSWER}"
+ask_choices = asking("{hint}{question}\n{choices}" + LETTER_ANSWER, "Context: {}\n")
 
 
 def before_blank_line(text: str) -> str:
@@ -39,8 +33,8 @@ def before_blank_line(text: str) -> str:
     return text.split("\n\n")[0]
 
 
-#: Turn, longest answer and score.
-ASKED: tuple[tuple[Benchmark, Callable[[Item], str], int, Score], ...] = (
+#: Benchmark, turn, longest answer and score.
+_TASKS: tuple[tuple[Benchmark, Callable[[Item], str], int, Score], ...] = (
     (pope.POPE, ask_short, 128, pope.score_lmms_eval),
     (scienceqa.SCIENCEQA, ask_choices, 16, scienceqa.score_lmms_eval),
     (textvqa.TEXTVQA, ask_capitalised, 1024, textvqa.score),
@@ -49,24 +43,21 @@ ASKED: tuple[tuple[Benchmark, Callable[[Item], str], int, Score], ...] = (
 
 
 def for_qwen_vl(task: Task) -> Task:
-    """The same as the class ``qwen_vl`` asks and cuts it."""
+    """The same task as the class ``qwen_vl`` asks it and cuts the answers."""
     task = replace(task, model="qwen-vl", template="Picture 1: <image>\n{question}")
     if task.benchmark is pope.POPE:
         return replace(task, read=before_blank_line)
     if task.benchmark is scienceqa.SCIENCEQA:
         return replace(task, ask=QWEN_VL["scienceqa"].ask, read=before_blank_line)
     if task.benchmark is textvqa.TEXTVQA:
-        return replace(
-            task,
-            ask=lambda item: f"{item.question.capitalize()} Answer:",
-            read=lambda text: text.split("ASSISTANT:")[0],
-        )
+        task = replace(task, ask=lambda item: f"{item.question.capitalize()} Answer:")
+        return replace(task, read=lambda text: text.split("ASSISTANT:")[0])
     return task
 
 
 def tasks() -> Iterator[Task]:
     """All benchmarks for four models."""
-    for benchmark, ask, longest, score in ASKED:
+    for benchmark, ask, longest, score in _TASKS:
         task = Task("lmms-eval", "llava-1.6", benchmark, ask, longest, score, pooled=True)
         yield replace(task, model="llava-1.5", crop=True)
         yield task

@@ -1,26 +1,19 @@
 """Protocol ``opera``: ``pope_eval.py`` and ``chair_eval.py`` of the paper's repository at b8cd5e7.
 
-They are OPERA's of 61426ef. The question stands alone, behind a system message without the blank before USER.
-Answers to POPE may have 512 tokens, where OPERA allows 10. LLaVA and Shikra see what CLIP's processor cuts out.
-InstructBLIP's penalty is a default of its ``generate``, and so in force without being named.
+They are OPERA's of 61426ef. The question stands alone, after a system message without the blank before USER.
+Answers to POPE may have 512 tokens; OPERA allows 10. LLaVA and Shikra see the image as CLIP's processor crops it.
+InstructBLIP's penalty is a default of its ``generate``, so it applies without being set.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 
 from repro.benchmarks import chair, pope
-from repro.benchmarks.benchmark import Item
 from repro.models.card import VICUNA
+from repro.protocols.official import bare
 from repro.protocols.task import Task
 
 TEMPLATE = VICUNA.replace(" USER:", "USER:").replace("<image>\n", "<image> ")
-
-
-def bare(item: Item) -> str:
-    """The question as published."""
-    return item.question
 
 
 def tasks() -> Iterator[Task]:
@@ -36,7 +29,7 @@ def tasks() -> Iterator[Task]:
         yield task(model="instructblip", repetition_penalty=1.5)
         yield task(
             model="shikra",
-            template=TEMPLATE.replace("<image> ", ""),  # which goes before a question that has none
+            template=TEMPLATE.replace("<image> ", ""),  # Shikra puts it before a question without it
             crop=True,
             read=lambda text: text.split("ASSISTANT:")[-1].strip(),
         )

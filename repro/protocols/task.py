@@ -1,4 +1,4 @@
-"""What a protocol does with one benchmark and one model."""
+"""A benchmark and a model under a protocol."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark put to a model under a protocol.
+    """How a model is asked a benchmark, and its answers are read and scored.
 
     Attributes:
         protocol, model: their names.
-        benchmark: what is asked.
         ask: the user's turn for an item.
         max_new_tokens: longest answer.
-        score: parts that an answer adds, once ``read`` has taken from it what counts.
-        pooled: metrics are formed over all items at once, not within strata and then averaged.
-        template: the whole prompt, with ``{question}`` and the card's placeholder; None: the card's own.
-        crop: of a picture that is no square the middle is seen, as CLIP's processor cuts it out, not all.
-        repetition_penalty: divides the logits of tokens that the answer has already (negative ones it multiplies).
+        score: parts that an answer adds, after ``read`` has extracted what counts.
+        pooled: metrics are computed over all items at once, not within strata and then averaged.
+        template: the entire prompt, with ``{question}`` and the card's placeholder; None: the card's own.
+        crop: the model sees the middle square of an image, as CLIP's processor crops it, not all of it.
+        repetition_penalty: divides the logits of tokens that the answer already has (multiplies negative ones).
     """
 
     protocol: str
@@ -44,17 +43,17 @@ class Task:
     repetition_penalty: float = 1.0
 
     def prompt(self, lvlm: Lvlm, item: Item) -> Prompt:
-        """The prompt of an item; ValueError or OSError that names it, for one without an image too."""
+        """The prompt of an item; ValueError or OSError that names the item, also if it has no image."""
         # Here, not above: listing protocols and their tasks needs neither an image library nor numpy.
         from repro.models.images import middle_square, read_image
 
         try:
             if item.image is None:
                 raise ValueError("has no image, hence no image tokens to truncate")
-            picture = read_image(item.image)
+            image = read_image(item.image)
             if self.crop:
-                picture = middle_square(picture, lvlm.crop_side)
-            prompt = lvlm.prompt(picture, self.ask(item), self.template)
+                image = middle_square(image, lvlm.crop_side)
+            prompt = lvlm.prompt(image, self.ask(item), self.template)
             if lvlm.room(prompt) < 1:
                 raise ValueError(
                     f"a prompt of {len(prompt.segments)} tokens leaves no room for an answer within {lvlm.context}"
@@ -62,10 +61,6 @@ class Task:
             return prompt
         except (OSError, ValueError) as error:
             raise type(error)(f"item {item.id}: {error}") from error
-
-    def strata(self, items: Sequence[Item]) -> list[str]:
-        """For each item, within what metrics are formed before they are averaged."""
-        return ["" if self.pooled else item.stratum for item in items]
 
     def scores(self, items: Sequence[Item], parts: Mapping[str, np.ndarray], metric: str = "") -> Scores:
         """Scores of items by a metric, the one that decides the cliff layer by default.
@@ -78,5 +73,6 @@ class Task:
         from repro.scores import Scores
 
         metric = metric or self.benchmark.metrics[0].name
-        strata, images = np.array(self.strata(items)), np.array(image_names(items))
+        strata = np.array(["" if self.pooled else item.stratum for item in items])
+        images = np.array(image_names(items))
         return Scores(parts[metric], strata, images, self.benchmark.higher_is_better(metric))

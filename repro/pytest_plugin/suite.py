@@ -164,7 +164,7 @@ def answers_of(config: pytest.Config) -> list[Source]:
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise pytest.UsageError(f"--answers runs no model: leave {option} out")
-    from repro.benchmarks.questions import LLAVA_POPE
+    from repro.benchmarks.pope import LLAVA_POPE
     from repro.evaluation.answers import sources
 
     files = sorted([*given.glob("*.jsonl"), *given.glob("*.sqlite")]) if given.is_dir() else [given]

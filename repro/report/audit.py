@@ -1,6 +1,4 @@
-"""The ledger of claims as lines of a terminal and as a page, from what the tests of a session handed over."""
-
-from __future__ import annotations
+"""The ledger of claims as lines of a terminal and as a page, from the properties of a session's tests."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,13 +12,11 @@ import repro.audit
 from repro.audit.ledger import Claim, Paper, Verdict
 from repro.audit.marks import COLUMNS, marks
 from repro.audit.needs import need
-from repro.report.build import environment, now
-from repro.report.columns import NAME
-from repro.report.pages import AUDIT, check_writable, render, write
+from repro.report.pages import AUDIT, NAME, check_writable, environment, now, render, write
 from repro.text import columns, visible
 
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]
-#: What a test may have computed anew: the one from the paper and its arithmetic, the other on miniatures.
+#: What tests compute anew: verdicts from the paper and its arithmetic, outcomes on miniatures.
 KINDS = ("verdict", "outcome")
 #: The sources of the claims.
 SOURCES = Path(repro.audit.__file__).parent
@@ -28,33 +24,33 @@ SOURCES = Path(repro.audit.__file__).parent
 
 @dataclass(frozen=True)
 class Part:
-    """A verdict or an outcome in the ledger, and what became of it in a session.
+    """A verdict or an outcome in the ledger, and its test in a session.
 
     Attributes:
-        recorded: empty where there is nothing to compute.
-        asked: whether a test computed it anew.
-        found: what the evidence supports; empty where there is none.
+        recorded: empty if there is nothing to compute.
+        tested: whether a test computed it anew.
+        supported: what the evidence supports; empty if the test failed before that.
         evidence: for people.
     """
 
     recorded: str
-    asked: bool = False
-    found: str = ""
+    tested: bool = False
+    supported: str = ""
     evidence: str = ""
 
     @property
     def broken(self) -> bool:
-        """Whether a test did not find what is recorded."""
-        return self.asked and self.found != self.recorded
+        """Whether the evidence of a test does not support what is recorded."""
+        return self.tested and self.supported != self.recorded
 
     @property
     def recomputed(self) -> str:
-        """What became of it, in words."""
-        if not self.asked:
+        """The result of the test, in words."""
+        if not self.tested:
             return "not in this run" if self.recorded else ""
-        if not self.found:
+        if not self.supported:
             return "failed"
-        return f"recorded {self.recorded}, evidence supports {self.found}" if self.broken else "yes"
+        return f"recorded {self.recorded}, evidence supports {self.supported}" if self.broken else "yes"
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,8 @@ class Audit:
     """Everything the page shows.
 
     Attributes:
-        paper: whose claims these are.
+        paper: the audited paper.
+        entries: its claims.
         command: the command line that produced it.
         created: ISO 8601 date and time.
         environment: versions, settings and digests.
@@ -89,15 +86,15 @@ class Audit:
     title: str
 
 
-def entries(claims: Sequence[Claim], handed: Sequence[Mapping[str, str]]) -> list[Entry]:
-    """The ledger beside what tests handed over: properties by name, as tests/audit/test_ledger.py records them."""
+def entries(claims: Sequence[Claim], tests: Sequence[Mapping[str, str]]) -> list[Entry]:
+    """The ledger with the results of tests: properties by name, as tests/audit/test_ledger.py records them."""
     parts = {
-        (told["claim"], kind): Part(
-            told[f"recorded {kind}"], True, told.get(kind, ""), told.get("evidence", "")
+        (test["claim"], kind): Part(
+            test[f"recorded {kind}"], True, test.get(kind, ""), test.get("evidence", "")
         )
-        for told in handed
+        for test in tests
         for kind in KINDS
-        if f"recorded {kind}" in told
+        if f"recorded {kind}" in test
     }
     return [
         Entry(
@@ -111,54 +108,44 @@ def entries(claims: Sequence[Claim], handed: Sequence[Mapping[str, str]]) -> lis
 
 def ledger_lines(ledger: Sequence[Entry]) -> list[str]:
     """The ledger for a terminal, columns aligned, and its counts."""
-    rows = [
-        [
-            visible(cell, NAME)
-            for cell in (
-                entry.claim.id,
-                entry.claim.where,
-                *(
-                    word
-                    for part in (entry.verdict, entry.outcome)
-                    for word in (part.recorded, part.recomputed)
-                ),
-            )
-        ]
-        for entry in ledger
-    ]
-    return [*columns([HEADER, *rows]), "", counted(ledger), recomputed_line(ledger)]
+    rows = [HEADER]
+    for entry in ledger:
+        verdict, outcome = entry.verdict, entry.outcome
+        cells = [verdict.recorded, verdict.recomputed, outcome.recorded, outcome.recomputed]
+        rows.append([visible(cell, NAME) for cell in (entry.claim.id, entry.claim.where, *cells)])
+    return [*columns(rows), "", counted(ledger), recomputed_line(ledger)]
 
 
 def counted(ledger: Sequence[Entry]) -> str:
     """How many claims have each verdict, as recorded."""
-    by = Counter(entry.claim.verdict for entry in ledger)
-    return f"{len(ledger)} claims: " + ", ".join(f"{by[word]} {word}" for word in get_args(Verdict))
+    counts = Counter(entry.claim.verdict for entry in ledger)
+    return f"{len(ledger)} claims: " + ", ".join(f"{counts[word]} {word}" for word in get_args(Verdict))
 
 
 def recomputed_line(ledger: Sequence[Entry]) -> str:
     """How many verdicts and outcomes the session computed anew."""
     parts = [part for entry in ledger for part in (entry.verdict, entry.outcome) if part.recorded]
-    asked = sum(part.asked for part in parts)
-    if asked == len(parts):
+    tested = sum(part.tested for part in parts)
+    if tested == len(parts):
         return f"All {len(parts)} verdicts and outcomes were computed anew."
     return (
-        f"Only {asked} of {len(parts)} verdicts and outcomes were computed anew; the others are as recorded."
+        f"Only {tested} of {len(parts)} verdicts and outcomes were computed anew; the others are as recorded."
     )
 
 
 def broken_line(ledger: Sequence[Entry]) -> str:
-    """Names the claims whose evidence no longer supports what is recorded; empty where there are none."""
+    """Names the claims whose evidence no longer supports what is recorded; empty if there are none."""
     names = [visible(entry.claim.id, NAME) for entry in ledger if entry.broken]
     return f"Not supported by evidence any more: {', '.join(names)}" if names else ""
 
 
 def digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of files one after the other."""
+    """SHA-256 of the concatenated files."""
     return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def measuring(paper: Paper) -> list[tuple[list[str], str]]:
-    """The claims that take published models, by which of them, and what measuring these takes."""
+    """Ids of the claims that take the same published models, and what measuring them takes."""
     claims: dict[tuple[str, ...], list[str]] = {}
     for claim in paper.claims:
         if claim.takes:
@@ -168,7 +155,7 @@ def measuring(paper: Paper) -> list[tuple[list[str], str]]:
 
 
 def build_audit(paper: Paper, ledger: Sequence[Entry], command: str) -> Audit:
-    """The page of what one session found."""
+    """Everything the page shows, of a session that ends now."""
     sources = sorted(SOURCES.rglob("*.py"), key=Path.as_posix)
     return Audit(
         paper,
@@ -186,16 +173,9 @@ def build_audit(paper: Paper, ledger: Sequence[Entry], command: str) -> Audit:
 
 
 def write_audit(audit: Audit, directory: str | Path) -> Path:
-    """Write ``audit.html``; the same audit gives the same bytes.
+    """Write ``audit.html``, whose path is returned; the same audit gives the same bytes.
 
-    Args:
-        directory: created if missing.
-
-    Returns:
-        Path of ``audit.html``.
-
-    Raises:
-        ReportError: as in ``check_writable``.
+    The directory is created if missing; ReportError as in ``check_writable``.
     """
     directory = Path(directory)
     check_writable(directory)

@@ -1,6 +1,4 @@
-"""Figures 3-4: the LLaVA-CAM of one item per task, at every layer, over the picture."""
-
-from __future__ import annotations
+"""Figures 3-4: the LLaVA-CAM of one item per task, at every layer, over the image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,35 +11,35 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from repro.evaluation.measured import HeatRow
-from repro.report.figures import WIDTH, drawable, styled
+from repro.report.figures import WIDTH, drawable, house_style
 
 _MARGIN, _GAP, _LABEL, _HEAD = 0.06, 0.05, 0.15, 0.8  # inches
-_PIXELS = 220  # longest side of a picture before it is drawn; a cell is never shown larger
+_PIXELS = 220  # longest side of an image before it is drawn; a cell is never shown larger
 _LINE = 44  # characters of a question per line
 
 
 def _columns(layers: int) -> int:
-    # Five cells across a phone are 68 CSS pixels each; models of more layers would get too tall so.
+    # Five cells across a phone are 68 CSS pixels each; for models of more layers that gets too tall.
     return 5 if layers <= 15 else 6
 
 
 def _fitted(image: np.ndarray) -> Image.Image:
-    """The picture at drawing size: large ones shrunk smoothly, small ones in visible square pixels."""
-    picture = Image.fromarray(image)
-    scale = _PIXELS / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+    """The image at drawing size: large ones shrunk smoothly, small ones in visible square pixels."""
+    original = Image.fromarray(image)
+    scale = _PIXELS / max(original.size)
+    size = (max(1, round(original.width * scale)), max(1, round(original.height * scale)))
+    return original.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A heat map over the greyed picture.
+    """A heat map over the greyed image.
 
     Args:
         image: uint8 [H, W, 3].
         heat: [h, w] in [0, 1], upsampled bilinearly; not finite counts as 0.
 
     Returns:
-        uint8 [H, W, 3]: the paler grey picture where heat is 0, the colour map where it is 1.
+        uint8 [H, W, 3]: the paler grey image where heat is 0, the colour map where it is 1.
     """
     height, width = image.shape[:2]
     tokens = Image.fromarray(np.nan_to_num(np.asarray(heat, dtype=np.float32), posinf=0, neginf=0))
@@ -53,14 +51,14 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 class _Cells:
-    """Places one row's pictures on axes that cover the figure, in inches from the top left."""
+    """Places one row's image and maps on axes that cover the figure, in inches from the top left."""
 
     def __init__(self, axes: Axes, row: HeatRow, top: float) -> None:
         self.axes, self.row, self.top = axes, row, top
         self.columns = _columns(len(row.heat))
         self.size = (WIDTH - 2 * _MARGIN - (self.columns - 1) * _GAP) / self.columns
-        self.picture = np.asarray(_fitted(np.asarray(row.image)))
-        height, width = self.picture.shape[:2]
+        self.image = np.asarray(_fitted(np.asarray(row.image)))
+        height, width = self.image.shape[:2]
         self.wide, self.high = width / max(height, width), height / max(height, width)
 
     def _top(self, line: int) -> float:
@@ -70,10 +68,10 @@ class _Cells:
     def bottom(self) -> float:
         return self._top(-(-len(self.row.heat) // self.columns))
 
-    def _show(self, picture: np.ndarray, left: float, top: float, size: float) -> None:
+    def _show(self, image: np.ndarray, left: float, top: float, size: float) -> None:
         left += size * (1 - self.wide) / 2
         right, bottom = left + size * self.wide, top + size * self.high
-        self.axes.imshow(picture, extent=(left, right, bottom, top), aspect="auto", zorder=2)
+        self.axes.imshow(image, extent=(left, right, bottom, top), aspect="auto", zorder=2)
         if self.row.box is None:
             return
         scale = (right - left) / np.asarray(self.row.image).shape[1]
@@ -85,9 +83,9 @@ class _Cells:
             box.set_clip_path(frame)
 
     def draw(self) -> None:
-        """Draw the picture, its question and answer, and the maps of layers 1...N."""
+        """Draw the image, its question and answer, and the maps of layers 1...N."""
         row, axes = self.row, self.axes
-        self._show(self.picture, _MARGIN, self.top, _HEAD)
+        self._show(self.image, _MARGIN, self.top, _HEAD)
         left = _MARGIN + _HEAD + 0.1
         question = textwrap.wrap("Q: " + drawable(row.question, 300), _LINE, max_lines=3, placeholder="…")
         answer = textwrap.wrap("A: " + drawable(row.answer, 120), _LINE, max_lines=1, placeholder="…")
@@ -101,9 +99,8 @@ class _Cells:
             y = self._top(line) + _LABEL
             centre = x + self.size / 2
             axes.text(centre, y - 0.03, f"layer {index + 1}", ha="center", fontsize=7)
-            self._show(overlay(self.picture, heat), x, y, self.size)
-            note = _note(heat, last=index == len(row.heat) - 1)
-            if note:
+            self._show(overlay(self.image, heat), x, y, self.size)
+            if note := _note(heat, last=index == len(row.heat) - 1):
                 middle = y + self.size * self.high / 2
                 frame = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1}
                 text = axes.text(centre, middle, note, ha="center", va="center", zorder=4, bbox=frame)
@@ -111,7 +108,7 @@ class _Cells:
 
 
 def _note(heat: np.ndarray, last: bool) -> str:
-    """What a map without visible heat means; empty where there is heat to see."""
+    """The meaning of a map without visible heat; empty if there is heat to see."""
     if not np.isfinite(heat).all():
         return "undefined"
     if np.any(heat):
@@ -121,20 +118,17 @@ def _note(heat: np.ndarray, last: bool) -> str:
 
 def _scale(axes: Axes, top: float) -> None:
     ramp = np.linspace(0, 1, 128, dtype=np.float32)[None]
-    picture = overlay(np.full((1, 128, 3), 140, dtype=np.uint8), ramp)
-    axes.imshow(picture, extent=(_MARGIN + 0.12, 1.4, top + 0.13, top), aspect="auto", zorder=2)
+    scale = overlay(np.full((1, 128, 3), 140, dtype=np.uint8), ramp)
+    axes.imshow(scale, extent=(_MARGIN + 0.12, 1.4, top + 0.13, top), aspect="auto", zorder=2)
     axes.text(_MARGIN, top + 0.065, "0", va="center", fontsize=8)
     axes.text(1.44, top + 0.065, "1: the layer's strongest cell", va="center", fontsize=8)
 
 
-@styled
+@house_style()
 def figures3_4(heats: Sequence[HeatRow]) -> Figure:
-    """LLaVA-CAM at every layer, one block per item: the picture with question and answer, then N maps.
+    """LLaVA-CAM at every layer, one block per item: the image with question and answer, then N maps.
 
-    Layer N is labelled as zero by construction, and as an error where it is not.
-
-    Raises:
-        ValueError: no heat maps.
+    Layer N is labelled as zero by construction, or as an error if it is not zero. ValueError for no heat maps.
     """
     if not heats:
         raise ValueError("there are no heat maps to draw")

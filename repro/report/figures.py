@@ -1,18 +1,14 @@
 """Figures 2 and 5 of arXiv 2406.06579 and the pointing figure; ``cam_figure`` draws Figures 3-4.
 
-All figures are one column wide, so that their text is still readable on a phone. They are plain
-``matplotlib.figure.Figure`` objects: pyplot and its global state are never touched, and a user's
-matplotlibrc has no say.
+All figures are one column wide, so that their text is readable on a phone. They are plain
+``matplotlib.figure.Figure`` objects: neither pyplot's global state nor a user's matplotlibrc plays a part.
 """
 
-from __future__ import annotations
-
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache, wraps
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -29,18 +25,16 @@ from PIL import Image
 from repro.evaluation.measured import Curve, MeanShares, Pointing
 from repro.text import layer, layer_interval, visible
 
-P = ParamSpec("P")
-
 WIDTH = 4.2  # inches
 DPI = 220
-#: Okabe and Ito's palette: told apart with any kind of colour vision.
+#: Okabe and Ito's palette: distinguishable with any kind of colour vision.
 SEGMENT_COLOURS = {"system": "#0072B2", "image": "#D55E00", "user": "#009E73", "answer": "#666666"}
 _SEGMENT_MARKERS = {"system": "s", "image": "o", "user": "^"}
-#: Paul Tol's "muted": for benchmarks, and no colour in common with the segments.
+#: Paul Tol's "muted", for benchmarks: no colour in common with the segments.
 _PALETTE = ("#332288", "#AA4499", "#117733", "#882255", "#999933", "#44AA99", "#CC6677", "#88CCEE")
 _INK, _MUTED, _SECOND, _SPAN = "#222222", "#777777", "#8A5A00", "#EDE6CF"
 _STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
+    "font.family": "DejaVu Sans",  # part of matplotlib, so every machine draws the same
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.spines.top": False,
@@ -57,35 +51,19 @@ _STYLE = {
 }
 
 
-@contextmanager
-def house_style() -> Iterator[None]:
-    """matplotlib's defaults and this module's settings, whatever the user's matplotlibrc says."""
-    with style.context(["default", _STYLE]):
-        yield
-
-
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Decorate a drawing function to run in ``house_style``."""
-
-    @wraps(draw)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with house_style():
-            return draw(*args, **kwargs)
-
-    return wrapper
+#: Context manager and decorator: matplotlib's defaults and these settings, whatever the user's matplotlibrc says.
+house_style = partial(style.context, ["default", _STYLE])
 
 
 @cache
-def _glyphs() -> frozenset[int]:
+def _glyphs() -> set[int]:
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    charmaps = [
-        FT2Font(str(fonts / name)).get_charmap() for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
-    ]
-    return frozenset(set(charmaps[0]) & set(charmaps[1]))
+    names = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
+    return set.intersection(*(set(FT2Font(str(fonts / name)).get_charmap()) for name in names))
 
 
 def drawable(text: object, limit: int) -> str:
-    """``text`` as a figure can show it: see ``visible``; what the font lacks becomes an empty box.
+    """``text`` as a figure can show it: see ``visible``; characters missing in the font become an empty box.
 
     Draw the result with ``parse_math=False``, or dollar signs turn it into mathtext.
     """
@@ -98,14 +76,14 @@ def benchmark_colours(benchmarks: Iterable[str]) -> dict[str, str]:
     return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(unique)}
 
 
-def _encoded(picture: Image.Image) -> bytes:
+def _encoded(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "PNG")  # without metadata, so without date and version
+    image.save(file, "PNG")  # without metadata, so without date and version
     return file.getvalue()
 
 
-def _few_colours(picture: Image.Image) -> Image.Image:
-    reduced = picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+def _few_colours(image: Image.Image) -> Image.Image:
+    reduced = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     palette = reduced.getpalette() or []
     reduced.putpalette([255 if value >= 252 else value for value in palette])  # white stays white
     return reduced
@@ -114,8 +92,8 @@ def _few_colours(picture: Image.Image) -> Image.Image:
 def png(figure: Figure, max_bytes: int = 200_000) -> bytes:
     """The figure as a PNG; the same figure gives the same bytes.
 
-    To fit in ``max_bytes``, colours are reduced to 256 first, then the resolution falls in steps; the
-    coarsest step is returned whatever its size.
+    To fit in ``max_bytes``, colours are reduced to 256 first, then the resolution is lowered in steps; the
+    lowest is returned whatever its size.
     """
     data = b""
     for dpi in (DPI, 180, 150, 120, 100, 80):
@@ -123,35 +101,28 @@ def png(figure: Figure, max_bytes: int = 200_000) -> bytes:
         with house_style():
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        if dpi == DPI:
-            data = _encoded(picture)
-            if len(data) <= max_bytes:
-                break
-        data = _encoded(_few_colours(picture))
-        if len(data) <= max_bytes:
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        if dpi == DPI and len(data := _encoded(image)) <= max_bytes:
+            break
+        if len(data := _encoded(_few_colours(image))) <= max_bytes:
             break
     return data
 
 
-def _panels(count: int, height: float, what: str) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, height: float, content: str) -> tuple[Figure, list[Axes]]:
     if not count:
-        raise ValueError(f"there are no {what} to draw")
+        raise ValueError(f"there are no {content} to draw")
     figure = Figure(figsize=(WIDTH, height * count + 1.0), layout="constrained")
     return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
 
 
-def _title(axes: Axes, name: str, right: str = "") -> None:
-    """A panel's name, untrusted, and what it says at a glance; on two lines where one is too short."""
+def _title(axes: Axes, name: str, right: str) -> None:
+    """A panel's name, untrusted, and its result at a glance; on two lines if one is too short."""
     left = drawable(name, 36)
-    if len(left) > 18 and right:
+    if len(left) > 18:
         left += "\n"
     axes.set_title(left, loc="left", fontweight="bold", parse_math=False)
     axes.set_title(right, loc="right", fontsize=8, color=_INK, parse_math=False)
-
-
-def _count(n: int | None) -> str:
-    return "" if n is None else f"n = {n}"
 
 
 def _layers(axes: Axes, first: int, last: int) -> None:
@@ -163,13 +134,18 @@ def _legend(figure: Figure, entries: Mapping[str, Line2D | Patch]) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower left", ncols=1, handlelength=2.4)
 
 
+def _sample(**look: Any) -> Line2D:
+    """A line for the legend."""
+    return Line2D([], [], **look)
+
+
 def _percent(values: object) -> np.ndarray:
-    # The ends of an interval may be infinite where a resample's score is undefined.
+    # The ends of an interval may be infinite if a resample's score is undefined.
     return 100 * np.clip(np.asarray(values, dtype=float), 0, 1)
 
 
 def _score_limits(axes: Axes, drawn: list[np.ndarray]) -> None:
-    """At least 10 points high, so that a difference of a few tenths does not look like a fall."""
+    """At least 10 points high, so that a difference of a few tenths does not look like a drop."""
     values = np.concatenate([np.ravel(part) for part in drawn])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -183,11 +159,8 @@ def _score_limits(axes: Axes, drawn: list[np.ndarray]) -> None:
 
 def _curve_panel(axes: Axes, curve: Curve, colour: str, entries: dict[str, Line2D | Patch]) -> None:
     score, low, high = (_percent(values) for values in (curve.score, curve.low, curve.high))
-    drawn = [score, low, high]
-    steps = np.arange(len(score))
-    entries["score, with its interval (filled: non-inferior to baseline)"] = Line2D(
-        [], [], color=_INK, marker="o"
-    )
+    drawn, steps = [score, low, high], np.arange(len(score))
+    entries["score, with its interval (filled: non-inferior to baseline)"] = _sample(color=_INK, marker="o")
     background = axes
     if curve.probability is not None:
         background = axes.twinx()
@@ -197,28 +170,24 @@ def _curve_panel(axes: Axes, curve: Curve, colour: str, entries: dict[str, Line2
         background.tick_params(axis="y", labelsize=7, labelcolor=_SECOND, color=_SECOND)
         axes.set_zorder(background.get_zorder() + 1)  # the score stays on top
         axes.patch.set_visible(False)
-        entries["mean probability of the baseline's answer, % (right axis)"] = Line2D(
-            [], [], color=_SECOND, lw=0.9
-        )
+        entries["mean probability of the baseline's answer, % (right axis)"] = _sample(color=_SECOND, lw=0.9)
     if curve.cliff_interval is not None:
         start, end = curve.cliff_interval
         background.axvspan(start - 0.2, end + 0.2, color=_SPAN, lw=0, zorder=0)
         entries["interval of the cliff layer"] = Patch(color=_SPAN)
+    look: dict[str, Any] = {"color": _INK, "lw": 1.1, "ls": (0, (5, 2))}
     if curve.cliff is not None:
-        axes.axvline(curve.cliff, color=_INK, lw=1.1, ls=(0, (5, 2)), zorder=1)
-        entries["cliff layer"] = Line2D([], [], color=_INK, lw=1.1, ls=(0, (5, 2)))
-    if np.isfinite(score[-1]):
-        axes.axhline(score[-1], color=_MUTED, lw=0.9, zorder=1)
-        entries["baseline"] = Line2D([], [], color=_MUTED, lw=0.9)
+        axes.axvline(curve.cliff, zorder=1, **look)
+        entries["cliff layer"] = _sample(**look)
     for name, value, dashes in (
+        ("baseline", float(curve.score[-1]), "-"),
         ("worst score the margin allows", curve.limit, (0, (1.5, 1.5))),
-        ("chance", curve.chance, (0, (6, 2, 1, 2))),
     ):
-        if value is not None and np.isfinite(value):
-            level = _percent(value)
-            axes.axhline(float(level), color=_MUTED, lw=0.9, ls=dashes, zorder=1)
-            drawn.append(level)
-            entries[name] = Line2D([], [], color=_MUTED, lw=0.9, ls=dashes)
+        if np.isfinite(value):
+            look = {"color": _MUTED, "lw": 0.9, "ls": dashes}
+            drawn.append(_percent(value))
+            axes.axhline(float(drawn[-1]), zorder=1, **look)
+            entries[name] = _sample(**look)
     axes.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0, zorder=2)
     axes.plot(steps, score, color=colour, zorder=3)
     good = np.asarray(curve.non_inferior, dtype=bool)
@@ -228,20 +197,15 @@ def _curve_panel(axes: Axes, curve: Curve, colour: str, entries: dict[str, Line2
     axes.set_ylabel("score, %")
     _layers(axes, 0, len(score) - 1)
     cliff = f"cliff {layer(curve.cliff)} {layer_interval(curve.cliff_interval)}"
-    right = ", ".join(part for part in (cliff, _count(curve.n)) if part)
-    _title(axes, f"{curve.benchmark} {curve.metric}", right)
+    _title(axes, f"{curve.benchmark} {curve.metric}", f"{cliff}, n = {curve.n}")
 
 
-@styled
+@house_style()
 def figure5(curves: Sequence[Curve], colours: Mapping[str, str] | None = None) -> Figure:
-    """Score against truncation layer, one panel per curve (Figure 5).
+    """Score against truncation layer, one panel per curve (Figure 5); ValueError for no curves.
 
     Args:
-        curves: at least one.
         colours: by benchmark, as from ``benchmark_colours``.
-
-    Raises:
-        ValueError: no curves.
     """
     figure, panels = _panels(len(curves), 1.6, "curves")
     colours = colours or benchmark_colours(curve.benchmark for curve in curves)
@@ -253,12 +217,11 @@ def figure5(curves: Sequence[Curve], colours: Mapping[str, str] | None = None) -
     return figure
 
 
-@styled
+@house_style()
 def figure2(shares: Sequence[MeanShares]) -> Figure:
     """Attention shares of system, image and user tokens per layer, one panel per benchmark (Figure 2).
 
-    Raises:
-        ValueError: no shares.
+    ValueError for no shares.
     """
     figure, panels = _panels(len(shares), 1.6, "attention shares")
     entries: dict[str, Line2D | Patch] = {}
@@ -269,27 +232,26 @@ def figure2(shares: Sequence[MeanShares]) -> Figure:
             low, high = (_percent(np.asarray(ends)[:, column]) for ends in (part.low, part.high))
             axes.fill_between(layers, low, high, color=look["color"], alpha=0.18, lw=0)
             axes.plot(layers, _percent(np.asarray(part.mean)[:, column]), markersize=3.2, **look)
-            entries[f"{name} tokens"] = Line2D([], [], markersize=3.2, **look)
+            entries[f"{name} tokens"] = _sample(markersize=3.2, **look)
         answer = _percent(np.asarray(part.raw)[:, 3])
         if np.nansum(answer) > 0:
             look = {"color": SEGMENT_COLOURS["answer"], "lw": 1.0, "ls": (0, (2, 1.5))}
             axes.plot(layers, answer, **look)
-            entries["earlier answer tokens (share before Eq. 7)"] = Line2D([], [], **look)
+            entries["earlier answer tokens (share before Eq. 7)"] = _sample(**look)
         axes.set_ylim(-2, 102)
         axes.set_ylabel("attention, %")
         _layers(axes, 1, len(layers))
-        _title(axes, part.benchmark, _count(part.n))
+        _title(axes, part.benchmark, f"n = {part.n}")
     panels[-1].set_xlabel("layer")
     _legend(figure, entries)
     return figure
 
 
-@styled
+@house_style()
 def figure_pointing(pointing: Sequence[Pointing], colours: Mapping[str, str] | None = None) -> Figure:
-    """Share of the CAM inside the asked object's box per layer, against the box's share of the area.
+    """Share of the CAM inside the object's box per layer, against the box's share of the area.
 
-    Raises:
-        ValueError: nothing to draw.
+    ValueError for nothing to draw.
     """
     figure, panels = _panels(len(pointing), 1.35, "pointing results")
     colours = colours or benchmark_colours(part.benchmark for part in pointing)
@@ -301,15 +263,16 @@ def figure_pointing(pointing: Sequence[Pointing], colours: Mapping[str, str] | N
         energy, low, high = (_percent(values) for values in (part.energy, part.low, part.high))
         axes.fill_between(layers, low, high, color=colour, alpha=0.18, lw=0)
         axes.plot(layers, energy, color=colour, marker="o")
-        entries["heat inside the box, with its interval"] = Line2D([], [], color=_INK, marker="o")
+        entries["heat inside the box, with its interval"] = _sample(color=_INK, marker="o")
         if np.isfinite(part.area_share):
-            axes.axhline(float(_percent(part.area_share)), color=_MUTED, lw=1.0, ls=(0, (4, 2)))
-            entries["box's share of the area"] = Line2D([], [], color=_MUTED, lw=1.0, ls=(0, (4, 2)))
+            look: dict[str, Any] = {"color": _MUTED, "lw": 1.0, "ls": (0, (4, 2))}
+            axes.axhline(float(_percent(part.area_share)), **look)
+            entries["box's share of the area"] = _sample(**look)
         values = np.concatenate([energy, high, [_percent(part.area_share)]])
         ceiling = max(ceiling, np.max(values, initial=0, where=np.isfinite(values)))
         axes.set_ylabel("heat in box, %")
         _layers(axes, 1, len(layers))
-        _title(axes, part.benchmark, _count(part.n))
+        _title(axes, part.benchmark, f"n = {part.n}")
     for axes in panels:
         axes.set_ylim(-0.03 * ceiling, 1.08 * ceiling)
     panels[-1].set_xlabel("layer")

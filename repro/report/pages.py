@@ -1,11 +1,11 @@
-"""What the pages of the report share: the way they are rendered, where they are written, and their links."""
-
-from __future__ import annotations
+"""What the two pages of the report share: rendering, writing, links, and the facts about a session."""
 
 import os
+import platform
 import re
 from collections.abc import Iterable, Mapping
-from importlib import resources
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ import jinja2
 from markupsafe import Markup
 
 from repro import text
-from repro.report.columns import NAME
 
 INDEX, AUDIT = "index.html", "audit.html"
-#: Characters of a question or an answer, and of anything else that is no name.
-_QUOTE, _ANY = 300, 4000
-#: A link from page to page; shown while its target is there. No text can look so: its "<" is escaped.
+#: Characters of a name, of a question or an answer, and of anything else.
+NAME, _QUOTE, _ANY = 60, 300, 4000
+#: A link from page to page; shown while its target exists. No text can look like it: its "<" is escaped.
 _LINK = re.compile(rb'(<a href="(index|audit)\.html(?:#([^"]*))?")(?: hidden)?>')
 
 
@@ -26,44 +25,52 @@ class ReportError(OSError):
     """The report cannot be written; the message names the place, the reason and the way out."""
 
 
+def now() -> str:
+    """Date and time, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, str]:
+    """What the numbers depend on, besides the code and the data."""
+    # Takes a second, which checking the directory at the start of a session should not cost.
+    import torch
+
+    return {
+        **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def _finalize(value: Any) -> Any:
-    """Whatever a template prints passes here before it is escaped: nothing invisible, nothing endless."""
+    """Applied to whatever a template prints, before it is escaped: nothing invisible, nothing endless."""
     return value if isinstance(value, Markup) else text.visible(value, _ANY)
-
-
-def _source(template: str) -> str:
-    return resources.files("repro.report").joinpath(template).read_text(encoding="utf-8")
 
 
 def render(template: str, **values: Any) -> bytes:
     """A page from the template of this name."""
-    environment = jinja2.Environment(
+    templates = jinja2.Environment(
         autoescape=True, finalize=_finalize, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, loader=jinja2.FunctionLoader(_source),
+        lstrip_blocks=True, keep_trailing_newline=True, loader=jinja2.PackageLoader("repro.report", ""),
     )  # fmt: skip
-    environment.filters["name"] = lambda value: text.visible(value, NAME)
-    environment.filters["quote"] = lambda value: text.visible(value, _QUOTE)
-    return environment.get_template(template).render(text=text, **values).encode()
-
-
-def _reason(directory: Path, error: Exception) -> str:
-    for place in (directory, *directory.parents):
-        if os.path.lexists(place):
-            if not os.path.isdir(place):
-                return f"{str(place)!r} is not a directory"
-            break
-    return getattr(error, "strerror", None) or str(error)
+    templates.filters["name"] = lambda value: text.visible(value, NAME)
+    templates.filters["quote"] = lambda value: text.visible(value, _QUOTE)
+    return templates.get_template(template).render(text=text, **values).encode()
 
 
 def _failure(directory: Path, error: Exception) -> ReportError:
+    reason = getattr(error, "strerror", None) or str(error)
+    existing = next(filter(os.path.lexists, (directory, *directory.parents)))
+    if not os.path.isdir(existing):
+        reason = f"{str(existing)!r} is not a directory"
     return ReportError(
-        f"cannot write the report to {str(directory)!r}: {_reason(directory, error)}; "
-        "pass another directory with --report"
+        f"cannot write the report to {str(directory)!r}: {reason}; pass another directory with --report"
     )
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write under another name first, so that a reader, or a crash, never meets half a file."""
+    """Write under another name first, so that no reader and no crash leaves half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -74,10 +81,10 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def check_writable(directory: str | Path) -> None:
-    """Make sure, before long work starts, that a report can be written; creates ``directory`` if missing.
+    """Check, before long work starts, that a report can be written; creates ``directory`` if missing.
 
     Raises:
-        ReportError: a file stands in the way, permission is missing, or the disk is full or read-only.
+        ReportError: a file is in the way, permission is missing, or the disk is full or read-only.
     """
     directory = Path(directory)
     probe = directory / f".{INDEX}.{os.getpid()}.probe"
@@ -93,11 +100,7 @@ def check_writable(directory: str | Path) -> None:
 
 
 def write(directory: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()) -> None:
-    """Write a page and what lies beside it, remove what is stale, and link the pages that are there.
-
-    Raises:
-        ReportError: as in ``check_writable``.
-    """
+    """Write a page and its files, remove stale ones, and link the pages; ReportError as in ``check_writable``."""
     try:
         for name, data in files.items():
             _replace(directory / name, data)
@@ -109,15 +112,15 @@ def write(directory: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()
 
 
 def _link(directory: Path) -> None:
-    """Show the links between pages whose target is there and hide the others, whichever was written first."""
+    """Show the links between pages whose target exists and hide the others, whichever was written first."""
     pages = {name: path.read_bytes() for name in (INDEX, AUDIT) if (path := directory / name).is_file()}
 
-    def told(link: re.Match[bytes]) -> bytes:
+    def shown_or_hidden(link: re.Match[bytes]) -> bytes:
         start, page, anchor = link.groups()
         target = pages.get(f"{page.decode()}.html")
-        there = target is not None and (not anchor or b' id="%b"' % anchor in target)
-        return start + (b">" if there else b" hidden>")
+        exists = target is not None and (not anchor or b' id="%b"' % anchor in target)
+        return start + (b">" if exists else b" hidden>")
 
     for name, page in pages.items():
-        if (linked := _LINK.sub(told, page)) != page:
+        if (linked := _LINK.sub(shown_or_hidden, page)) != page:
             _replace(directory / name, linked)

@@ -1,6 +1,4 @@
-"""Replayed answers as rows of a table: each score with its interval, and what truncation changes."""
-
-from __future__ import annotations
+"""Replayed answers as rows of a table: each score with its interval, and the change by truncation."""
 
 from repro.cliff import MARGIN
 from repro.evaluation.answers import Replay
@@ -18,7 +16,7 @@ def rows(replay: Replay, margin: float = MARGIN) -> list[list[str]]:
 
 
 def notes(replay: Replay, margin: float = MARGIN) -> list[str]:
-    """What was scored, what was left out, and the margin where a cliff layer was chosen."""
+    """What was scored, what was left out, and the margin if a cliff layer was chosen."""
     layers = replay.scores().parts.shape[1]
     return [
         f"{replay.answers}: {replay.data}",

@@ -1,6 +1,6 @@
-"""What the tests of a session found, in whatever worker, shown when it ends: plugins of pytest.
+"""Plugins of pytest that show the results of a session's tests, from all workers, when it ends.
 
-What draws and writes is imported where there is something to show.
+What draws and writes is imported only if there is something to show.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Summary:
         if not self.measured:
             return
         from repro.evaluation.measured import load
-        from repro.report.build import build, table_lines
-        from repro.report.page import write_report
+        from repro.report.index import build, write_report
+        from repro.report.table import table_lines
 
         parts = sorted(map(load, self.measured), key=_table_order)
         terminalreporter.section("Table 1")
@@ -97,22 +97,22 @@ class Ledger:
     """What became of the paper's claims, in the terminal and as a page."""
 
     def __init__(self) -> None:
-        self.handed: list[dict[str, str]] = []
+        self.properties: list[dict[str, str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        told = {name: str(value) for name, value in report.user_properties}
-        if report.when == "call" and "claim" in told:
-            self.handed.append(told)
+        properties = {name: str(value) for name, value in report.user_properties}
+        if report.when == "call" and "claim" in properties:
+            self.properties.append(properties)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        if not self.handed:
+        if not self.properties:
             return
         from repro.audit.claims import PAPER
         from repro.report.audit import broken_line, build_audit, entries, ledger_lines, write_audit
 
-        ledger = entries(PAPER.claims, self.handed)
+        ledger = entries(PAPER.claims, self.properties)
         terminalreporter.section("Audit of the paper's claims")
         for line in ledger_lines(ledger):
             terminalreporter.write_line(line)
@@ -139,7 +139,7 @@ def _write(
 
 
 def _table_order(part: Measured) -> tuple[int, int]:
-    from repro.report.build import model_of
+    from repro.report.table import model_of
 
     titles = [benchmark.title for benchmark in (*BENCHMARKS.values(), *BY_MODE.values())]
     return list(REGISTRY).index(model_of(part)), titles.index(part.table[0].benchmark)

@@ -47,8 +47,7 @@ def suite_imported() -> None:
     for name in (
         "nltk",
         "repro.audit.agreement",
-        "repro.report.build",
-        "repro.report.page",
+        "repro.report.index",
         "sklearn.datasets",
     ):
         import_module(name)

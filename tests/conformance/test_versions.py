@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repro.benchmarks import pope, versions
+from repro.benchmarks import BENCHMARKS, chair, pope, scienceqa
 from repro.benchmarks.benchmark import HubImage, Item
-from repro.benchmarks.questions import captioning, question_answering
-from repro.benchmarks.versions import describe
 from repro.scores import aggregate
 
 pytestmark = pytest.mark.conformance
@@ -40,12 +38,16 @@ def captioned(ids):
 def known(monkeypatch):
     """Takes the made-up POPE of 9000 and 8910 questions and a list of images for published ones."""
 
-    def add(name, items, title):
-        monkeypatch.setitem(versions.PUBLISHED, (name, versions._content(name, items)), title)
+    def add(module, items, title):
+        monkeypatch.setitem(module.PUBLISHED, module.content(items), title)
 
-    add("pope", pope_rows(), "made whole")
-    add("pope", pope_rows(2910), "made smaller")
-    add("chair", captioned(range(500)), "made list")
+    add(pope, pope_rows(), "made whole")
+    add(pope, pope_rows(2910), "made smaller")
+    add(chair, captioned(range(500)), "made list")
+
+
+def describe(name, items):
+    return BENCHMARKS[name].describe(items)
 
 
 def test_the_two_versions_of_pope_are_told_apart(known):
@@ -145,8 +147,8 @@ def test_data_of_the_hub_name_their_commit():
 )
 def test_the_published_files_are_known():
     data = Path(os.environ["REPRO_DATA"])
-    found = list(question_answering(["pope", "scienceqa"], data, data))
-    said = [describe(one.benchmark.name, list(one.items.values())) for one in found]
+    published = [*pope.questions(data, data), *scienceqa.questions(data, data)]
+    said = [questions.benchmark.describe(list(questions.items.values())) for questions in published]
     assert set(said) == {
         "9000 questions (all of POPE, 3000 random)",
         "8910 questions (POPE with 2910 random), 246 of them with 'imange'",
@@ -154,5 +156,5 @@ def test_the_published_files_are_known():
         "8664 questions (no published version)",
         "4241 questions (letters right as often as in all of ScienceQA's test split)",
     }
-    (stock,) = captioning(["chair"], data)
+    (stock,) = BENCHMARKS["chair"].questions(data, data)
     assert describe("chair", list(stock.items.values())).startswith("994 images (no published version; list ")

@@ -19,9 +19,9 @@ class Exact(Golden):
     atol = rtol = 0.0
 
 
-def lines_of(expected, actual, tier=Exact, picture=None) -> str:
+def lines_of(expected, actual, tier=Exact, figure=None) -> str:
     extension = tier()
-    extension.picture = picture
+    extension.figure = figure
     stored = expected if isinstance(expected, bytes) else pack(expected)
     return "\n".join(extension.diff_lines(pack(actual), stored))
 
@@ -82,14 +82,14 @@ def test_a_mismatch_says_how_many_how_much_and_where(tmp_path):
     actual = {name: array.copy() for name, array in expected.items()}
     actual["heat"] += 0.005
     actual["heat"][1, 2, 0], actual["curve"][3], actual["ids"][1] = 0.5, -1, 7
-    picture = tmp_path / "deep" / "mismatch.png"
-    message = lines_of(expected, actual, Loose, picture)
+    figure = tmp_path / "deep" / "mismatch.png"
+    message = lines_of(expected, actual, Loose, figure)
     assert "heat float64 [2, 3, 4]: 1 of 24 differ beyond 0.01 + 0 |expected|" in message
     assert "at most 0.5, at [1, 2, 0] (expected 0, actual 0.5), 0.0256 on average" in message
     assert "curve float64 [5]: 1 of 5 differ" in message
     assert "ids int64 [3]: 1 of 3 differ; absolute difference at most 6, at [1]" in message
     assert "same" not in message
-    assert str(picture) in message and picture.read_bytes().startswith(b"\x89PNG")
+    assert str(figure) in message and figure.read_bytes().startswith(b"\x89PNG")
 
 
 def test_strings_are_compared_exactly_and_quoted():
@@ -115,7 +115,7 @@ def test_nan_and_infinity_equal_themselves_only(expected, actual, same, tmp_path
     first, second = {"a": np.full((2, 2), expected)}, {"a": np.full((2, 2), actual)}
     assert Exact().matches(serialized_data=pack(second), snapshot_data=pack(first)) is same
     if not same:
-        assert "4 of 4 differ" in lines_of(first, second, picture=tmp_path / "mismatch.png")
+        assert "4 of 4 differ" in lines_of(first, second, figure=tmp_path / "mismatch.png")
 
 
 # A checkout with two models, whose values come from a file so that a run can change them.
@@ -248,8 +248,8 @@ def test_narrowing_a_run_touches_no_other_golden(checkout):
 
     assert changed["code"] == 1
     assert "v float64 [2]: 1 of 2 differ" in changed["out"]
-    picture = checkout / "elsewhere" / "golden" / "test_values[one].png"
-    assert str(picture) in changed["out"] and picture.is_file()
+    figure = checkout / "elsewhere" / "golden" / "test_values[one].png"
+    assert str(figure) in changed["out"] and figure.is_file()
     assert changed["files"] == first["files"]
     assert last["code"] == 0, last["out"]
     assert {name for name in own if last["files"][name] != first["files"][name]} == {

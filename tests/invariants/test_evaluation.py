@@ -22,7 +22,7 @@ from repro.evaluation.measured import Measured, load, save
 from repro.evaluation.run import begin, evaluate, limited
 from repro.models import load_model
 from repro.protocols import find_task
-from repro.report.build import notes
+from repro.report.table import notes
 from repro.scores import aggregate
 from repro.table1 import heat_sections, measure
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from repro.evaluation.measured import Curve, HeatRow, MeanShares, Pointing, TableRow
-from repro.report.page import Report
+from repro.report.index import Report
 
 HOSTILE = (
     "\"><script>alert(1)</script>'><img src=x onerror=alert(1)></title></style>{{ 7*7 }}&lt;"
@@ -87,7 +87,7 @@ def curve(n_layers: int = 10, **changes) -> Curve:
     given = {
         "benchmark": "POPE", "metric": "Acc", "score": score, "low": score - 0.021, "high": score + 0.019,
         "cliff": n_layers - 2, "cliff_interval": (n_layers - 3, n_layers - 1),
-        "non_inferior": np.arange(n_layers + 1) >= n_layers - 2, "chance": 0.5,
+        "non_inferior": np.arange(n_layers + 1) >= n_layers - 2,
         "probability": np.linspace(0.1234, 0.9, n_layers + 1), "limit": score[-1] - 0.03, "n": 612,
     }  # fmt: skip
     return Curve(**(given | changes))

@@ -24,7 +24,7 @@ from repro.report.audit import (
     ledger_lines,
     write_audit,
 )
-from repro.report.page import Report, write_report
+from repro.report.index import Report, write_report
 
 pytestmark = pytest.mark.invariant
 

@@ -37,7 +37,7 @@ def test_curve_is_drawn_as_given(sample):
               if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]  # fmt: skip
     assert [list(xy[:, 0]) for xy in filled] == [[8, 9, 10]]
     heights = {round(float(xy[0, 1]), 6) for xy in drawn if len(xy) == 2 and xy[0, 1] == xy[1, 1]}
-    assert heights == {84.71, 81.71, 50.0}, "baseline, limit and chance"
+    assert heights == {84.71, 81.71}, "baseline and limit"
     assert any(len(xy) == 2 and xy[0, 0] == xy[1, 0] == 8 for xy in drawn), "the cliff layer"
     (span,) = [patch for patch in second.patches if isinstance(patch, Rectangle)]
     assert span.get_x() < 7 and span.get_x() + span.get_width() > 9
@@ -47,9 +47,7 @@ def test_curve_is_drawn_as_given(sample):
 
 def test_small_differences_are_not_blown_up(sample):
     flat = np.full(11, 0.8)
-    panel = figure5(
-        [sample.curve(score=flat, low=flat, high=flat, chance=None, limit=None, probability=None)]
-    ).axes[0]
+    panel = figure5([sample.curve(score=flat, low=flat, high=flat, limit=np.nan, probability=None)]).axes[0]
     low, high = panel.get_ylim()
     assert low <= 75 and high >= 85
 

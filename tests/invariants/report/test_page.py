@@ -21,7 +21,7 @@ from PIL import Image
 from repro import text
 from repro.evaluation.measured import MeanShares, Pointing
 from repro.report import pages
-from repro.report.page import FILES, Report, write_report
+from repro.report.index import FILES, Report, write_report
 from repro.report.pages import ReportError, check_writable
 
 pytestmark = pytest.mark.invariant
@@ -152,9 +152,9 @@ def test_undefined_values_are_said_to_be_undefined(tmp_path, sample):
                           at_cliff=nan, at_cliff_interval=(nan, nan),
                           difference=nan, difference_interval=(-math.inf, math.inf))],
         curves=[sample.curve(score=nothing, low=nothing, high=nothing, cliff=None, cliff_interval=None,
-                             chance=None, probability=None, limit=None, n=None),
+                             probability=None, limit=nan, n=0),
                 sample.curve(low=np.full(11, -math.inf), high=np.full(11, math.inf))],
-        shares=[MeanShares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan))],
+        shares=[MeanShares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan), n=0)],
         heats=[sample.heats(heat=np.full((10, 6, 6), nan), box=None)],
         pointing=[Pointing("x", *(np.full(10, nan),) * 3, nan, 0)],
     )  # fmt: skip
@@ -193,7 +193,7 @@ def test_same_report_gives_the_same_bytes_whatever_the_matplotlibrc(written, tmp
 
 
 def test_pyplot_is_not_imported():
-    code = "import sys, repro.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, repro.report.index; sys.exit('matplotlib.pyplot' in sys.modules)"
     root = Path(pages.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=120).returncode == 0
 
