@@ -6,7 +6,7 @@ Every start of pytest reads this file: what is slow to import is imported where 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,6 +52,28 @@ def generated() -> Callable[..., GenerateDecoderOnlyOutput]:
             )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def decoder_inputs() -> Callable[..., dict[str, Any]]:
+    """What the model hands its decoder by keyword, ``inputs_embeds`` among it, in the first pass of a run."""
+    import torch
+
+    def capture(lvlm: Lvlm, run: Callable[[], object]) -> dict[str, Any]:
+        calls: list[dict[str, Any]] = []
+
+        def record(module: object, args: object, kwargs: dict[str, Any]) -> None:
+            calls.append(kwargs)
+
+        handle = lvlm.decoder.register_forward_pre_hook(record, with_kwargs=True)
+        try:
+            with torch.no_grad():
+                run()
+        finally:
+            handle.remove()
+        return calls[0]
+
+    return capture
 
 
 @pytest.fixture(scope="session")

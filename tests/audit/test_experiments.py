@@ -17,7 +17,6 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY, objects_of
 from repro.cliff import cliff_draws
 from repro.models import load_model
-from repro.models.attending import softmax_rows
 from repro.protocols import find_task
 from repro.scores import Scores
 from repro.truncation import truncated
@@ -311,8 +310,8 @@ def test_the_share_of_the_first_token_is_its_column(lvlm):
     prompt, answer = task_of("pope").prompt(lvlm, common.items_of("pope")[0]), (5, 6)
     length, columns = len(prompt.segments), []
 
-    def look(layer, query, key, mask, scaling):
-        attention = softmax_rows(query, key, mask, scaling, torch.arange(length - 1, length + 2))[0]
+    def look(attending):
+        attention = attending.softmax_rows(torch.arange(length - 1, length + 2))[0]
         columns.append((attention[:, 0] / attention[:, :length].sum(dim=1)).mean())
 
     with lvlm.observed(look):

@@ -74,7 +74,7 @@ def generate(generated) -> Callable[[Lvlm, Prompt, int], tuple[tuple[int, ...], 
 
 
 @pytest.fixture(scope="session")
-def eager_attention(lvlm: Lvlm) -> Callable[[Prompt, list[int]], np.ndarray]:
+def eager_attention(lvlm: Lvlm, decoder_inputs) -> Callable[[Prompt, list[int]], np.ndarray]:
     """Attention probabilities [N, T, T] by transformers' own eager code, mean over heads."""
     import torch
 
@@ -84,8 +84,10 @@ def eager_attention(lvlm: Lvlm) -> Callable[[Prompt, list[int]], np.ndarray]:
     eager.decoder.config._attn_implementation = "eager"
 
     def run(prompt: Prompt, answer: list[int]) -> np.ndarray:
+        ids = lvlm.sequence(prompt, answer)
+        given = decoder_inputs(eager, lambda: eager.model(input_ids=ids, **prompt.image_inputs))
+        embedded = given["inputs_embeds"]
         with torch.inference_mode():
-            embedded = eager.embed(lvlm.sequence(prompt, answer), prompt.image_inputs)
             out = eager.decoder(inputs_embeds=embedded, output_attentions=True, use_cache=False)
         return torch.cat(out.attentions).float().mean(dim=1).cpu().numpy()
 

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from repro.attention import Shares, attention_shares
-from repro.models.attending import softmax_rows
+from repro.models.attending import Attending
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
@@ -20,7 +21,7 @@ SHARE_TOLERANCE = 2e-5
 
 
 def naive_rows(query, key, mask, scaling, rows):
-    """``softmax_rows`` in float64, one head and one row at a time."""
+    """``Attending.softmax_rows`` in float64, one head and one row at a time."""
     query, key = query.double().numpy(), key.double().numpy()
     batch, heads, length, _ = query.shape
     keys, group = key.shape[2], heads // key.shape[1]
@@ -63,7 +64,19 @@ def test_rows_equal_a_naive_softmax(shape, cached, kind, shared, seed):
         if kind == "additive":
             mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
 
-    found = softmax_rows(query, key, mask, 0.4, rows)
+    attending = Attending(
+        layer=0,
+        query=query,
+        key=key,
+        value=key,
+        mask=mask,
+        scaling=0.4,
+        causal=True,
+        settings={},
+        function=sdpa_attention_forward,
+        module=torch.nn.Identity(),
+    )
+    found = attending.softmax_rows(rows)
 
     assert found.dtype == torch.float32
     np.testing.assert_allclose(
@@ -110,7 +123,7 @@ def test_a_probe_does_not_move_the_logits(lvlm, prompt, answer):
     plain = lvlm.logits(prompt, answer)
     seen = []
 
-    with lvlm.observed(lambda layer, *_: seen.append(layer)):
+    with lvlm.observed(lambda attending: seen.append(attending.layer)):
         probed = lvlm.logits(prompt, answer)
 
     assert seen == list(range(lvlm.n_layers))

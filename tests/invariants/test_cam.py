@@ -154,8 +154,7 @@ def alphas(lvlm, prompt, answer, module):
         outputs.append(first)
 
     handles = [one.get_submodule(MODULES[module]).register_forward_hook(hook) for one in lvlm.decoder.layers]
-    embedded = lvlm.embed(lvlm.sequence(prompt, answer[:-1]), prompt.image_inputs)
-    logits = lvlm.head(lvlm.hidden_states(embedded, lvlm.positions(prompt, len(answer) - 1)))[0]
+    logits = lvlm.model(input_ids=lvlm.sequence(prompt, answer[:-1]), **prompt.image_inputs).logits[0]
     for handle in handles:
         handle.remove()
     rows = logits[-len(answer) :]

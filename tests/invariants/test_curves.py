@@ -11,27 +11,31 @@ from repro.curves import deletion_curve, token_heat
 pytestmark = pytest.mark.invariant
 
 
-def probability(lvlm, prompt, answer, gone):
-    """Of an answer, with the image tokens of these places deleted, token by token."""
-    embedded = lvlm.embed(lvlm.sequence(prompt, answer[:-1]), prompt.image_inputs).clone()
+def probability(lvlm, prompt, answer, gone, embedded):
+    """Of an answer, with the image tokens of these places deleted from the embeddings, token by token."""
+    embedded = embedded.clone()
     image = torch.from_numpy(prompt.segments.image)
     mean = embedded[0, image].mean(dim=0)
     for place in gone:
         embedded[0, image[place]] = mean
-    logits = lvlm.head(lvlm.hidden_states(embedded, lvlm.positions(prompt, len(answer) - 1)))[0]
+    logits = lvlm.head(lvlm.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state)[0]
     first = len(prompt.segments) - 1
     return np.prod([float(logits[first + i].softmax(-1)[token]) for i, token in enumerate(answer)])
 
 
-def test_a_curve_is_that_of_one_run_for_each_point(lvlm, prompt):
+def test_a_curve_is_that_of_one_run_for_each_point(lvlm, prompt, decoder_inputs):
     answer = lvlm.answer(prompt, 3).ids
+    ids = lvlm.sequence(prompt, answer[:-1])
+    given = decoder_inputs(lvlm, lambda: lvlm.model(input_ids=ids, **prompt.image_inputs))
     n = len(prompt.segments.image)
     order = np.random.default_rng(0).permutation(n).tolist()
     counts = [0, round(n / 3), round(2 * n / 3), n]
     with torch.inference_mode():
-        expected = [probability(lvlm, prompt, answer, order[:count]) for count in counts]
-        restored = [probability(lvlm, prompt, answer, order[count:]) for count in counts]
-    np.testing.assert_allclose(deletion_curve(lvlm, prompt, answer, order, steps=4), expected, atol=1e-5)
+        deleted, restored = (
+            [probability(lvlm, prompt, answer, part, given["inputs_embeds"]) for part in parts]
+            for parts in ([order[:count] for count in counts], [order[count:] for count in counts])
+        )
+    np.testing.assert_allclose(deletion_curve(lvlm, prompt, answer, order, steps=4), deleted, atol=1e-5)
     found = deletion_curve(lvlm, prompt, answer, order, steps=4, insert=True)
     np.testing.assert_allclose(found, restored, atol=1e-5)
 

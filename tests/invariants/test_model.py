@@ -49,13 +49,15 @@ def test_the_answer_is_the_models_own(lvlm, prompts, generate, close):
         close(lvlm.logits(prompt, ids[:-1])[-len(ids) :], logits, TOLERANCE)
 
 
-def test_embedding_and_decoding_by_parts_is_the_whole_model(lvlm, prompt, answer, close):
+def test_logits_and_those_of_decoder_and_head_are_the_models_own(lvlm, prompt, answer, decoder_inputs, close):
+    ids = lvlm.sequence(prompt, answer)
+    given = decoder_inputs(lvlm, lambda: lvlm.model(input_ids=ids, **prompt.image_inputs))
     with torch.inference_mode():
-        hidden = lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
-        found = lvlm.head(hidden)[0]
-        expected = lvlm.model(input_ids=lvlm.sequence(prompt, answer), **prompt.image_inputs).logits[0]
+        expected = lvlm.model(input_ids=ids, **prompt.image_inputs).logits[0]
+        hidden = lvlm.decoder(inputs_embeds=given["inputs_embeds"], use_cache=False).last_hidden_state
 
-    close(found, expected, TOLERANCE)
+    close(lvlm.logits(prompt, answer), expected, TOLERANCE)
+    close(lvlm.head(hidden)[0], expected, TOLERANCE)
 
 
 # InternVL-Chat's vocabulary has no image token that an answer could hold.
@@ -86,12 +88,15 @@ def test_an_answer_that_holds_the_image_token_is_no_image(lvlm, prompt, generate
         handle.remove()
 
 
-def test_a_batch_is_embedded_as_its_prompts_alone(lvlm, prompts, close):
+def test_a_batch_is_embedded_as_its_prompts_alone(lvlm, prompts, decoder_inputs, close):
+    def embedded(ids, image_inputs):
+        given = decoder_inputs(lvlm, lambda: lvlm.model(input_ids=ids, **image_inputs))
+        return given["inputs_embeds"]
+
     length = min(len(prompt.segments) for prompt in prompts)
     ids = torch.cat([prompt.input_ids[:, :length] for prompt in prompts])
-    with torch.inference_mode():
-        together = lvlm.embed(ids, lvlm.batched(prompts))
-        alone = torch.cat([lvlm.embed(p.input_ids[:, :length], p.image_inputs) for p in prompts])
+    together = embedded(ids, lvlm.batched(prompts))
+    alone = torch.cat([embedded(p.input_ids[:, :length], p.image_inputs) for p in prompts])
 
     close(together, alone, TOLERANCE)
     assert not torch.equal(together[0], together[1])
@@ -103,12 +108,13 @@ def test_loading_twice_gives_the_same_logits(lvlm, prompt, model_name):
     assert torch.equal(again.logits(prompt), lvlm.logits(prompt))
 
 
-def test_later_tokens_never_change_earlier_rows(lvlm, prompt, answer):
+def test_later_tokens_never_change_earlier_rows(lvlm, prompt, answer, decoder_inputs):
     whole = lvlm.sequence(prompt, answer)
 
     def every_layer(ids):
+        given = decoder_inputs(lvlm, lambda: lvlm.model(input_ids=ids, **prompt.image_inputs))
+        embedded = given["inputs_embeds"]
         with torch.inference_mode():
-            embedded = lvlm.embed(ids, prompt.image_inputs)
             out = lvlm.decoder(inputs_embeds=embedded, use_cache=False, output_hidden_states=True)
             return [*(hidden[0] for hidden in out.hidden_states), lvlm.head(out.last_hidden_state)[0]]
 
@@ -173,8 +179,8 @@ def test_nothing_is_left_behind_by_any_instrument(lvlm, prompt, answer, untouche
 def test_nothing_is_left_behind_by_an_error_inside_a_context(lvlm, prompt, untouched):
     contexts = (
         lambda: truncated(lvlm, 2, keep=2),
-        lambda: lvlm.observed(lambda *_: None),
-        lambda: lvlm.attention_replaced(lambda *_: None),
+        lambda: lvlm.observed(lambda _: None),
+        lambda: lvlm.attention_replaced(lambda _: None),
     )
     for context in contexts:
         with pytest.raises(ZeroDivisionError), context():
@@ -203,16 +209,16 @@ def test_nothing_is_left_behind_by_an_error_inside_the_model(lvlm, prompt, answe
 
 
 def test_attention_is_replaced_once_at_a_time(lvlm, untouched):
-    with lvlm.attention_replaced(lambda *_: None):
-        with pytest.raises(RuntimeError, match="already replaced"), lvlm.attention_replaced(lambda *_: None):
+    with lvlm.attention_replaced(lambda _: None):
+        with pytest.raises(RuntimeError, match="already replaced"), lvlm.attention_replaced(lambda _: None):
             pass
     untouched.check()
 
 
 def test_several_observers_see_the_same(lvlm, prompt, untouched):
     first, second = [], []
-    with lvlm.observed(lambda layer, *_: first.append(layer)):
-        with lvlm.observed(lambda layer, *_: second.append(layer)):
+    with lvlm.observed(lambda attending: first.append(attending.layer)):
+        with lvlm.observed(lambda attending: second.append(attending.layer)):
             lvlm.logits(prompt)
         lvlm.logits(prompt)
 
@@ -223,10 +229,10 @@ def test_several_observers_see_the_same(lvlm, prompt, untouched):
 def test_an_inner_context_ends_inside_an_outer_one(lvlm, prompt, untouched):
     called = []
     inner_contexts = (
-        lambda: lvlm.observed(lambda *_: called.append("observer")),
-        lambda: lvlm.attention_replaced(lambda *_: called.append("replacement")),
+        lambda: lvlm.observed(lambda _: called.append("observer")),
+        lambda: lvlm.attention_replaced(lambda _: called.append("replacement")),
     )
-    with lvlm.observed(lambda *_: None):
+    with lvlm.observed(lambda _: None):
         for context in inner_contexts:
             with pytest.raises(ZeroDivisionError), context():
                 1 / 0  # noqa: B018

@@ -148,5 +148,4 @@ def test_the_memory_of_a_sweep_is_what_it_holds(lvlm, prompt, monkeypatch, longe
     monkeypatch.setattr(lvlm.generation_config, "eos_token_id", -1)  # every answer takes all its tokens
     sweep(lvlm, [prompt], longest)
     (run,) = runs
-    kept = (run.keys, run.values, run.own_keys, run.own_values, run.new_keys, run.new_values)
-    assert memory_of(lvlm, prompt, longest) == sum(tensor.nbytes for stored in kept for tensor in stored)
+    assert memory_of(lvlm, prompt, longest) == sum(tensor.nbytes for tensor in (*run.keys, *run.values))

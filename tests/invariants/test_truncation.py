@@ -34,8 +34,11 @@ CUTS = [
 
 def sweep_with_logits(lvlm, prompts, **settings):
     """A sweep, and the logits [steps, B, N + 1, vocabulary] it chose its tokens by."""
-    steps = []
-    handle = lvlm.head.register_forward_hook(lambda module, inputs, output: steps.append(output.float()))
+    assert lvlm.anatomy  # learnt by passes of its own, before the head is watched
+    steps, shape = [], (len(prompts), lvlm.n_layers + 1, -1)
+    handle = lvlm.head.register_forward_hook(
+        lambda module, inputs, output: steps.append(output.float().view(shape))
+    )
     try:
         return sweep(lvlm, prompts, NEW_TOKENS, **settings), torch.stack(steps).cpu().numpy()
     finally:
@@ -143,9 +146,9 @@ def layers_watched(lvlm):
 
         return hook
 
-    def attended(layer, query, key, mask, scaling):
-        assert calls[-1][0] == layer
-        calls[-1].append(key)
+    def attended(attending):
+        assert calls[-1][0] == attending.layer
+        calls[-1].append(attending.key)
 
     layers = lvlm.decoder.layers
     handles = [layer.register_forward_pre_hook(got(i), with_kwargs=True) for i, layer in enumerate(layers)]
@@ -188,12 +191,17 @@ def test_the_key_value_cache_holds_no_removed_token(lvlm, prompt, generated, kee
     for after in range(lvlm.n_layers + 1):
         with truncated(lvlm, after, keep=keep):
             out = generated(lvlm, NEW_TOKENS, input_ids=prompt.input_ids, **prompt.image_inputs)
-        new = out.sequences.shape[1] - total - 1  # the last token is never fed back
-        lengths = [out.past_key_values.get_seq_length(layer) for layer in range(lvlm.n_layers)]
+            cache = out.past_key_values
+            new = out.sequences.shape[1] - total - 1  # the last token is never fed back
+            # The model counts positions by it.
+            assert {cache.get_seq_length(layer) for layer in range(lvlm.n_layers)} == {total + new}
 
-        assert lengths == [
+        expected = [
             total + new if layer < after else total - n_image + keep + new for layer in range(lvlm.n_layers)
         ]
+        for held in ("keys", "values"):
+            assert [getattr(layer, held).shape[-2] for layer in cache.layers] == expected
+        assert [cache.get_seq_length(layer) for layer in range(lvlm.n_layers)] == expected
 
 
 def test_masking_hides_every_image_key_after_the_cut(lvlm, prompt, generate):
@@ -254,21 +262,23 @@ def test_a_left_padded_batch_answers_as_its_prompts_alone(
             assert tuple(out.sequences[row, width:].tolist()[: len(alone)]) == alone
 
 
+def cached(lvlm, prompt):
+    """Logits [vocabulary] of the last row of the model's own pass over a prompt, and its cache."""
+    out = lvlm.model(input_ids=prompt.input_ids, **prompt.image_inputs, use_cache=True)
+    # InstructBLIP hands on what its language model gives.
+    return out.logits[0, -1], getattr(out, "language_model_outputs", out).past_key_values
+
+
 @pytest.mark.parametrize("mode", ["drop", "mask"])
 def test_decoding_by_hand_equals_generate(lvlm, prompt, generate, mode, close):
     for after in (0, 1, lvlm.n_layers):
         with truncated(lvlm, after, mode=mode), torch.inference_mode():
             ids, expected = generate(lvlm, prompt, NEW_TOKENS)
-            out = lvlm.decoder(
-                inputs_embeds=lvlm.embed(prompt.input_ids, prompt.image_inputs), use_cache=True
-            )
-            steps = [lvlm.head(out.last_hidden_state)[0, -1]]
+            first, cache = cached(lvlm, prompt)
+            steps = [first]
             for token in ids[:-1]:
-                embedded = lvlm.embeddings(torch.tensor([[token]], device=lvlm.device))
-                out = lvlm.decoder(
-                    inputs_embeds=embedded, past_key_values=out.past_key_values, use_cache=True
-                )
-                steps.append(lvlm.head(out.last_hidden_state)[0, -1])
+                given = torch.tensor([[token]], device=lvlm.device)
+                steps.append(lvlm.generator(input_ids=given, past_key_values=cache).logits[0, -1])
 
         close(torch.stack(steps), expected)
 
@@ -278,11 +288,8 @@ def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, an
     rest = torch.tensor([answer], device=lvlm.device)
     for after in range(lvlm.n_layers + 1):
         with truncated(lvlm, after, mode=mode), torch.inference_mode():
-            embedded = lvlm.embed(prompt.input_ids, prompt.image_inputs)
-            cache = lvlm.decoder(inputs_embeds=embedded, use_cache=True).past_key_values
-            embedded = lvlm.embeddings(rest)
-            out = lvlm.decoder(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
-            in_two = lvlm.head(out.last_hidden_state)[0]
+            _, cache = cached(lvlm, prompt)
+            in_two = lvlm.generator(input_ids=rest, past_key_values=cache).logits[0]
             in_one = lvlm.logits(prompt, answer)[-len(answer) :]
 
         close(in_two, in_one)
@@ -356,7 +363,7 @@ def test_more_tokens_kept_than_the_image_has_are_refused(lvlm, prompt):
         lvlm.logits(prompt)
 
 
-def test_text_without_an_image_is_refused(lvlm, prompt):
+def test_text_without_an_image_is_refused(lvlm):
     ids = torch.tensor([[5, 6, 7]], device=lvlm.device)
     with pytest.raises(ValueError, match="no image token"), truncated(lvlm, 1):
-        lvlm.model(input_ids=ids, **prompt.image_inputs)
+        lvlm.text_logits(ids)

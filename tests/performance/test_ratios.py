@@ -125,8 +125,8 @@ def prompt(lvlm: Llava) -> Prompt:
 def plain_pass(lvlm: Llava, prompt: Prompt, answer: tuple[int, ...] = ()) -> torch.Tensor:
     """One forward pass with SDPA attention; logits of the last row."""
     with torch.inference_mode():
-        hidden = lvlm.hidden_states(lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs))
-        return lvlm.head(hidden[:, -1:])
+        ids = lvlm.sequence(prompt, answer)
+        return lvlm.model(input_ids=ids, **prompt.image_inputs, use_cache=False, logits_to_keep=1).logits
 
 
 @contextmanager
@@ -145,8 +145,9 @@ def eager_shares(lvlm: Llava, prompt: Prompt, answer: tuple[int, ...]) -> np.nda
     labels = torch.from_numpy(prompt.segments.with_answer(len(answer)))
     segment = torch.nn.functional.one_hot(labels.to(torch.int64), 4).float()
     with torch.inference_mode(), eager(lvlm):
-        embedded = lvlm.embed(lvlm.sequence(prompt, answer), prompt.image_inputs)
-        maps = lvlm.decoder(inputs_embeds=embedded, use_cache=False, output_attentions=True).attentions
+        ids = lvlm.sequence(prompt, answer)
+        settings = {"use_cache": False, "logits_to_keep": 1, "output_attentions": True}
+        maps = lvlm.model(input_ids=ids, **prompt.image_inputs, **settings).attentions
     return torch.stack([m[0, :, -len(answer) - 1 :].mean(dim=0) @ segment for m in maps]).numpy()
 
 
@@ -159,9 +160,10 @@ def one_backward(lvlm: Llava, prompt: Prompt, answer: tuple[int, ...], layer: in
 
     handle = lvlm.decoder.layers[layer].post_attention_layernorm.register_forward_hook(keep)
     try:
-        with torch.no_grad():
-            embedded = lvlm.embed(lvlm.sequence(prompt, answer[:-1]), prompt.image_inputs)
-        logits = lvlm.head(lvlm.hidden_states(embedded)[:, -len(answer) :])
+        # Nothing has a graph before that layer: the weights are frozen.
+        ids = lvlm.sequence(prompt, answer[:-1])
+        settings = {"use_cache": False, "logits_to_keep": len(answer)}
+        logits = lvlm.model(input_ids=ids, **prompt.image_inputs, **settings).logits
         z = logits.gather(-1, torch.tensor(answer)[None, :, None]).sum()
         torch.autograd.grad(z, found)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,9 +46,6 @@ def test_logits_and_answers_are_those_of_transformers(family, process, generated
     prompt = family.prompt(image, QUESTION)
     given = process(image, prompt.text)
     expected = family.model(**given).logits[0]
-    embedded = family.embed(prompt.input_ids, prompt.image_inputs)
-    hidden = family.hidden_states(embedded, family.positions(prompt))
-    close(family.head(hidden)[0], expected)
     close(family.logits(prompt), expected)
     ids = generated(family, 5, **given).sequences[0, prompt.input_ids.shape[1] :]
     assert family.answer(prompt, 5).ids == tuple(ids.tolist())
@@ -107,20 +105,20 @@ def test_pictures_of_several_shapes_are_one_batch(family, picture, close):
     close(family.features(family.batched(prompts)), single)
 
 
-def test_an_answer_that_holds_the_image_token_is_no_image(family, picture, close):
+def test_an_answer_that_holds_the_image_token_is_no_image(family, picture, decoder_inputs, close):
     prompt = family.prompt(picture(40, 20), QUESTION)
     forced = family.logits(prompt, [family.image_token_id, 7])
     close(forced[: len(prompt.segments)], family.logits(prompt))
-    with torch.inference_mode():
-        embedded = family.embed(family.sequence(prompt, [family.image_token_id]), prompt.image_inputs)
-    assert torch.equal(embedded[0, -1], family.embeddings.weight[family.image_token_id])
+    given = decoder_inputs(family, lambda: family.logits(prompt, [family.image_token_id]))
+    assert torch.equal(given["inputs_embeds"][0, -1], family.embeddings.weight[family.image_token_id])
 
 
 def test_features_that_are_not_as_many_as_image_tokens_are_refused(family, picture):
     prompt = family.prompt(picture(16, 16), QUESTION)
     n = len(prompt.segments.image)
-    with pytest.raises(ValueError, match=f"hold {n - 1} image tokens, the model gives {n} features"):
-        family.embed(prompt.input_ids[:, prompt.segments.image[0] + 1 :], prompt.image_inputs)
+    one_less = replace(prompt, input_ids=prompt.input_ids[:, prompt.segments.image[0] + 1 :])
+    with pytest.raises(ValueError, match=f"image tokens.*{n - 1}.*{n}"):
+        family.logits(one_less)
 
 
 def test_a_token_of_the_model_in_a_question_is_refused(family, picture):

@@ -89,11 +89,12 @@ def test_one_tile_is_the_whole_picture(internvl3, picture):
 
 
 @pytest.mark.parametrize(("size", "grid"), [((40, 24), (3, 5)), ((16, 32), (4, 2))])
-def test_positions_of_qwen2_5_vl_are_time_row_and_column(qwen2_5_vl, picture, size, grid):
+def test_positions_of_qwen2_5_vl_are_time_row_and_column(qwen2_5_vl, picture, decoder_inputs, size, grid):
     """An image token's are where the image begins plus its row and column; text goes on from the largest."""
     prompt = qwen2_5_vl.prompt(picture(*size), QUESTION)
     assert prompt.grid == grid and prompt.image.size == (grid[1] * 8, grid[0] * 8)
-    time, row, column = qwen2_5_vl.positions(prompt, 2)[:, 0].tolist()
+    given = decoder_inputs(qwen2_5_vl, lambda: qwen2_5_vl.logits(prompt, [7, 8]))
+    time, row, column = given["position_ids"][-3:, 0].tolist()
     start, end = prompt.segments.image[0], prompt.segments.image[-1] + 1
     assert time[:start] == row[:start] == column[:start] == list(range(start))
     assert time[start:end] == [start] * (end - start)
@@ -103,17 +104,19 @@ def test_positions_of_qwen2_5_vl_are_time_row_and_column(qwen2_5_vl, picture, si
     assert time[end:] == row[end:] == column[end:] == after
 
 
-def test_instruments_run_at_the_positions_of_qwen2_5_vl(qwen2_5_vl, picture):
-    placed = []
+def test_instruments_run_at_the_positions_of_qwen2_5_vl(qwen2_5_vl, picture, decoder_inputs):
     prompt = qwen2_5_vl.prompt(picture(40, 24), QUESTION)
-    handle = qwen2_5_vl.decoder.register_forward_pre_hook(
-        lambda module, args, kwargs: placed.append(kwargs.get("position_ids")), with_kwargs=True
-    )
-    attention_shares(qwen2_5_vl, prompt, [7, 8])
-    llava_cam(qwen2_5_vl, prompt, [7, 8])
-    handle.remove()
-    assert torch.equal(placed[0], qwen2_5_vl.positions(prompt, 2))
-    assert torch.equal(placed[1], qwen2_5_vl.positions(prompt, 1))
+
+    def places(run):
+        return decoder_inputs(qwen2_5_vl, run)["position_ids"]
+
+    def own(answer):
+        ids, types = qwen2_5_vl.sequence(prompt, answer), prompt.sequence_inputs["mm_token_type_ids"]
+        types = torch.nn.functional.pad(types, (0, len(answer)))
+        return places(lambda: qwen2_5_vl.model(input_ids=ids, mm_token_type_ids=types, **prompt.image_inputs))
+
+    assert torch.equal(places(lambda: attention_shares(qwen2_5_vl, prompt, [7, 8])), own([7, 8]))
+    assert torch.equal(places(lambda: llava_cam(qwen2_5_vl, prompt, [7, 8])), own([7]))
 
 
 def test_pictures_of_one_number_of_tokens_and_other_shapes_are_swept_together(qwen2_5_vl, picture, close):
