@@ -60,10 +60,11 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
         if dropped:  # by truncation, all of them before the rows
             assert lvlm.truncation is not None and lvlm.truncation.stay is not None
             columns = segments[lvlm.truncation.stay[0]]
-        shares.append(attending.softmax_rows(rows - dropped)[0] @ columns)
+        missing = len(labels) - attending.query.shape[2]
+        shares.append(attending.softmax_rows(rows - missing)[0] @ columns)
 
     with torch.inference_mode(), lvlm.observed(record):
-        lvlm.forward([prompt], answer, last=1)
+        lvlm.forward([prompt], answer, last=len(rows))
     raw = torch.stack(shares).cpu().numpy()
     if not np.isfinite(raw).all():
         layer = int(np.argwhere(~np.isfinite(raw))[0][0]) + 1

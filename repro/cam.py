@@ -8,17 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from repro.models.anatomy import ROLES
 from repro.models.lvlm import Lvlm, Prompt
 
-#: Modules of a decoder layer whose output can be differentiated at, with their names in the layer; "" is the layer
-#: itself. The paper takes the norm behind the attention (Sec. A.1); the others are for comparison (Fig. 7).
-MODULES = {
-    "post_attention_norm": "post_attention_layernorm",
-    "input_norm": "input_layernorm",
-    "attention": "self_attn",
-    "mlp": "mlp",
-    "layer": "",
-}
+#: Whose output can be differentiated at. The paper takes the norm behind the attention (Sec. A.1); the others are
+#: for comparison (Fig. 7).
 Module = Literal["post_attention_norm", "input_norm", "attention", "mlp", "layer"]
 
 
@@ -34,9 +28,21 @@ def _activations(lvlm: Lvlm, module: Module) -> Iterator[list[Tensor]]:
         return output
 
     with ExitStack() as hooks:
-        for layer in lvlm.layers:
-            hooks.callback(layer.get_submodule(MODULES[module]).register_forward_hook(record).remove)
+        for part in parts_of(lvlm, module):
+            hooks.callback(part.register_forward_hook(record).remove)
         yield outputs
+
+
+def parts_of(lvlm: Lvlm, module: Module) -> list[nn.Module]:
+    """That module of every layer; ValueError that names what the layers have, where one has none."""
+    for index, roles in enumerate(lvlm.roles):
+        if module not in roles:
+            others = [name for name in ROLES if all(name in parts for parts in lvlm.roles)]
+            raise ValueError(
+                f"layer {index + 1} of {lvlm.card.name} ({type(lvlm.layers[index]).__name__}) has no {module}: "
+                f"all layers have {', '.join(others)}"
+            )
+    return [roles[module] for roles in lvlm.roles]
 
 
 def _at_image(lvlm: Lvlm, layer: int, values: Tensor, length: int, image: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ def llava_cam(
         batch_size: copies per pass; changes memory and speed only.
         relu_gradients: as in the released demo, only positive gradients enter alpha. Not in the paper.
         threshold: as in the released demo (0.5), normalised heat below it is set to zero. Not in the paper.
-        module: the module whose output is A, see ``MODULES``.
+        module: the module whose output is A.
 
     Returns:
         float32 [N, rows, columns] in [0, 1]; a layer's maximum is 1 unless the layer is zero everywhere.
@@ -118,8 +124,8 @@ def _check(answer: Sequence[int], samples: int, noise: float, batch_size: int, m
         raise ValueError(f"noise must not be negative, not {noise}")
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be at least 1, not {samples} and {batch_size}")
-    if module not in MODULES:
-        raise ValueError(f"module must be one of {', '.join(MODULES)}, not {module!r}")
+    if module not in ROLES:
+        raise ValueError(f"module must be one of {', '.join(ROLES)}, not {module!r}")
 
 
 def _on_grid(heat: Tensor, prompt: Prompt, threshold: float | None) -> Tensor:

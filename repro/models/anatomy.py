@@ -31,12 +31,18 @@ def tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
 
 
 def replaced(value: Any, new: Mapping[Place, Tensor], place: Place = ()) -> Any:
-    """A copy of nested tuples, lists and dictionaries with ``new`` tensors at their places."""
+    """Nested tuples, lists and dictionaries with ``new`` tensors at their places.
+
+    Inner dictionaries are changed where they are: layers hand tensors on to later layers in them.
+    """
     if place in new:
         return new[place]
     if isinstance(value, dict):
-        return {key: replaced(part, new, (*place, key)) for key, part in value.items()}
-    if type(value) in (list, tuple):
+        parts = {key: replaced(part, new, (*place, key)) for key, part in value.items()}
+        if not place:
+            return parts
+        value.update(parts)
+    elif type(value) in (list, tuple):
         return type(value)(replaced(part, new, (*place, index)) for index, part in enumerate(value))
     return value
 
@@ -69,7 +75,10 @@ class Layers:
     ) -> dict[Place, tuple[Tensor, int]]:
         """Arguments of a layer that run over the sequence, but masks, with their axes; hidden states come first."""
         axes = self.axes[index]
-        return {place: (tensor, axes[place]) for place, tensor in arguments(args, kwargs) if place in axes}
+        found = {place: (tensor, axes[place]) for place, tensor in arguments(args, kwargs) if place in axes}
+        hidden, axis = next(iter(found.values()))
+        # What earlier layers handed on may be shorter.
+        return {place: pair for place, pair in found.items() if pair[0].shape[pair[1]] == hidden.shape[axis]}
 
 
 def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
@@ -105,6 +114,47 @@ def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
     if not found:
         raise ValueError("no list of decoder layers that the tokens of a prompt pass through")
     return max(found, key=lambda layers: len(layers.modules))
+
+
+#: Parts of a decoder layer by their role.
+ROLES = ("post_attention_norm", "input_norm", "attention", "mlp", "layer")
+
+
+def find_roles(layer: nn.Module, attention: nn.Module, run: Callable[[], Any]) -> dict[str, nn.Module]:
+    """The parts of a layer that it has, by their roles, from one pass.
+
+    The norm behind the attention is the first that reads neither the layer's input nor the attention's output, but
+    their sum; layers with attention and MLP side by side have none.
+
+    Args:
+        attention: the module that attends, somewhere in the layer.
+    """
+    children = dict(layer.named_children())
+    attending = next(child for child in children.values() if attention in child.modules())
+    calls: list[tuple[nn.Module, Any, Any]] = []  # inputs are kept: as long as they are, nothing else is they
+
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        first = next((tensor for _, tensor in arguments(args, kwargs)), None)
+        calls.append((module, first, output[0] if isinstance(output, tuple) else output))
+
+    with ExitStack() as hooks:
+        for child in children.values():
+            hooks.callback(child.register_forward_hook(record, with_kwargs=True).remove)
+        run()
+    order = [module for module, _, _ in calls]
+    roles = {"layer": layer, "attention": attending}
+    at = order.index(attending)
+    norms = [i for i, module in enumerate(order) if "norm" in type(module).__name__.lower()]
+    if norms and norms[0] < at:
+        roles["input_norm"] = order[norms[0]]
+    for i in norms:
+        if i > at and calls[i][1] is not calls[at][2]:
+            roles["post_attention_norm"] = order[i]
+            break
+    behind = [module for module in order[at + 1 :] if "norm" not in type(module).__name__.lower()]
+    if mlp := next((module for module in behind if "mlp" in type(module).__name__.lower()), None):
+        roles["mlp"] = mlp
+    return roles
 
 
 def _growing(before: Mapping[Place, torch.Size], after: Mapping[Place, torch.Size]) -> dict[Place, int]:

@@ -3,6 +3,7 @@
 Its processor and its chat template make the prompt; see ``repro.models.anatomy`` for how its layers are found.
 """
 
+import inspect
 from collections.abc import Mapping
 from functools import cached_property
 from math import isqrt
@@ -64,19 +65,31 @@ class Chat(Lvlm):
             text = template.format(question=question)
         elif getattr(processor, "chat_template", None):
             return processor.apply_chat_template(
-                messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+                messages,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                add_generation_prompt=True,
+                **self._wanted,
             )
         elif getattr(self.tokenizer, "chat_template", None):
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         else:  # a model that was not tuned on chats reads the bare question
             text = question
-        return processor(images=image, text=text, return_tensors="pt")
+        return processor(images=image, text=text, return_tensors="pt", **self._wanted)
+
+    @cached_property
+    def _wanted(self) -> dict[str, bool]:
+        """Outputs that the model reads and its processor gives on request only."""
+        name = "mm_token_type_ids"
+        return {f"return_{name}": True} if name in inspect.signature(self.model.forward).parameters else {}
 
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         image = read_image(image)
         outputs = dict(self.inputs_of(image, question, template).to(self.device))
         input_ids = outputs.pop("input_ids")
-        outputs.pop("attention_mask", None)
+        for name in ("attention_mask", "labels"):
+            outputs.pop(name, None)
         sequences = {}
         for name in list(outputs):
             if _runs_over_sequence(name, outputs[name], input_ids):
@@ -109,7 +122,8 @@ class Chat(Lvlm):
         if "image_grid_thw" in images:
             _, rows, columns = images["image_grid_thw"][0].tolist()
             merge = isqrt(rows * columns // n_image)
-            return (rows // merge, columns // merge)
+            rows, columns = rows // merge, columns // merge
+            return (rows, columns) if rows * columns == n_image else None
         pixels = images.get("pixel_values")
         if pixels is None or pixels.dim() < 4 or pixels.shape[:-3].numel() > 1:
             return None

@@ -12,12 +12,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin
 
-from repro.models.anatomy import Layers, find_layers
-from repro.models.attending import ObservableAttention, Removal
+from repro.models.anatomy import Layers, find_layers, find_roles
+from repro.models.attending import Attending, ObservableAttention, Removal
 from repro.models.card import ModelCard
 from repro.models.weights import check_directory
 from repro.segments import IMAGE, Segments
@@ -159,6 +159,65 @@ class Lvlm(ObservableAttention):
         return self.batched_inputs([{**prompt.image_inputs, "pixel_values": copy} for copy in noisy])
 
     # All families share these.
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of every image token in a prompt."""
+        return self.image_token_ids[0]
+
+    @cached_property
+    def rotates_by_image(self) -> bool:
+        """Whether rotary positions of an answer follow from those of the image."""
+        return any(hasattr(module, "rope_deltas") for module in self.model.modules())
+
+    #: Whether no row before the image sees it.
+    causal = True
+
+    @property
+    def n_layers(self) -> int:
+        """N, the number of decoder layers."""
+        return len(self.layers)
+
+    @cached_property
+    def anatomy(self) -> Layers:
+        """The decoder layers and which of their arguments run over the sequence."""
+        try:
+            return find_layers(self.model, self.try_pass)
+        except ValueError:
+            # Some compute only the last rows in their later layers, if only these are asked for.
+            self._keeps_logits = False
+            return find_layers(self.model, self.try_pass)
+
+    @cached_property
+    def attention_modules(self) -> list[nn.Module | None]:
+        """For each layer the module that attends, None for one that does something else."""
+        modules: list[nn.Module | None] = [None] * self.n_layers
+
+        def record(attending: Attending) -> None:
+            modules[attending.layer] = attending.module
+
+        with self.observed(record):
+            self.try_pass()
+        return modules
+
+    @cached_property
+    def roles(self) -> list[dict[str, nn.Module]]:
+        """For each layer its parts by their roles, see ``repro.models.anatomy.ROLES``."""
+        return [
+            {"layer": layer} if attention is None else find_roles(layer, attention, self.try_pass)
+            for layer, attention in zip(self.layers, self.attention_modules, strict=True)
+        ]
+
+    def try_pass(self, more: int = 0) -> None:
+        """One untruncated pass over a grey image and a question, followed by so many more text tokens."""
+        prompt = self.prompt(Image.new("RGB", (64, 48), "grey"), "What is it?")
+        text = [int(prompt.input_ids[0, -1])] * more
+        truncation, self.truncation = self.truncation, None
+        try:
+            with torch.inference_mode():
+                self.forward([prompt], text, last=1)
+        finally:
+            self.truncation = truncation
 
     @property
     def image_token_id(self) -> int:

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from repro.cam import MODULES, llava_cam
+from repro.cam import llava_cam
 from repro.truncation import truncated
 
+#: Names of Llama's parts, by their roles.
+MODULES = {
+    "post_attention_norm": "post_attention_layernorm",
+    "input_norm": "input_layernorm",
+    "attention": "self_attn",
+    "mlp": "mlp",
+    "layer": "",
+}
 pytestmark = pytest.mark.invariant
 
 #: Of heat in [0, 1]: float32 gradients summed in another order; measured 5e-5 at most, here times 20.
