@@ -182,6 +182,11 @@ class Paper:
         """A benchmark and its cliff layer, in the paper's words."""
         return f"{self.names[layer.benchmark]} {layer.text}"
 
+    @property
+    def layers(self) -> str:
+        """All cliff layers of the text, in the paper's words."""
+        return listed(map(self.in_words, self.cliffs))
+
 
 def listed(parts: Iterable[object]) -> str:
     """ "a, b and c"; empty for nothing."""

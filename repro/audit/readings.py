@@ -1,0 +1,80 @@
+"""Claims from a file: their texts are data, the functions that check them stand in ``repro.audit.claims``."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from repro.audit.ledger import Claim, Finding, Load, Outcome, Paper, Verdict
+from repro.benchmarks.benchmark import DataError
+
+Check = Callable[[Any], Finding]
+Experiment = Callable[[Any, Load], Finding]
+REQUIRED = ("id", "where", "statement", "quantity", "verdict", "evidence")
+#: Type of each key of a claim in the file.
+KINDS: dict[str, type] = dict.fromkeys((*REQUIRED, "outcome", "figure"), str)
+KINDS |= {"missing": list, "takes": list, "stated": dict}
+CHOICES = {"verdict": get_args(Verdict), "outcome": get_args(Outcome)}
+
+
+def fault_of(row: Mapping[str, Any]) -> str:
+    """What is wrong with a claim of the file by itself; empty where nothing is."""
+    for key in REQUIRED:
+        if not row.get(key):
+            return f"has no {key}"
+    for key, value in row.items():
+        if key not in KINDS:
+            return f"has the key {key!r}; expected only {', '.join(KINDS)}"
+        texts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        if not isinstance(value, KINDS[key]) or not all(isinstance(text, str) for text in texts):
+            return f"has {key} = {value!r}; expected a {KINDS[key].__name__} of strings"
+        if key in CHOICES and value not in CHOICES[key]:
+            return f"has {key} = {value!r}; expected one of {', '.join(CHOICES[key])}"
+    return ""
+
+
+def read_claims(
+    path: Path, paper: Paper, checks: Mapping[str, Check], experiments: Mapping[str, Experiment]
+) -> tuple[Claim, ...]:
+    """The claims of a TOML file, in its order.
+
+    Args:
+        paper: fills the templates of statements and quantities.
+        checks, experiments: by id; a claim without a check is a reading of what the text states.
+
+    Raises:
+        DataError: a file that cannot be read, or a claim that is incomplete, there twice, decided by nothing, or
+            without the check or experiment that is meant for it.
+    """
+    try:
+        rows = [dict(row) for row in tomllib.loads(path.read_text(encoding="utf-8"))["claims"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: expected TOML with [[claims]]; {type(error).__name__}: {error}") from error
+    claims: dict[str, Claim] = {}
+    for number, row in enumerate(rows, 1):
+        name: str = row.get("id", "")
+        stated = row.get("stated", {})
+        fault = fault_of(row)
+        if not fault and name in claims:
+            fault = "is there twice"
+        if not fault and not (stated or row.get("missing") or name in checks):
+            fault = "is decided by nothing; expected a check of this id, or what is stated and missing"
+        if not fault and ("outcome" in row) != (name in experiments):
+            fault = "has an outcome without an experiment of this id, or an experiment without an outcome"
+        if fault:
+            raise DataError(f"{path}: claim {number} ({name}) {fault}")
+        texts = {key: value for key, value in row.items() if KINDS[key] is str}
+        try:
+            texts |= {key: texts[key].format(paper=paper) for key in ("statement", "quantity")}
+        except (AttributeError, LookupError, ValueError) as error:
+            raise DataError(f"{path}: claim {number} ({name}) has an unfilled template: {error}") from error
+        claims[name] = Claim(
+            **texts,
+            stated=stated | dict.fromkeys(row.get("missing", ())),
+            takes=tuple(row.get("takes", ())),
+            experiment=experiments.get(name),
+            compute=checks.get(name),
+        )
+    if unused := sorted((checks.keys() | experiments.keys()) - claims.keys()):
+        raise DataError(f"{path}: no claim has the id {', '.join(unused)}, which a check or experiment has")
+    return tuple(claims.values())
