@@ -10,8 +10,6 @@ the same questions, whose difficulty they share.
   one measured on n_m items.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

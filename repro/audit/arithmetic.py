@@ -11,8 +11,6 @@ A printed number is read in one of three ways:
 - ``padded``: it was rounded to one decimal and printed with a zero behind, which a last digit of 0 alone allows.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable
 from fractions import Fraction

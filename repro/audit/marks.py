@@ -5,8 +5,6 @@ beside each other (``contradict``). A cell is marked by *granularity* where it i
 the benchmark is usually taken to have: weaker, as the paper states no item counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 

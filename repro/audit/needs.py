@@ -5,8 +5,6 @@ giving the answers at ``PEAK`` of an A100, and one read of the weights for each 
 the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

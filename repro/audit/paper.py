@@ -3,8 +3,6 @@
 Numbers are in percent. Item counts are of the published benchmarks: the paper states none of its own tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +13,7 @@ Check = Callable[[Any], Finding]
 Experiment = Callable[[Any, Load], Finding]
 REQUIRED = ("id", "where", "statement", "quantity", "verdict", "evidence")
 #: Type of each key of a claim in the file.
-KINDS: dict[str, type] = dict.fromkeys((*REQUIRED, "outcome", "figure"), str)
+KINDS: dict[str, type] = dict.fromkeys((*REQUIRED, "outcome", "miniatures", "figure"), str)
 KINDS |= {"missing": list, "takes": list, "stated": dict}
 CHOICES = {"verdict": get_args(Verdict), "outcome": get_args(Outcome)}
 
@@ -31,6 +32,16 @@ def fault_of(row: Mapping[str, Any]) -> str:
         if key in CHOICES and value not in CHOICES[key]:
             return f"has {key} = {value!r}; expected one of {', '.join(CHOICES[key])}"
     return ""
+
+
+def worded(experiment: Experiment, template: str) -> Experiment:
+    """An experiment with evidence: the template, filled with its numbers and words by their names."""
+
+    def run(paper: Any, load: Load) -> Finding:
+        finding = experiment(paper, load)
+        return replace(finding, evidence=template.format_map({**finding.numbers, **finding.words}))
+
+    return run
 
 
 def read_claims(
@@ -59,11 +70,12 @@ def read_claims(
             fault = "is there twice"
         if not fault and not (stated or row.get("missing") or name in checks):
             fault = "is decided by nothing; expected a check of this id, or what is stated and missing"
-        if not fault and ("outcome" in row) != (name in experiments):
-            fault = "has an outcome without an experiment of this id, or an experiment without an outcome"
+        if not fault and not ("outcome" in row) == ("miniatures" in row) == (name in experiments):
+            fault = "has one or two of outcome, miniatures and an experiment of this id; expected all or none"
         if fault:
             raise DataError(f"{path}: claim {number} ({name}) {fault}")
         texts = {key: value for key, value in row.items() if KINDS[key] is str}
+        template = texts.pop("miniatures", "")
         try:
             texts |= {key: texts[key].format(paper=paper) for key in ("statement", "quantity")}
         except (AttributeError, LookupError, ValueError) as error:
@@ -72,7 +84,7 @@ def read_claims(
             **texts,
             stated=stated | dict.fromkeys(row.get("missing", ())),
             takes=tuple(row.get("takes", ())),
-            experiment=experiments.get(name),
+            experiment=worded(experiments[name], template) if template else None,
             compute=checks.get(name),
         )
     if unused := sorted((checks.keys() | experiments.keys()) - claims.keys()):

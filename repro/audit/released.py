@@ -3,8 +3,6 @@
 The paper's code is zhangbaijin/From-Redundancy-to-Relevance at b8cd5e7; line numbers are of that commit.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

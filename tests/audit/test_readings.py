@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_a_claim_is_read(tmp_path):
     assert (claim.compute, claim.experiment, claim.outcome) == (None, None, None)
 
 
+def test_what_miniatures_show_is_in_the_words_of_the_file(tmp_path):
+    texts = TEXTS.replace("takes", 'outcome = "mixed"\nminiatures = "{skies} of {of} skies"\ntakes')
+    (tmp_path / "claims.toml").write_text(texts, encoding="utf-8")
+    shown = Finding("mixed", {"skies": 3}, {"of": 6})
+    [claim] = read_claims(tmp_path / "claims.toml", ANOTHER, {}, {"sky": lambda paper, load: shown})
+    assert claim.experiment(ANOTHER, None) == replace(shown, evidence="3 of 6 skies")
+
+
 @pytest.mark.parametrize(
     ("texts", "checks", "experiments", "message"),
     [
@@ -63,8 +72,9 @@ def test_a_claim_is_read(tmp_path):
         (TEXTS.replace('"Section 2"', "2"), (), (), "has stated = {'hour': 2}; expected a dict of strings"),
         (TEXTS + TEXTS, (), (), "claim 2 (sky) is there twice"),
         (TEXTS.partition("missing")[0], (), (), "is decided by nothing"),
-        (TEXTS, (), ("sky",), "an experiment without an outcome"),
-        (TEXTS.replace("takes", 'outcome = "mixed"\ntakes'), (), (), "an outcome without an experiment"),
+        (TEXTS, (), ("sky",), "has one or two of outcome, miniatures and an experiment of this id"),
+        (TEXTS.replace("takes", 'outcome = "mixed"\ntakes'), (), (), "expected all or none"),
+        (TEXTS.replace("takes", 'miniatures = "{n}"\ntakes'), (), (), "expected all or none"),
         (
             TEXTS.replace("paper.title", "paper.name"),
             (),

@@ -4,8 +4,6 @@ Measured on items whose baseline answer is right, evenly spaced over those. Inte
 over items.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from repro.audit.experiments.common import Case, above, every, interval, points, record_of, shown, span
+from repro.audit.experiments.common import Case, above, every, points, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
 from repro.cam import Module, llava_cam
@@ -123,13 +121,11 @@ def pointing_by_layer(paper: Paper, load: Load) -> Finding:
         cases.append(every(above(*own[1:]), above(*less[1:])))
         first.append(own[0])
         second.append(100 * float(deep.mean()))
-        numbers |= interval(f"{cell}, first half", *own) | interval(f"{cell}, first less second", *less)
+        numbers[f"{cell}, first half"] = own[0]
     return shown(
         cases,
-        "Of the heat, {first} points more than of the area fall on what is asked about in the first half of "
-        f"the layers, {{second}} in the second (five miniatures, POPE and TextVQA, {ITEMS} items each). "
-        "Claimed is more than of the area in the first half, and more than in the second.",
         numbers,
+        items=ITEMS,
         first=span(first, "{:+.0f}".format),
         second=span(second, "{:+.0f}".format),
     )
@@ -143,19 +139,15 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
     norm's gain is larger for certain.
     """
     cases: dict[Module, list[Case]] = {module: [] for module in OTHERS}
-    numbers: dict[str, float] = {}
-    for model, name, cell in cells(paper):
+    for model, name, _ in cells(paper):
         own = plain_gain(load, model, name, "post_attention_norm")
         for module, held in cases.items():
             less = points(own - plain_gain(load, model, name, module))
             held.append(above(*less[1:]))
-            numbers |= interval(f"{cell}, less {module}", *less)
     return shown(
         [case for held in cases.values() for case in held],
-        "The post-attention norm's maps have more heat on what is asked about than another module's, for "
-        f"certain, in (of {{each}} cases each) {{modules}} (five miniatures, POPE and TextVQA, {ITEMS} "
-        "items each).",
-        numbers,
+        {},
+        items=ITEMS,
         each=len(cells(paper)),
         modules=", ".join(f"{module.replace('_', ' ')} {held.count(True)}" for module, held in cases.items()),
     )
@@ -205,15 +197,12 @@ def parameter_randomisation(paper: Paper, load: Load) -> Finding:
         for which, others in against.items():
             mean, *ends[which] = map(float, mean_interval(likeness(own, others)))
             means[which].append(mean)
-            numbers |= interval(f"{cell}, {which}", mean, *ends[which])
+        numbers[f"{cell}, shuffled"] = means["shuffled"][-1]
         cases.append(above(ends["noise"][0] - ends["shuffled"][1], ends["noise"][1] - ends["shuffled"][0]))
     return shown(
         cases,
-        "With the decoder's weights shuffled a map's rank correlation with itself is {shuffled}, with other "
-        f"noise {{noise}}, with another image's map {{picture}} (means over layers and {ITEMS} items; five "
-        "miniatures, POPE and TextVQA). A map must change by more than noise does to explain anything; that "
-        "it does is not enough.",
         numbers,
+        items=ITEMS,
         **{which: span(values, "{:.2f}".format) for which, values in means.items()},
     )
 
@@ -237,8 +226,7 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
     """
     cases: dict[str, list[Case]] = {"heat": [], "box": []}
     means: dict[str, list[float]] = {}
-    numbers: dict[str, float] = {}
-    for model, name, cell in cells(paper):
+    for model, name, _ in cells(paper):
         lvlm, draw = load(model), np.random.default_rng(0)
         curves = []
         for question, heat in zip(questions_of(load, model, name), maps(load, model, name), strict=True):
@@ -254,15 +242,11 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
                 ends = points(gain)
                 both.append(above(*ends[1:]))
                 means.setdefault(f"{order}_{curve}", []).append(ends[0])
-                numbers |= interval(f"{cell}, {order}, {curve}", *ends)
             held.append(every(*both))
     return shown(
         cases["heat"],
-        "Against a random order, deleting the hottest image tokens first lowers the answer's probability by "
-        "{heat_deletion} points, inserting them first raises it by {heat_insertion} (means over the curve; "
-        f"five miniatures, POPE and TextVQA, {ITEMS} items each). With the tokens of what is asked about "
-        "first it is {box_deletion} and {box_insertion}, both for certain in {cases, boxes} of {of}.",
-        numbers | {"cases, boxes": cases["box"].count(True)},
+        {"cases, boxes": cases["box"].count(True)},
         **{which: span(values, "{:+.0f}".format) for which, values in means.items()},
         of=len(cases["box"]),
+        items=ITEMS,
     )
