@@ -1,4 +1,4 @@
-"""Claims from a file: their texts are data, the functions that check them stand in ``repro.audit.claims``."""
+"""A paper and its claims from a file; the functions that check the claims are in ``repro.audit.claims``."""
 
 import tomllib
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ Experiment = Callable[[Any, Load], Finding]
 REQUIRED = ("id", "where", "statement", "quantity", "verdict", "evidence")
 #: Type of each key of a claim in the file.
 KINDS: dict[str, type] = dict.fromkeys((*REQUIRED, "outcome", "miniatures", "figure"), str)
-KINDS |= {"missing": list, "takes": list, "stated": dict}
+KINDS |= {"missing": tuple, "takes": tuple, "stated": dict}
 CHOICES = {"verdict": get_args(Verdict), "outcome": get_args(Outcome)}
 
 
@@ -26,12 +26,33 @@ def fault_of(row: Mapping[str, Any]) -> str:
     for key, value in row.items():
         if key not in KINDS:
             return f"has the key {key!r}; expected only {', '.join(KINDS)}"
-        texts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        texts = value if isinstance(value, tuple) else value.values() if isinstance(value, dict) else [value]
         if not isinstance(value, KINDS[key]) or not all(isinstance(text, str) for text in texts):
-            return f"has {key} = {value!r}; expected a {KINDS[key].__name__} of strings"
+            return f"has {key} = {value!r}; expected {'a string' if KINDS[key] is str else 'strings'}"
         if key in CHOICES and value not in CHOICES[key]:
             return f"has {key} = {value!r}; expected one of {', '.join(CHOICES[key])}"
     return ""
+
+
+class Tables(dict[str, Any]):
+    """What a TOML file has, arrays as tuples; DataError if it cannot be read, and for a key that it lacks."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            super().__init__(frozen(tomllib.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: expected a file of TOML: {error}") from error
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(f"{self.path}: has no {key!r}")
+
+
+def frozen(value: Any) -> Any:
+    """Arrays as tuples, all the way down."""
+    if isinstance(value, dict):
+        return {key: frozen(each) for key, each in value.items()}
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def worded(experiment: Experiment, template: str) -> Experiment:
@@ -57,10 +78,9 @@ def read_claims(
         DataError: a file that cannot be read, or a claim that is incomplete, there twice, decided by nothing, or
             without the check or experiment that is meant for it.
     """
-    try:
-        rows = [dict(row) for row in tomllib.loads(path.read_text(encoding="utf-8"))["claims"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: expected TOML with [[claims]]; {type(error).__name__}: {error}") from error
+    rows = Tables(path)["claims"]
+    if not isinstance(rows, tuple) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: expected [[claims]]")
     claims: dict[str, Claim] = {}
     for number, row in enumerate(rows, 1):
         name: str = row.get("id", "")
@@ -83,7 +103,7 @@ def read_claims(
         claims[name] = Claim(
             **texts,
             stated=stated | dict.fromkeys(row.get("missing", ())),
-            takes=tuple(row.get("takes", ())),
+            takes=row.get("takes", ()),
             experiment=worded(experiments[name], template) if template else None,
             compute=checks.get(name),
         )

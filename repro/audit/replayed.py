@@ -38,13 +38,13 @@ def stored(model: str) -> Arrays:
 
 
 def replayed(model: str, words: int | None = None) -> Chair:
-    """CHAIR of a model's captions, cut off after so many words and marks; None: whole."""
+    """CHAIR of a model's captions, cut off after so many words and marks; None: in full."""
     caption, word, wrong = (stored(model)[name] for name in FIELDS)
-    kept = np.full(len(word), True) if words is None else word < words
-    wrong = kept & wrong
+    counted = np.full(len(word), True) if words is None else word < words
+    wrong = counted & wrong
     return Chair(
         100 * len(np.unique(caption[wrong])) / CAPTIONS,
-        100 * float(wrong.sum() / kept.sum()) if kept.any() else 0.0,
+        100 * float(wrong.sum() / counted.sum()) if counted.any() else 0.0,
     )
 
 

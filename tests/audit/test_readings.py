@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from repro.audit.arithmetic import SIZES
-from repro.audit.claims import CHECKS, EXPERIMENTS, FILE, PAPER
+from repro.audit.claims import CHECKS, EXPERIMENTS, PAPER
 from repro.audit.ledger import Finding, Paper, listed
+from repro.audit.paper import FILE, TEXT, read_text
 from repro.audit.readings import KINDS, read_claims
 from repro.benchmarks.benchmark import DataError
 
@@ -56,10 +57,10 @@ def test_what_miniatures_show_is_in_the_words_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "checks", "experiments", "message"),
     [
-        ("[[claims]", (), (), "expected TOML with [[claims]]; TOMLDecodeError"),
-        ("[claims]\nid = 1", (), (), "expected TOML with [[claims]]; ValueError"),
-        ("claims = [1]", (), (), "expected TOML with [[claims]]; TypeError"),
-        ("[claim]", (), (), "expected TOML with [[claims]]; KeyError"),
+        ("[[claims]", (), (), "expected a file of TOML: "),
+        ("[claims]\nid = 1", (), (), "expected [[claims]]"),
+        ("claims = [1]", (), (), "expected [[claims]]"),
+        ("[claim]", (), (), "has no 'claims'"),
         (TEXTS.replace('verdict = "undefined"\n', ""), (), (), "claim 1 (sky) has no verdict"),
         (
             TEXTS.replace("undefined", "true"),
@@ -68,8 +69,9 @@ def test_what_miniatures_show_is_in_the_words_of_the_file(tmp_path):
             "has verdict = 'true'; expected one of holds, contradicted",
         ),
         (TEXTS.replace("takes", "needs"), (), (), "has the key 'needs'; expected only id, where"),
-        (TEXTS.replace('["shikra"]', '"shikra"'), (), (), "has takes = 'shikra'; expected a list of strings"),
-        (TEXTS.replace('"Section 2"', "2"), (), (), "has stated = {'hour': 2}; expected a dict of strings"),
+        (TEXTS.replace('["shikra"]', '"shikra"'), (), (), "has takes = 'shikra'; expected strings"),
+        (TEXTS.replace('"Section 1"', "1"), (), (), "has where = 1; expected a string"),
+        (TEXTS.replace('"Section 2"', "2"), (), (), "has stated = {'hour': 2}; expected strings"),
         (TEXTS + TEXTS, (), (), "claim 2 (sky) is there twice"),
         (TEXTS.partition("missing")[0], (), (), "is decided by nothing"),
         (TEXTS, (), ("sky",), "has one or two of outcome, miniatures and an experiment of this id"),
@@ -91,12 +93,37 @@ def test_what_cannot_be_used_is_refused_with_its_place(tmp_path, texts, checks, 
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="nothing.toml: expected TOML"):
+    with pytest.raises(DataError, match="nothing.toml: expected a file of TOML"):
         read_claims(tmp_path / "nothing.toml", ANOTHER, {}, {})
 
 
+def test_a_paper_is_read(tmp_path):
+    (tmp_path / "paper.toml").write_bytes(FILE.read_bytes())
+    assert vars(read_text(tmp_path / "paper.toml")) == vars(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title =", "name =", "unexpected keyword argument 'name'"),
+        ("gpu = ", "# ", "missing 1 required keyword-only argument: 'gpu'"),
+        ('  ["llava-1.5", "scienceqa", [12], ', '  ["llava-1.5", "scienceqa", ', "'place'"),
+        ("[without_image]", "[with_image]", "has no 'without_image'"),
+        ("k_values = [0]", "k_values = 0", "k_values = 0; expected tuple"),
+        ("share_limit = 2.0", 'share_limit = "2"', "share_limit = '2'; expected <class 'float'>"),
+    ],
+)
+def test_a_paper_with_other_keys_or_types_is_refused(tmp_path, old, new, message):
+    texts = FILE.read_text(encoding="utf-8")
+    assert texts.count(old) == 1
+    (tmp_path / "paper.toml").write_text(texts.replace(old, new), encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        read_text(tmp_path / "paper.toml")
+    assert str(error.value).startswith(str(tmp_path / "paper.toml"))
+
+
 def test_the_file_explains_every_key():
-    explained = FILE.read_text(encoding="utf-8").partition("\n\n")[0]
+    explained = FILE.read_text(encoding="utf-8")
     assert all(re.search(rf"^# \[?{key}\b", explained, re.MULTILINE) for key in KINDS)
 
 

@@ -7,11 +7,9 @@ from repro.audit.claims import cam, cliffs, setup, shares, significance, table1,
 from repro.audit.experiments import cliffs as cliff_experiments
 from repro.audit.experiments import complexity, cost, heat, no_image, rankings
 from repro.audit.experiments import shares as share_experiments
-from repro.audit.paper import TEXT
+from repro.audit.paper import FILE, TEXT
 from repro.audit.readings import Check, Experiment, read_claims
-from repro.models.card import FIXTURES
 
-FILE = FIXTURES / "paper" / "claims.toml"
 #: What computes the evidence; the other claims are read off the text.
 CHECKS: dict[str, Check] = {
     "table-1": table1.table_1,

@@ -15,11 +15,7 @@ def models_verified(paper: Text) -> Finding:
     missing = [model for model in paper.models if model not in measured | set(paper.figure_5_models)]
     return Finding(
         "contradicted" if missing else "holds",
-        {
-            "named": len(paper.models),
-            "in Table 1": len(measured),
-            "in Figure 5": len(paper.figure_5_models),
-        },
+        {"named": len(paper.models), "in Table 1": len(measured), "in Figure 5": len(paper.figure_5_models)},
         {"missing": listed(missing), "placed": listed(paper.names[model] for model in sorted(placed))},
     )
 

@@ -128,10 +128,5 @@ def chair_label(paper: Paper) -> Finding:
     return Finding(
         "holds" if not any(above) else "undefined" if all(cut) else "contradicted",
         numbers,
-        {
-            "tokens": CAPTION_TOKENS,
-            "by_model": "; ".join(by_model),
-            "cut": listed(cut),
-            "left": listed(left),
-        },
+        {"tokens": CAPTION_TOKENS, "by_model": "; ".join(by_model), "cut": listed(cut), "left": listed(left)},
     )

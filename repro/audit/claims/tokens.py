@@ -52,12 +52,13 @@ def span(paper: Text, model: str) -> Finding:
     images = {name: released.Span(start, released.IMAGE_TOKENS[model]) for name, start in before.items()}
     covered = {name: structure.covered(image, masked) for name, image in images.items()}
     by_prompt = [
-        f"{name} (image from {before[name]}) {seen} and {text}" for name, (seen, text) in covered.items()
+        f"{name} (image from {before[name]}) {visible} and {hidden}"
+        for name, (visible, hidden) in covered.items()
     ]
     return Finding(
         "holds" if (0, 0) in covered.values() else "contradicted",
-        {f"{name}: visible image tokens": seen for name, (seen, _) in covered.items()}
-        | {f"{name}: hidden other tokens": text for name, (_, text) in covered.items()},
+        {f"{name}: visible image tokens": visible for name, (visible, _) in covered.items()}
+        | {f"{name}: hidden other tokens": hidden for name, (_, hidden) in covered.items()},
         {"first": masked.start, "last": masked.start + masked.length - 1, "by_prompt": ", ".join(by_prompt)},
     )
 

@@ -108,12 +108,7 @@ def projectors(paper: Paper, load: Load) -> Finding:
             "open": own.count(None),
         }
         numbers |= {f"{word} with {kind}": count for word, count in counts.items()}
-    return shown(
-        cases["other projectors"],
-        numbers,
-        margin=MARGIN,
-        lines="; ".join(lines),
-    )
+    return shown(cases["other projectors"], numbers, margin=MARGIN, lines="; ".join(lines))
 
 
 def retrospective(paper: Paper, load: Load) -> Finding:

@@ -1,4 +1,4 @@
-"""What the experiments are made on: miniature benchmarks and recorded scores; and how cases make an outcome."""
+"""Miniature benchmarks and recorded scores for the experiments, and how cases make an outcome."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -37,6 +37,12 @@ def above(low: float, high: float, bound: float = 0.0) -> Case:
     return True if low > bound else False if high < bound else None
 
 
+def positive(values: np.ndarray) -> Case:
+    """Whether the mean of [items] is above 0, by its 95 % interval."""
+    _, low, high = mean_interval(values)
+    return above(float(low), float(high))
+
+
 def every(*cases: Case) -> Case:
     """Whether all of several are so: False where one is not, open where one is and none is not."""
     return False if False in cases else None if None in cases else True
@@ -59,12 +65,6 @@ def shown(cases: Sequence[Case], numbers: Mapping[str, float], **words: object) 
     counts = {"cases": len(cases), "cases as claimed": yes, "cases not as claimed": no}
     words["tally"] = f"Of {len(cases)} cases {yes} are as claimed for certain, {no} not, {open_cases} open."
     return Finding(outcome_of(cases), {**numbers, **counts}, words)
-
-
-def points(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of [items] and the ends of its 95 % interval, in points."""
-    mean, low, high = (100 * float(value) for value in mean_interval(values))
-    return mean, low, high
 
 
 def percent(value: float) -> str:

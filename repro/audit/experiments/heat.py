@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from repro.audit.experiments.common import Case, above, every, points, record_of, shown, span
+from repro.audit.experiments.common import Case, above, every, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
 from repro.cam import Module, llava_cam
@@ -32,7 +32,7 @@ ASKED = ("pope", "textvqa")
 ITEMS = 8
 #: Noisy copies of an image, as in the report.
 SAMPLES = 4
-#: What is put beside the norm behind the attention.
+#: Modules that are compared with the norm behind the attention.
 OTHERS: tuple[Module, ...] = ("input_norm", "attention", "mlp", "layer")
 
 
@@ -55,8 +55,8 @@ def questions_of(load: Load, model: str, benchmark: str) -> list[Question]:
     """``ITEMS`` questions of a benchmark that a model answers right about what is in the image."""
     lvlm, record = load(model), record_of(model, benchmark)
     right = record.scores().goodness[:, -1] == 1
-    known = [i for i, item in enumerate(record.items) if right[i] and asked_boxes(item, DIRECTORY)]
-    items = [record.items[i] for i in spread(known, ITEMS)]
+    usable = [i for i, item in enumerate(record.items) if right[i] and asked_boxes(item, DIRECTORY)]
+    items = [record.items[i] for i in spread(usable, ITEMS)]
     evaluation = evaluate(lvlm, record.task, items, progress=False)
     questions = []
     for i, (item, answer) in enumerate(zip(evaluation.items, evaluation.answers, strict=True)):
@@ -117,11 +117,10 @@ def pointing_by_layer(paper: Paper, load: Load) -> Finding:
         gain = gains(maps(load, model, name), questions_of(load, model, name))
         half = gain.shape[1] // 2
         shallow, deep = (np.nanmean(part, axis=1) for part in (gain[:, :half], gain[:, half:-1]))
-        own, less = points(shallow), points(shallow - deep)
-        cases.append(every(above(*own[1:]), above(*less[1:])))
-        first.append(own[0])
+        cases.append(every(positive(shallow), positive(shallow - deep)))
+        first.append(100 * float(shallow.mean()))
         second.append(100 * float(deep.mean()))
-        numbers[f"{cell}, first half"] = own[0]
+        numbers[f"{cell}, first half"] = first[-1]
     return shown(
         cases,
         numbers,
@@ -142,8 +141,7 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
     for model, name, _ in cells(paper):
         own = plain_gain(load, model, name, "post_attention_norm")
         for module, held in cases.items():
-            less = points(own - plain_gain(load, model, name, module))
-            held.append(above(*less[1:]))
+            held.append(positive(own - plain_gain(load, model, name, module)))
     return shown(
         [case for held in cases.values() for case in held],
         {},
@@ -154,7 +152,7 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
 
 
 def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
-    """A copy whose decoder's weights are shuffled, each matrix within itself; the given model stays as it is."""
+    """A copy whose decoder's weights are shuffled, each matrix within itself; the model itself stays as it is."""
     shuffled = copy.deepcopy(lvlm)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -179,19 +177,19 @@ def parameter_randomisation(paper: Paper, load: Load) -> Finding:
 
     Measure: rank correlation of each map with that of the same question and answer after shuffling the
     decoder's weights, against the same map with other noise: what a map keeps of itself. A case, a model on a
-    benchmark, holds where the whole interval of the first lies below that of the second. Beside it, maps of
+    benchmark, holds where the interval of the first lies below that of the second. Beside it, maps of
     other images: what maps have in common whatever they show.
     """
     cases = []
     numbers: dict[str, float] = {}
-    means: dict[str, list[float]] = {"shuffled": [], "noise": [], "picture": []}
+    means: dict[str, list[float]] = {"shuffled": [], "noise": [], "image": []}
     shuffled = {model: randomised(load(model)) for model in models_of(paper)}
     for model, name, cell in cells(paper):
         questions, own = questions_of(load, model, name), maps(load, model, name)
         against = {
             "shuffled": cams(shuffled[model], questions, samples=SAMPLES),
             "noise": cams(load(model), questions, samples=SAMPLES, seed=1),
-            "picture": [*own[1:], own[0]],
+            "image": [*own[1:], own[0]],
         }
         ends = {}
         for which, others in against.items():
@@ -237,12 +235,10 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
         *marked, at_random = np.array(curves).transpose(1, 0, 2)
         for (order, held), by_mark in zip(cases.items(), marked, strict=True):
             deleted, inserted = (by_mark - at_random).T
-            both = []
-            for curve, gain in (("deletion", -deleted), ("insertion", inserted)):
-                ends = points(gain)
-                both.append(above(*ends[1:]))
-                means.setdefault(f"{order}_{curve}", []).append(ends[0])
-            held.append(every(*both))
+            by_curve = {"deletion": -deleted, "insertion": inserted}
+            held.append(every(*map(positive, by_curve.values())))
+            for curve, gain in by_curve.items():
+                means.setdefault(f"{order}_{curve}", []).append(100 * float(gain.mean()))
     return shown(
         cases["heat"],
         {"cases, boxes": cases["box"].count(True)},

@@ -33,8 +33,8 @@ def answer_without_image(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> Ans
     answer: list[int] = []
     with torch.inference_mode():
         while len(answer) < max_new_tokens and not lvlm.stop_ids.intersection(answer):
-            given = torch.cat([ids, ids.new_tensor(answer)])
-            answer.append(int(lvlm.head(lvlm.hidden_states(lvlm.embeddings(given[None]))[0, -1]).argmax()))
+            sequence = torch.cat([ids, ids.new_tensor(answer)])
+            answer.append(int(lvlm.head(lvlm.hidden_states(lvlm.embeddings(sequence[None]))[0, -1]).argmax()))
     return lvlm.decode(answer)
 
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from repro.audit.experiments.common import Case, above, items_of, percent, points, record_of, shown, span
+from repro.audit.experiments.common import Case, items_of, percent, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.cliff import cliff_layer, compare
 from repro.evaluation.flow import spread
 from repro.evaluation.run import batches
 from repro.models.lvlm import Lvlm
+from repro.statistics import mean_interval
 from repro.sweep import sweep
 from repro.truncation import RankingRow
 from repro.withdrawal import CALIBRATION, DEFAULT_ETA, ETA, divergence, withdrawal_layer
@@ -59,20 +60,14 @@ def vtw(paper: Paper, load: Load) -> Finding:
         "at layer 0": layers.count(0),
         "too late": sum(late),
     }
-    words = {
-        "calibration": CALIBRATION,
-        "costs": span(costs, "{:.1f}".format),
-        "most": max(published),
-    }
+    words = {"calibration": CALIBRATION, "costs": span(costs, "{:.1f}".format), "most": max(published)}
     return Finding("compared", numbers, words)
 
 
 def goodness_with(lvlm: Lvlm, part: float, ranking_row: RankingRow) -> np.ndarray:
     """Scores [items] of ``FASTV_BENCHMARK`` where a part of the image tokens stays after ``FASTV_LAYER``."""
-    items, task = (
-        spread(items_of(FASTV_BENCHMARK), FASTV_ITEMS),
-        record_of(lvlm.card.name, FASTV_BENCHMARK).task,
-    )
+    items = spread(items_of(FASTV_BENCHMARK), FASTV_ITEMS)
+    task = record_of(lvlm.card.name, FASTV_BENCHMARK).task
     scores = np.zeros(FASTV_ITEMS)
     for batch in batches(lvlm, task, items, FASTV_ITEMS):
         keep = round(part * len(batch[0][1].segments.image))
@@ -100,15 +95,12 @@ def fastv(paper: Paper, load: Load) -> Finding:
         ranked, random = (
             np.mean([goodness_with(load(model), part, row) for model in paper.models], axis=0) for row in ROWS
         )
-        less = {
-            name: points(ranked - other)
-            for name, other in (("the baseline", baseline), ("0 % kept", none), ("random", random))
-        }
-        cases.append(above(*less["random"][1:]))
-        differences = ", ".join(
-            f"{m:+.1f} [{low:+.1f}, {high:+.1f}] to {name}" for name, (m, low, high) in less.items()
-        )
-        lines.append(f"{part:.0%} kept: {percent(ranked.mean())}, {differences}")
+        cases.append(positive(ranked - random))
+        line = f"{part:.0%} kept: {percent(ranked.mean())}"
+        for name, other in (("the baseline", baseline), ("0 % kept", none), ("random", random)):
+            mean, low, high = 100 * np.array(mean_interval(ranked - other))
+            line += f", {mean:+.1f} [{low:+.1f}, {high:+.1f}] to {name}"
+        lines.append(line)
     return shown(
         cases,
         {},

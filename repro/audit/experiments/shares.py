@@ -13,13 +13,12 @@ from functools import cache
 import numpy as np
 
 from repro.attention import attention_shares
-from repro.audit.experiments.common import Case, above, every, items_of, percent, record_of, shown, span
+from repro.audit.experiments.common import Case, every, items_of, percent, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.evaluation.flow import mean_shares, spread
 from repro.evaluation.run import evaluate
 from repro.models.lvlm import Lvlm, Prompt
 from repro.segments import SYSTEM, USER, Segments
-from repro.statistics import mean_interval
 
 IMAGES = 8
 SYSTEM_SHARE, IMAGE_SHARE, USER_SHARE = range(3)
@@ -79,8 +78,7 @@ def measure(paper: Paper, load: Load) -> list[Measured]:
 
 def larger(share: np.ndarray, other: np.ndarray) -> list[Case]:
     """Of each layer whether one share [items, layers] is larger than the other on average."""
-    _, low, high = mean_interval(share - other)
-    return [above(*ends) for ends in zip(low, high, strict=True)]
+    return list(map(positive, (share - other).T))
 
 
 def image_share(paper: Paper, load: Load) -> Finding:
@@ -147,12 +145,6 @@ def scaled(n_layers: int) -> np.ndarray:
     return np.linspace(1, DEPTH, n_layers)
 
 
-def ends_of(values: np.ndarray) -> tuple[float, float]:
-    """Low and high end of the 95 % interval of the mean of [items]."""
-    _, low, high = mean_interval(values)
-    return float(low), float(high)
-
-
 def share_shape(paper: Paper, load: Load) -> Finding:
     """Caption of Fig. 2: the image share falls in layers 1-5, is flat in 6-31 and rises at 32, with the user's.
 
@@ -172,11 +164,10 @@ def share_shape(paper: Paper, load: Load) -> Finding:
         changes.append(float(change.mean()))
         centred = place[flat] - place[flat].mean()
         drift = image[:, flat] @ centred / (centred**2).sum() * np.ptp(place[flat])
-        low, high = ends_of(drift)
-        parts["falls"].append(above(*ends_of(-change)))
-        parts["stable"].append(every(above(low, high, -STABLE), above(-high, -low, -STABLE)))
-        parts["rises"].append(above(*ends_of(image[:, -1] - image[:, -2])))
-        parts["user rises"].append(above(*ends_of(user[:, -1] - user[:, -2])))
+        parts["falls"].append(positive(-change))
+        parts["stable"].append(every(positive(drift + STABLE), positive(STABLE - drift)))
+        parts["rises"].append(positive(image[:, -1] - image[:, -2]))
+        parts["user rises"].append(positive(user[:, -1] - user[:, -2]))
     return shown(
         list(map(every, *parts.values())),
         {f"cells, {name}": own.count(True) for name, own in parts.items()},
