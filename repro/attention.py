@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from repro.models.attending import Attending
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
 from repro.segments import NAMES
 
 
@@ -49,6 +49,7 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
 
     Raises ValueError if the attention is not finite (NaN or infinite weights or activations).
     """
+    lvlm.admit("shares", prove_shares)
     labels = torch.from_numpy(prompt.segments.with_answer(len(answer))).to(lvlm.device, torch.int64)
     segments = torch.nn.functional.one_hot(labels, len(NAMES)).float()
     rows = torch.arange(len(prompt.segments) - 1, len(labels), device=lvlm.device)
@@ -72,3 +73,33 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
             f"attention of layer {layer} is not finite: weights or activations are NaN or infinite"
         )
     return Shares(raw)
+
+
+def prove_shares(lvlm: Lvlm) -> str:
+    """That the probed row of three layers is the softmax of the model's own eager code, whose output is the model's.
+
+    Raises NotAdmitted, with the difference, if not, and for layers that do not attend.
+    """
+    others = [i + 1 for i, module in enumerate(lvlm.attention_modules) if module is None]
+    if others:
+        raise NotAdmitted(
+            f"layers {', '.join(map(str, others))} do not attend ({type(lvlm.layers[others[0] - 1]).__name__})"
+        )
+    prompt, worst = lvlm.trial_prompts[0], [0.0]
+
+    def compare(attending: Attending) -> None:
+        if attending.layer not in (0, lvlm.n_layers // 2, lvlm.n_layers - 1):
+            return
+        rows = torch.tensor([attending.query.shape[2] - 1], device=lvlm.device)
+        own = attending.eager_weights()[:, :, rows].float().mean(dim=1)
+        worst.append(float((attending.softmax_rows(rows) - own[..., : attending.key.shape[2]]).abs().max()))
+
+    with torch.inference_mode(), lvlm.observed(compare):
+        lvlm.forward([prompt], last=1)
+    # Probabilities of some hundred keys; those of half precision are rounded by the model's own code.
+    most = max(1e-5, 4 * torch.finfo(lvlm.model.dtype).eps)
+    if not max(worst) <= most:
+        raise NotAdmitted(
+            f"attention differs from the model's own by {max(worst):.2g}; rounding is {most:.2g}"
+        )
+    return f"equal to the model's own softmax within {max(worst):.1e}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.models.anatomy import ROLES
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
 
 #: Whose output can be differentiated at. The paper takes the norm behind the attention (Sec. A.1); the others are
 #: for comparison (Fig. 7).
@@ -94,7 +94,10 @@ def llava_cam(
 
     Raises ValueError for an empty answer, no sample, an unknown module, and heat that is not finite.
     """
+    lvlm.admit("cam", prove_cam)
     _check(answer, samples, noise, batch_size, module)
+    if not lvlm.batches:
+        batch_size = 1
     draw = torch.Generator().manual_seed(seed)
     drawn = noise * torch.randn(samples, *prompt.image_inputs[lvlm.pixel_name(prompt)].shape, generator=draw)
     target = torch.tensor(list(answer), device=lvlm.device)
@@ -144,3 +147,21 @@ def _on_grid(heat: Tensor, prompt: Prompt, threshold: float | None) -> Tensor:
     if threshold is not None:
         heat = heat.masked_fill(heat < threshold, 0.0)
     return heat.view(-1, *prompt.grid)
+
+
+def prove_cam(lvlm: Lvlm) -> str:
+    """That heat is finite, and zero behind the last layer's attention as it must be.
+
+    Raises NotAdmitted for a model without a norm behind its attention, naming what can be had instead.
+    """
+    module: Module = "post_attention_norm"
+    if not all(module in roles for roles in lvlm.roles):
+        module = "attention"
+    heat = llava_cam(lvlm, lvlm.trial_prompts[0], [5], noise=0, module=module)
+    if heat[-1].any():
+        raise NotAdmitted(
+            "heat of the last layer is not zero, though nothing mixes tokens behind its attention"
+        )
+    if module == "attention":
+        return "of other modules than the norm behind the attention, which not every layer has (module=...)"
+    return f"of {type(lvlm.roles[0][module]).__name__} behind the attention"

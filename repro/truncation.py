@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.models.anatomy import Arguments, Place, arguments, hide, is_mask, put, replaced, take, take_mask
 from repro.models.attending import Attending, Removal
-from repro.models.lvlm import Lvlm
+from repro.models.lvlm import Lvlm, NotAdmitted
 
 Mode = Literal["drop", "mask"]
 RankingRow = Literal["last_prompt", "last_image", "random"]
@@ -256,6 +256,7 @@ def truncated(
             image tokens, or an unknown mode or ranking row.
         RuntimeError: the model is truncated already.
     """
+    lvlm.admit("truncation", prove_truncation)
     check_cut(lvlm.n_layers, after, keep)
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be 'drop' or 'mask', not {mode!r}")
@@ -281,3 +282,36 @@ def truncated(
         if keep and after and ranking_row != "random":
             stack.enter_context(lvlm.observed(cut.on_attention))
         yield cut
+
+
+def prove_truncation(lvlm: Lvlm) -> str:
+    """That dropping tokens and masking them give the same logits, and a cache the same answer as none.
+
+    Raises NotAdmitted, with the difference, if not.
+    """
+    prompt, worst = lvlm.trial_prompts[0], 0.0
+    masks = all(module is not None for module in lvlm.attention_modules)
+    for after in (0, lvlm.n_layers // 2, lvlm.n_layers - 1):
+        logits = []
+        for mode in get_args(Mode) if masks else ("drop",):
+            with truncated(lvlm, after, mode=mode):
+                logits.append(lvlm.logits(prompt)[-1].float())
+        worst = max(worst, float((logits[0] - logits[-1]).abs().max()))
+        if not worst <= lvlm.tolerance:
+            raise NotAdmitted(
+                f"truncated after {after}, dropped and masked image tokens give logits that differ by {worst:.2g}; "
+                f"rounding is {lvlm.tolerance:.2g}"
+            )
+    with truncated(lvlm, 0):
+        answer = lvlm.answer(prompt, 3).ids
+        rows = lvlm.logits(prompt, answer[:-1])[-len(answer) :].float()
+    behind = float((rows.amax(dim=-1) - rows.gather(1, rows.new_tensor(answer).long()[:, None])[:, 0]).max())
+    if not behind <= lvlm.tolerance:
+        raise NotAdmitted(
+            f"truncated after 0, an answer decoded with a cache is {behind:.2g} below that of one pass"
+        )
+    return (
+        f"dropped = masked within {worst:.1e}"
+        if masks
+        else "dropped; layers without attention cannot be masked"
+    )

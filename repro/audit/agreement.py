@@ -4,13 +4,11 @@
 two-sided 95 % limit for a difference of independent scores. It is wide rather than narrow where both come from
 the same questions, whose difficulty they share.
 
-- SE_m: half of the width of the measured 95 % bootstrap interval (``repro.cliff``, images drawn whole), over 1.96.
+- SE_m: half of the width of the measured 95 % bootstrap interval (``repro.cliff``, images resampled), over 1.96.
 - SE_p of an accuracy: sqrt(p (1 - p) / n), n being the benchmark's item count (``Paper.items``).
 - SE_p of F1, CHAIR_i and TextVQA's soft score: SE_m sqrt(n_m / n). The paper gives no spread, so the spread is the
   one measured on n_m items.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -27,7 +25,7 @@ ACCURACIES = {("pope", "accuracy"), ("scienceqa", "accuracy")}
 
 @dataclass(frozen=True)
 class Compared:
-    """A measured number beside the paper's: whether they agree, and all that says so in one line."""
+    """Whether a measured number agrees with the paper's, and a line with all that decides it."""
 
     agrees: bool
     line: str
@@ -72,18 +70,15 @@ def compared(paper: Paper, evaluation: Evaluation, held: HeldOut) -> list[Compar
             ("at the cliff layer", reporting, held.cliff.layer, held.reported_on, cell.at_cliff),
         ):
             lines.append(_score(paper, cell, which, comparison, at, n, printed))
+    low, high = held.cliff.interval
     for stated in paper.cliffs:
         if (stated.model, stated.benchmark) == (model, name):
-            low, high = held.cliff.interval
             agrees = any(low <= layer <= high for layer in stated.layers)
-            lines.append(
-                Compared(
-                    agrees,
-                    f"cliff layer: measured {held.cliff.layer} on {held.chosen_on} items, 95 % interval "
-                    f"[{low}, {high}]; the paper's is {' or '.join(map(str, stated.layers))} "
-                    f"({stated.place}), {'inside' if agrees else 'OUTSIDE'}",
-                )
+            line = (
+                f"cliff layer: measured {held.cliff.layer} on {held.chosen_on} items, 95 % interval [{low}, "
+                f"{high}]; the paper's is {' or '.join(map(str, stated.layers))} ({stated.place}), "
             )
+            lines.append(Compared(agrees, line + ("inside" if agrees else "OUTSIDE")))
     return lines
 
 
@@ -109,11 +104,10 @@ def _score(
 def compare_with_paper(paper: Paper, evaluation: Evaluation, held: HeldOut) -> None:
     """AssertionError unless every number agrees with the paper's; its message has a line for each of them."""
     rows = compared(paper, evaluation, held)
-    odd = [row for row in rows if not row.agrees]
-    if odd:
+    if differing := sum(not row.agrees for row in rows):
         first = (
             f"{evaluation.task.model} on {evaluation.benchmark.title}, protocol {evaluation.task.protocol}: "
-            f"{len(odd)} of {len(rows)} figures do not agree with the paper's (tolerance: 1.96 standard "
+            f"{differing} of {len(rows)} figures do not agree with the paper's (tolerance: 1.96 standard "
             "errors of the difference)"
         )
         raise AssertionError("\n".join([first, *(row.line for row in rows)]))

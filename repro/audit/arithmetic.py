@@ -11,8 +11,6 @@ A printed number is read in one of three ways:
 - ``padded``: it was rounded to one decimal and printed with a zero behind, which a last digit of 0 alone allows.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable
 from fractions import Fraction
@@ -55,7 +53,7 @@ POPE = {
     9000: Questions(4500, 4500),
 }
 #: The largest share of yes among them, in percent; none is below 50.
-MOST_YES = max(100 * asked.yes / sum(asked) for asked in POPE.values())
+MOST_YES = max(100 * questions.yes / sum(questions) for questions in POPE.values())
 #: Items that a score can be of, by benchmark. POPE: a category or all, in either edition; ScienceQA: the test
 #: questions with an image, or all; CHAIR: the sample of OPERA's script, and other usual ones of COCO val2014.
 SIZES = {"pope": tuple(POPE), "scienceqa": (2017, 4241), "chair": (500, 1000, 5000)}
@@ -158,11 +156,13 @@ def contradict(accuracy: float, f1: float) -> bool:
 def fits(accuracy: float, f1: float) -> list[int]:
     """The sizes of POPE at which one table of answers prints both."""
     return [
-        n for n, asked in POPE.items() if any(has_table(accuracy, f1, asked, reading) for reading in READINGS)
+        n
+        for n, questions in POPE.items()
+        if any(has_table(accuracy, f1, questions, reading) for reading in READINGS)
     ]
 
 
-def has_table(accuracy: float, f1: float, asked: Questions, reading: str = "rounded") -> bool:
+def has_table(accuracy: float, f1: float, questions: Questions, reading: str = "rounded") -> bool:
     """Whether some answers to yes-or-no questions have an accuracy and an F1 that both print so.
 
     For each number of wrong answers that the accuracy allows (one or two below 10 000 questions), F1 grows with
@@ -171,9 +171,11 @@ def has_table(accuracy: float, f1: float, asked: Questions, reading: str = "roun
     if (scores := window(f1, reading)) is None:
         return False
     low, high = scores
-    for right in counts(accuracy, sum(asked), reading):
-        wrong = sum(asked) - right
-        true_yes = range(asked.yes - min(asked.yes, wrong), asked.yes - max(0, wrong - asked.no) + 1)
+    for right in counts(accuracy, sum(questions), reading):
+        wrong = sum(questions) - right
+        true_yes = range(
+            questions.yes - min(questions.yes, wrong), questions.yes - max(0, wrong - questions.no) + 1
+        )
 
         def score(tp: int, wrong: int = wrong) -> Fraction:
             return Fraction(2 * tp, 2 * tp + wrong)

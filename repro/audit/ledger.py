@@ -84,11 +84,11 @@ class Claim:
         finding = self.compute(paper) if self.compute else Finding(None, self.numbers)
         supports, numbers, words = finding.supports, dict(finding.numbers), dict(finding.words)
         if self.stated:
-            given = [f"{what} ({where})" for what, where in self.stated.items() if where is not None]
+            stated = [f"{what} ({where})" for what, where in self.stated.items() if where is not None]
             missing = [what for what, where in self.stated.items() if where is None]
             supports = "undefined" if missing else "not measured here"
-            numbers |= {"things to state": len(self.stated), "stated": len(given)}
-            parts = (("Stated", given), ("Missing", missing))
+            numbers |= {"things to state": len(self.stated), "stated": len(stated)}
+            parts = (("Stated", stated), ("Missing", missing))
             words["reading"] = " ".join(f"{word}: {'; '.join(named)}." for word, named in parts if named)
         return Finding(supports, numbers, words, self.evidence.format_map(numbers | words | {"paper": paper}))
 
@@ -107,8 +107,8 @@ class Cell:
     benchmark: str
     metric: str
     label: str
-    baseline: float | None
-    at_cliff: float | None
+    baseline: float | None = None
+    at_cliff: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,11 @@ class Paper:
     def in_words(self, layer: StatedLayer) -> str:
         """A benchmark and its cliff layer, in the paper's words."""
         return f"{self.names[layer.benchmark]} {layer.text}"
+
+    @property
+    def layers(self) -> str:
+        """All cliff layers of the text, in the paper's words."""
+        return listed(map(self.in_words, self.cliffs))
 
 
 def listed(parts: Iterable[object]) -> str:

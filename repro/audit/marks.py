@@ -5,9 +5,6 @@ beside each other (``contradict``). A cell is marked by *granularity* where it i
 the benchmark is usually taken to have: weaker, as the paper states no item counts.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from repro.audit.arithmetic import READINGS, SIZES, contradict, counts, f1_range, mean_f1_at_least
@@ -61,13 +58,7 @@ def _granularity(paper: Paper, cell: Cell, column: Column) -> Mark | None:
     printed, n = getattr(cell, column), paper.items[cell.benchmark]
     if printed is None or cell.benchmark not in SIZES or cell.label not in _SHARES or counts(printed, n):
         return None
-    others = " or ".join(_otherwise(printed, cell.benchmark)) or "in no way tried"
+    # The sizes of which it is possible, each with the first reading in which it is.
+    ways = {size: [_READ[r] for r in READINGS if counts(printed, size, r)] for size in SIZES[cell.benchmark]}
+    others = " or ".join(f"of {size}{way[0]}" for size, way in ways.items() if way) or "in no way tried"
     return Mark("granularity", f"No whole number of {n} is {printed:.2f} %; possible {others}.", n)
-
-
-def _otherwise(printed: float, benchmark: str) -> Iterator[str]:
-    """The sizes of which a number is possible, each with the first reading in which it is."""
-    for n in SIZES[benchmark]:
-        ways = [_READ[reading] for reading in READINGS if counts(printed, n, reading)]
-        if ways:
-            yield f"of {n}{ways[0]}"

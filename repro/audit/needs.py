@@ -5,8 +5,6 @@ giving the answers at ``PEAK`` of an A100, and one read of the weights for each 
 the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -61,11 +59,11 @@ def need(paper: Paper, models: Sequence[str]) -> Need:
     reads = sum(paper.items[name] * ANSWER[name] * WEIGHTS[model] * 1e9 / BANDWIDTH for model, name in pairs)
     hours = (work * OPERATIONS / PEAK + reads) / 3600
     memory = max(WEIGHTS[model] + cache_gb(n, model, name) for model, name in pairs)
-    given = " ".join(f"--model {model}=DIR" for model in models)
+    weights = " ".join(f"--model {model}=DIR" for model in models)
     checkpoints = ", ".join(REGISTRY[model].hub_id for model in models)
     data = ", ".join(f"{paper.names[name]} ({paper.items[name]} items)" for name in paper.benchmarks)
     text = (
-        f'python -m pytest -m "gpu and table1" {given} --data DATA, with {checkpoints} and {data}; '
+        f'python -m pytest -m "gpu and table1" {weights} --data DATA, with {checkpoints} and {data}; '
         f"{memory:.0f} GB of GPU memory and, by the {work:.1e} token-layers, at least {hours:.1f} hours of "
         "an A100."
     )

@@ -4,17 +4,12 @@
 (shikiw/OPERA at 61426ef), as the official rules find them (mode ``exact``). ``fixtures/record_chair.py`` wrote it.
 """
 
-from __future__ import annotations
-
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from repro.audit.released import CAPTIONS
-from repro.benchmarks import chair
-from repro.evaluation.answers import read_answers, replay
 from repro.golden import Arrays
 from repro.models.card import FIXTURES
 
@@ -30,46 +25,26 @@ class Chair(NamedTuple):
     instances: float
 
 
-def mentions(captions: Path, data: Path) -> Arrays:
-    """Every mention of an object in the captions of a model, in order.
-
-    Args:
-        captions: JSON lines of OPERA.
-        data: the directory of the ground truth.
+@cache
+def stored(model: str) -> Arrays:
+    """Every mention of an object in a model's captions, in order.
 
     Returns:
         arrays [m] by the names of ``FIELDS``: of which caption (uint16, from 0), at which of its words and marks
         (uint16, from 0), and whether the object is not in the image (bool).
-
-    Raises:
-        DataError: a file that cannot be used, or NLTK's data is missing.
     """
-    texts = {row.id: row.text for row in read_answers(captions)[1]}
-    rows = [
-        (i, mention.index, mention.object not in item.reference.objects)
-        for i, item in enumerate(replay(captions, data, chair_mode="exact").items)
-        for mention in chair.mentions(chair.lemmas(texts[item.id], "exact"))
-    ]
-    columns = zip(*rows, strict=True)
-    kinds = (np.uint16, np.uint16, np.bool_)
-    return {name: np.array(c, kind) for name, c, kind in zip(FIELDS, columns, kinds, strict=True)}
-
-
-@cache
-def stored(model: str) -> Arrays:
-    """The mentions in a model's captions, as ``mentions`` gives them."""
     with np.load(FILE, allow_pickle=False) as arrays:
         return {name: arrays[f"{model} {name}"] for name in FIELDS}
 
 
 def replayed(model: str, words: int | None = None) -> Chair:
-    """CHAIR of a model's captions, cut off after so many words and marks; None: whole."""
+    """CHAIR of a model's captions, cut off after so many words and marks; None: in full."""
     caption, word, wrong = (stored(model)[name] for name in FIELDS)
-    kept = np.full(len(word), True) if words is None else word < words
-    wrong = kept & wrong
+    counted = np.full(len(word), True) if words is None else word < words
+    wrong = counted & wrong
     return Chair(
         100 * len(np.unique(caption[wrong])) / CAPTIONS,
-        100 * float(wrong.sum() / kept.sum()) if kept.any() else 0.0,
+        100 * float(wrong.sum() / counted.sum()) if counted.any() else 0.0,
     )
 
 

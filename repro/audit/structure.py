@@ -3,8 +3,6 @@
 Its decoder is LLaVA-1.5's, smaller. It reads prompts of the published length where that matters.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

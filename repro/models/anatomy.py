@@ -4,7 +4,7 @@ A pass over a prompt and one over the same prompt and one more text token are co
 first to the second runs over the sequence. Nothing is known of any architecture.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ def replaced(value: Any, new: Mapping[Place, Tensor], place: Place = ()) -> Any:
     """
     if place in new:
         return new[place]
-    if isinstance(value, dict):
+    if isinstance(value, MutableMapping):
         parts = {key: replaced(part, new, (*place, key)) for key, part in value.items()}
         if not place:
             return parts
@@ -109,7 +109,8 @@ def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
         pairs = [calls.get(module, []) for module in modules]
         if all(len(pair) == 2 for pair in pairs):
             axes = tuple(_growing(*pair) for pair in pairs)
-            if all(axes):
+            # Hidden states come first, and must run over the sequence.
+            if all(next(iter(pair[0]), None) in grown for pair, grown in zip(pairs, axes, strict=True)):
                 found.append(Layers(list(modules), axes))
     if not found:
         raise ValueError("no list of decoder layers that the tokens of a prompt pass through")
@@ -120,40 +121,35 @@ def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
 ROLES = ("post_attention_norm", "input_norm", "attention", "mlp", "layer")
 
 
-def find_roles(layer: nn.Module, attention: nn.Module, run: Callable[[], Any]) -> dict[str, nn.Module]:
+def find_roles(layer: nn.Module, run: Callable[[], Any]) -> dict[str, nn.Module]:
     """The parts of a layer that it has, by their roles, from one pass.
 
-    The norm behind the attention is the first that reads neither the layer's input nor the attention's output, but
-    their sum; layers with attention and MLP side by side have none.
-
-    Args:
-        attention: the module that attends, somewhere in the layer.
+    Its first part that is no norm mixes tokens: attention, or what stands in its place. The norm behind it is the
+    first that reads not its output but the sum of that and the layer's input; layers with attention and MLP side by
+    side have none.
     """
-    children = dict(layer.named_children())
-    attending = next(child for child in children.values() if attention in child.modules())
-    calls: list[tuple[nn.Module, Any, Any]] = []  # inputs are kept: as long as they are, nothing else is they
+    calls: list[tuple[nn.Module, Any, Any]] = []  # tensors are kept: as long as they are, no other is they
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         first = next((tensor for _, tensor in arguments(args, kwargs)), None)
         calls.append((module, first, output[0] if isinstance(output, tuple) else output))
 
     with ExitStack() as hooks:
-        for child in children.values():
+        for child in layer.children():
             hooks.callback(child.register_forward_hook(record, with_kwargs=True).remove)
         run()
-    order = [module for module, _, _ in calls]
-    roles = {"layer": layer, "attention": attending}
-    at = order.index(attending)
-    norms = [i for i, module in enumerate(order) if "norm" in type(module).__name__.lower()]
-    if norms and norms[0] < at:
-        roles["input_norm"] = order[norms[0]]
-    for i in norms:
-        if i > at and calls[i][1] is not calls[at][2]:
-            roles["post_attention_norm"] = order[i]
-            break
-    behind = [module for module in order[at + 1 :] if "norm" not in type(module).__name__.lower()]
-    if mlp := next((module for module in behind if "mlp" in type(module).__name__.lower()), None):
-        roles["mlp"] = mlp
+    roles = {"layer": layer}
+    mixed = None
+    for module, read, written in calls:
+        kind = type(module).__name__.lower()
+        if "norm" not in kind and mixed is None:
+            roles["attention"], mixed = module, written
+        elif "norm" in kind and mixed is None:
+            roles.setdefault("input_norm", module)
+        elif "norm" in kind and read is not mixed:
+            roles.setdefault("post_attention_norm", module)
+        elif "mlp" in kind or "moe" in kind:
+            roles.setdefault("mlp", module)
     return roles
 
 

@@ -49,6 +49,33 @@ class Attending:
         """The layer's own attention on other tensors: [B, Q, H, D]."""
         return self.function(self.module, query, key, value, mask, scaling=self.scaling, **self.settings)[0]
 
+    def eager_weights(self) -> Tensor:
+        """Attention probabilities [B, H, Q, K] by the eager code that the layer's module brings.
+
+        Raises ValueError if it brings none, or if its output is not that of the function in use.
+        """
+        eager = inspect.unwrap(type(self.module).forward).__globals__.get("eager_attention_forward")
+        if eager is None:
+            raise ValueError(f"{type(self.module).__name__} has no eager attention to compare with")
+        mask = self.mask
+        if mask is None and self.causal:
+            length, keys = self.query.shape[2], self.key.shape[2]
+            mask = torch.ones(1, 1, length, keys, dtype=torch.bool, device=self.query.device).tril(
+                keys - length
+            )
+        if mask is not None and mask.dtype == torch.bool:
+            mask = self.query.new_zeros(mask.shape).masked_fill(~mask, torch.finfo(self.query.dtype).min)
+        out, weights = eager(
+            self.module, self.query, self.key, self.value, mask, scaling=self.scaling, **self.settings
+        )
+        used = self.attend(self.query, self.key, self.value, self.mask)
+        difference, size = float((out - used)[:, -1].abs().max()), float(used[:, -1].abs().max())
+        if not difference <= 64 * torch.finfo(out.dtype).eps * size:
+            raise ValueError(
+                f"eager attention gives other values than {self.function.__name__}, by {difference:.2g}"
+            )
+        return weights
+
     def softmax_rows(self, rows: Tensor) -> Tensor:
         """Attention probabilities of some query rows, averaged over heads (Eq. 9): float32 [B, R, K].
 

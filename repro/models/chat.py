@@ -5,6 +5,7 @@ Its processor and its chat template make the prompt; see ``repro.models.anatomy`
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
@@ -18,15 +19,16 @@ from transformers import AutoModelForImageTextToText
 
 from repro.models.card import ModelCard
 from repro.models.images import read_image
-from repro.models.loading import CheckpointError
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
 from repro.models.processors import load_processor
 from repro.models.weights import load_checkpoint
-from repro.segments import Segments
+from repro.segments import IMAGE, Segments
 
 
 class Chat(Lvlm):
     """A model behind ``AutoModelForImageTextToText``, as its checkpoint describes it."""
+
+    proves = True
 
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
@@ -41,7 +43,9 @@ class Chat(Lvlm):
         if (token := getattr(self.processor, "image_token", None)) is not None:
             named.append(self.tokenizer.convert_tokens_to_ids(str(token)))
         self.image_token_ids = tuple({token: None for token in named if isinstance(token, int)})
+        self.located = False  # prompts need no map until the layers are known
         self.layers = self.anatomy.modules
+        del self.located
         self.decoder = self.model.get_decoder()
 
     @property
@@ -105,7 +109,7 @@ class Chat(Lvlm):
                 f"the prompt of {self.card.name} holds none of its image tokens {list(self.image_token_ids)}: "
                 f"{self.tokenizer.decode(input_ids[0])!r}"
             )
-        grid = self.grid(images, int(is_image.sum()))
+        grid = self.grid(images, int(is_image.sum())) if self.located else None
         return Prompt(
             input_ids=input_ids,
             image_inputs=images,
@@ -131,10 +135,66 @@ class Chat(Lvlm):
         rows = round((n_image * height / width) ** 0.5)
         return (rows, n_image // rows) if rows and rows * (n_image // rows) == n_image else None
 
+    @cached_property
+    def located(self) -> bool:
+        """Whether image tokens have a place in the image: where it changes, the token of that place changes most.
+
+        So it is with patches, and not with the queries of a resampler.
+        """
+        self.located = False  # while it is found out
+        side = 96
+        plain = self.prompt(Image.new("RGB", (side, side), "grey"), "?")
+        grid = self.grid(plain.image_inputs, len(plain.segments.image))
+        if grid is None:
+            return False
+        before = self.embedded(plain)[plain.segments.image]
+        rows, columns = grid
+        for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2)):
+            spotted = Image.new("RGB", (side, side), "grey")
+            corner = (column * side // columns, row * side // rows)
+            spotted.paste("red", (*corner, corner[0] + side // columns, corner[1] + side // rows))
+            after = self.embedded(self.prompt(spotted, "?"))[plain.segments.image]
+            if int((after - before).norm(dim=-1).argmax()) != row * columns + column:
+                return False
+        return True
+
+    def settle_answers(self, prompt: Prompt) -> bool:
+        """Set ``answer_type`` so that an answer does not change what comes before it; False if nothing does that."""
+        alone = self.logits(prompt)[-1].float()
+        for answer_type in (None, 1, 0):
+            self.answer_type = answer_type
+            followed = self.logits(prompt, [int(prompt.input_ids[0, -1])])[-2].float()
+            if float((alone - followed).abs().max()) <= self.tolerance:
+                return True
+        return False
+
+    def embedded(self, prompt: Prompt) -> Tensor:
+        """What enters layer 1: [T, width]."""
+        return self.entering(prompt, 0)
+
+    def entering(self, prompt: Prompt, layer: int) -> Tensor:
+        """What enters a layer, counted from 0: float32 [T, width]."""
+        seen: list[Tensor] = []
+
+        def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden, axis = next(iter(self.anatomy.sequential(layer, args, kwargs).values()))
+            seen.append(hidden.movedim(axis, 0).flatten(1).float())
+
+        handle = self.layers[layer].register_forward_pre_hook(record, with_kwargs=True)
+        try:
+            with torch.inference_mode():
+                self.forward([prompt], last=1)
+        finally:
+            handle.remove()
+        return seen[0]
+
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         pixels, scale = prompt.image_inputs[self.pixel_name(prompt)], self._noise_scale(prompt)
         copies = [
-            {**prompt.image_inputs, self.pixel_name(prompt): pixels + (one.view_as(pixels).to(pixels) * scale)}
+            {
+                **prompt.image_inputs,
+                self.pixel_name(prompt): pixels + (one.view_as(pixels).to(pixels) * scale),
+            }
             for one in noise
         ]
         return self.batched_inputs(copies)
@@ -146,6 +206,55 @@ class Chat(Lvlm):
             self.inputs_of(Image.new("RGB", prompt.image.size, (v, v, v)), "?")[name] for v in (0, 255)
         )
         return (white - black).to(prompt.image_inputs[name])
+
+
+def prove_prompt(lvlm: Lvlm) -> str:
+    """That image tokens are what changes with the image, and that batches give what their prompts give alone.
+
+    Sets ``causal`` and ``batches``. Raises NotAdmitted if a token outside the image changes with it.
+    """
+    assert isinstance(lvlm, Chat)
+    notes = []
+    prompt = lvlm.trial_prompts[0]
+    other = lvlm.prompt(prompt.image.transpose(Image.Transpose.ROTATE_180), "?")
+    other = replace(prompt, image_inputs=other.image_inputs)
+    changed = (lvlm.embedded(prompt) != lvlm.embedded(other)).any(dim=-1).cpu().numpy()
+    is_image = prompt.segments.labels == IMAGE
+    if (changed & ~is_image).any():
+        ids = prompt.input_ids[0].cpu().numpy()[changed & ~is_image]
+        raise NotAdmitted(
+            f"{(changed & ~is_image).sum()} tokens that are none of {list(lvlm.image_token_ids)} change with the image: "
+            f"{lvlm.tokenizer.convert_ids_to_tokens(ids[:5].tolist())}"
+        )
+    if not changed.any():
+        raise NotAdmitted("no token changes with the image")
+    if fixed := int((is_image & ~changed).sum()):
+        notes.append(f"{fixed} image tokens are the same for every image")
+    before = np.arange(len(is_image)) < is_image.argmax()
+    last = [lvlm.entering(one, lvlm.n_layers - 1)[before] for one in (prompt, other)]
+    if not torch.equal(*last):
+        lvlm.causal = False
+        notes.append(
+            "not causal over its prompt: what stands before the image sees it, and is part of each branch"
+        )
+    if not lvlm.settle_answers(prompt):
+        raise NotAdmitted("what follows a prompt changes what the prompt's last token predicts")
+    pair = list(lvlm.trial_prompts)
+    alone = [lvlm.logits(one)[-1].float() for one in pair]
+    try:
+        with torch.inference_mode():
+            together = lvlm.forward(pair)
+        rows = [together[i, len(one.segments) - 1].float() for i, one in enumerate(pair)]
+        worst = max(float((a - b).abs().max()) for a, b in zip(alone, rows, strict=True))
+        lvlm.batches = worst <= lvlm.tolerance
+    except Exception:  # of the model's own code
+        lvlm.batches = False
+    if not lvlm.batches:
+        notes.append("prompts are run one by one: a batch gives other logits")
+    return (
+        "; ".join(notes)
+        or "image tokens are what changes with the image; a batch gives what its prompts give"
+    )
 
 
 def _runs_over_sequence(name: str, value: Any, input_ids: Tensor) -> bool:

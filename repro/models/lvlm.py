@@ -1,7 +1,7 @@
 """The interface every instrument works through: a loaded model and the prompts it reads."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,6 +51,10 @@ class Prompt:
     sequence_inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class NotAdmitted(ValueError):
+    """An instrument that would be wrong on this model; the message has the reason."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """Generated token ids, including the token that ended the answer, if any, and the decoded text, stripped."""
@@ -77,6 +81,8 @@ class Lvlm(ObservableAttention):
         self.embeddings: Any = model.get_input_embeddings()
         #: The current truncation.
         self.truncation: Removal | None = None
+        #: What instruments proved of themselves on this model, or why they are refused.
+        self.admission: dict[str, str | NotAdmitted] = {}
         self.find_parts()
 
     # Families override these.
@@ -172,6 +178,61 @@ class Lvlm(ObservableAttention):
 
     #: Whether no row before the image sees it.
     causal = True
+    #: What ``token_type_ids`` say of an answer; None: the same as of the prompt's last token.
+    answer_type: int | None = None
+    #: Whether instruments must prove themselves on the model before their first use.
+    proves = False
+    #: Whether a sweep's branches can ride with the prompt through the model's layers.
+    packs = True
+    #: Whether prompts of one batch give what each gives alone.
+    batches = True
+
+    def admit(self, instrument: str, proof: Callable[[Self], str]) -> None:
+        """Have an instrument prove itself on this model, once, if the model is of a kind that is not known.
+
+        Args:
+            proof: gives what was shown; raises NotAdmitted, or whatever the instrument raises, if it is wrong here.
+
+        Raises NotAdmitted if the proof failed.
+        """
+        if not self.proves:
+            return
+        if instrument not in self.admission:
+            self.admission[instrument] = "being proved"
+            truncation, self.truncation = self.truncation, None
+            try:
+                self.admission[instrument] = proof(self)
+            except NotAdmitted as error:
+                self.admission[instrument] = error
+            except Exception as error:  # of the model's own code
+                self.admission[instrument] = NotAdmitted(f"{type(error).__name__}: {error}")
+            finally:
+                self.truncation = truncation
+        outcome = self.admission[instrument]
+        if isinstance(outcome, NotAdmitted):
+            raise NotAdmitted(f"{instrument} is refused for {self.card.name}: {outcome}")
+
+    @cached_property
+    def trial_prompts(self) -> tuple[Prompt, Prompt]:
+        """Prompts of two images of different shapes, longer than any window of the model where its context allows."""
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
+        words = 8 if window > self.context // 2 else max(8, window)
+        asked = " ".join(["What is in this image?"] * (1 + words // 5))
+        return self.prompt(_noise(64, 48), asked), self.prompt(_noise(40, 72), f"{asked} Is it red?")
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Largest difference of logits that is rounding: ten times what another batch makes, or some last digits."""
+        prompt = self.trial_prompts[0]
+        single = self.logits(prompt)[-1].float()
+        last_digits = torch.finfo(self.model.dtype).eps * float(single.abs().max())
+        least = last_digits * (64 if self.model.dtype == torch.float32 else 4)
+        if not self.batches:
+            return least
+        with torch.inference_mode():
+            noise = float((self.forward([prompt] * 2)[:, -1].float() - single).abs().max())
+        return max(10 * noise, least)
 
     @property
     def n_layers(self) -> int:
@@ -203,10 +264,7 @@ class Lvlm(ObservableAttention):
     @cached_property
     def roles(self) -> list[dict[str, nn.Module]]:
         """For each layer its parts by their roles, see ``repro.models.anatomy.ROLES``."""
-        return [
-            {"layer": layer} if attention is None else find_roles(layer, attention, self.try_pass)
-            for layer, attention in zip(self.layers, self.attention_modules, strict=True)
-        ]
+        return [find_roles(layer, self.try_pass) for layer in self.layers]
 
     def try_pass(self, more: int = 0) -> None:
         """One untruncated pass over a grey image and a question, followed by so many more text tokens."""
@@ -231,6 +289,61 @@ class Lvlm(ObservableAttention):
 
     #: Whether no row before the image sees it.
     causal = True
+    #: What ``token_type_ids`` say of an answer; None: the same as of the prompt's last token.
+    answer_type: int | None = None
+    #: Whether instruments must prove themselves on the model before their first use.
+    proves = False
+    #: Whether a sweep's branches can ride with the prompt through the model's layers.
+    packs = True
+    #: Whether prompts of one batch give what each gives alone.
+    batches = True
+
+    def admit(self, instrument: str, proof: Callable[[Self], str]) -> None:
+        """Have an instrument prove itself on this model, once, if the model is of a kind that is not known.
+
+        Args:
+            proof: gives what was shown; raises NotAdmitted, or whatever the instrument raises, if it is wrong here.
+
+        Raises NotAdmitted if the proof failed.
+        """
+        if not self.proves:
+            return
+        if instrument not in self.admission:
+            self.admission[instrument] = "being proved"
+            truncation, self.truncation = self.truncation, None
+            try:
+                self.admission[instrument] = proof(self)
+            except NotAdmitted as error:
+                self.admission[instrument] = error
+            except Exception as error:  # of the model's own code
+                self.admission[instrument] = NotAdmitted(f"{type(error).__name__}: {error}")
+            finally:
+                self.truncation = truncation
+        outcome = self.admission[instrument]
+        if isinstance(outcome, NotAdmitted):
+            raise NotAdmitted(f"{instrument} is refused for {self.card.name}: {outcome}")
+
+    @cached_property
+    def trial_prompts(self) -> tuple[Prompt, Prompt]:
+        """Prompts of two images of different shapes, longer than any window of the model where its context allows."""
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
+        words = 8 if window > self.context // 2 else max(8, window)
+        asked = " ".join(["What is in this image?"] * (1 + words // 5))
+        return self.prompt(_noise(64, 48), asked), self.prompt(_noise(40, 72), f"{asked} Is it red?")
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Largest difference of logits that is rounding: ten times what another batch makes, or some last digits."""
+        prompt = self.trial_prompts[0]
+        single = self.logits(prompt)[-1].float()
+        last_digits = torch.finfo(self.model.dtype).eps * float(single.abs().max())
+        least = last_digits * (64 if self.model.dtype == torch.float32 else 4)
+        if not self.batches:
+            return least
+        with torch.inference_mode():
+            noise = float((self.forward([prompt] * 2)[:, -1].float() - single).abs().max())
+        return max(10 * noise, least)
 
     @property
     def n_layers(self) -> int:
@@ -330,7 +443,7 @@ class Lvlm(ObservableAttention):
     def inputs(self, prompts: Sequence[Prompt], answer: Sequence[int] = ()) -> dict[str, Tensor]:
         """Ids, attention mask and whatever else runs over the sequence: int64 [B, T'] each.
 
-        Token types of an answer are those of the prompt's last token, which is text.
+        Token types of an answer are those of the prompt's last token, which is text, or ``answer_type``.
         """
         longest = max(len(prompt.segments) for prompt in prompts)
         rows = []
@@ -340,12 +453,7 @@ class Lvlm(ObservableAttention):
                 prompt.sequence_inputs
             )
             more = longest + len(answer)
-            rows.append(
-                {
-                    name: _extended(name, values, more)
-                    for name, values in sequences.items()
-                }
-            )
+            rows.append({name: _extended(name, values, more, self.answer_type) for name, values in sequences.items()})
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     @contextmanager
@@ -414,17 +522,25 @@ class Lvlm(ObservableAttention):
         return Answer(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
 
+def _noise(width: int, height: int) -> Image.Image:
+    """Blocks of random colours."""
+    blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
+
+
 def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor with zeros at the end of every axis but the first, up to ``shape``."""
     short = [longest - size for longest, size in zip(shape, tensor.shape[1:], strict=True)]
     return F.pad(tensor, [pad for more in reversed(short) for pad in (0, more)]) if any(short) else tensor
 
 
-def _extended(name: str, values: Tensor, length: int) -> Tensor:
+def _extended(name: str, values: Tensor, length: int, answer_type: int | None) -> Tensor:
     """What a model reads of each token, [1, T] or [1, axes, T], for tokens up to a length."""
     more = values[..., -1:].expand(*values.shape[:-1], length - values.shape[-1])
     if name == "attention_mask":
         more = torch.zeros_like(more)
+    elif name == "token_type_ids" and answer_type is not None:
+        more = torch.full_like(more, answer_type)
     elif name == "position_ids":
         more = more + torch.arange(1, more.shape[-1] + 1, device=more.device)
     return torch.cat([values, more], dim=-1)

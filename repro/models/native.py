@@ -29,6 +29,7 @@ from repro.models.processors import WITH_PIL
 from repro.models.weights import load_checkpoint
 from repro.segments import Segments
 
+
 @dataclass(frozen=True)
 class Parts:
     """A processor. transformers' own classes also require a video processor, and that requires torchvision."""

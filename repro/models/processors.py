@@ -57,9 +57,13 @@ def load_processor(path: Path) -> Any:
     except CheckpointError:
         raise
     except ImportError as error:
-        raise CheckpointError(f"the processor of {path} needs a library that is not installed: {error}") from error
+        raise CheckpointError(
+            f"the processor of {path} needs a library that is not installed: {error}"
+        ) from error
     except Exception as error:  # whatever its class stumbles over
-        raise CheckpointError(f"cannot read the processor of {path}: {type(error).__name__}: {error}") from error
+        raise CheckpointError(
+            f"cannot read the processor of {path}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def processor_class(path: Path) -> Any:

@@ -12,14 +12,16 @@ import repro.audit
 from repro.audit.ledger import Claim, Paper, Verdict
 from repro.audit.marks import COLUMNS, marks
 from repro.audit.needs import need
+from repro.models.card import FIXTURES
 from repro.report.pages import AUDIT, NAME, check_writable, environment, now, render, write
 from repro.text import columns, visible
 
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]
 #: What tests compute anew: verdicts from the paper and its arithmetic, outcomes on miniatures.
 KINDS = ("verdict", "outcome")
-#: The sources of the claims.
+#: The sources of the checks; what the paper prints and claims.
 SOURCES = Path(repro.audit.__file__).parent
+DATA = FIXTURES / "paper"
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def measuring(paper: Paper) -> list[tuple[list[str], str]]:
 
 def build_audit(paper: Paper, ledger: Sequence[Entry], command: str) -> Audit:
     """Everything the page shows, of a session that ends now."""
-    sources = sorted(SOURCES.rglob("*.py"), key=Path.as_posix)
+    data = sorted(DATA.glob("*.toml"))
+    sources = [*data, *sorted(SOURCES.rglob("*.py"), key=Path.as_posix)]
     return Audit(
         paper,
         ledger,
@@ -165,8 +168,8 @@ def build_audit(paper: Paper, ledger: Sequence[Entry], command: str) -> Audit:
         {
             "repro": version("repro"),
             **environment(),
-            "sha256 of repro/audit/paper.py": digest([SOURCES / "paper.py"]),
-            "sha256 of repro/audit": digest(sources),
+            "sha256 of fixtures/paper": digest(data),
+            "sha256 of fixtures/paper and repro/audit": digest(sources),
         },
         f"Audit of the claims of {paper.citation}",
     )

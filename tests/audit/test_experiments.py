@@ -28,7 +28,7 @@ load = cache(load_model)
 
 def test_a_load_that_does_nothing_is_enough_for_recorded_scores():
     for experiment in (cliffs.cliff_order, cliffs.projectors, cliffs.retrospective, complexity.complexity):
-        assert experiment(PAPER, None).evidence
+        assert experiment(PAPER, None).supports
 
 
 # Recorded scores

@@ -13,7 +13,7 @@ import pytest
 
 from repro.audit import released
 from repro.audit.claims import PAPER
-from repro.audit.paper import WithoutImage
+from repro.audit.paper import FILE, WithoutImage
 
 pytestmark = pytest.mark.audit
 
@@ -171,7 +171,7 @@ def test_table_1_is_as_printed():
     }
     assert list(found) == list(expected)
     changed = [
-        f"{cell}: {found[cell]} in repro/audit/paper.py, {number} here"
+        f"{cell}: {found[cell]} in {FILE}, {number} here"
         for cell, number in expected.items()
         if found[cell] != number
     ]
@@ -181,7 +181,7 @@ def test_table_1_is_as_printed():
 @pytest.mark.parametrize("name", STATED)
 def test_the_texts_numbers_are_as_printed(name):
     found, here = getattr(PAPER, name), STATED[name]
-    assert found == here, f"changed paper value: {name}: {found} in repro/audit/paper.py, {here} here"
+    assert found == here, f"changed paper value: {name}: {found} in {FILE}, {here} here"
 
 
 @pytest.mark.parametrize("name", RELEASED)

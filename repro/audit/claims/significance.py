@@ -1,13 +1,11 @@
 """Table 1: is the score at the cliff layer another than the baseline, and what makes it so?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from scipy.stats import binom
 
 from repro.audit import arithmetic as a
-from repro.audit.ledger import Claim, Finding, Paper, listed
+from repro.audit.ledger import Finding, Paper, listed
 from repro.audit.released import PUBLISHED
 
 #: Layers looked at and percent of the answers that flip in the simulation of the selection effect.
@@ -38,17 +36,8 @@ def flips_at_most(before: float, after: float, n: int) -> tuple[int, bool]:
     return best, more
 
 
-@Claim(
-    id="equal-or-better",
-    where="Section 4.3, Table 1",
-    statement="No score at the cliff layer is worse than its baseline: all are equal to it or surpass it.",
-    quantity="sign of the printed change, row by row",
-    verdict="holds",
-    evidence="As printed: of {rows} rows {better} are better at the cliff layer, {equal} equal and {worse} "
-    "worse. Whether that is more than noise, and why none is worse, are other entries.",
-    figure="table-1",
-)
 def equal_or_better(paper: Paper) -> Finding:
+    """The sign of the printed change, row by row."""
     gains = [
         (cell.at_cliff - cell.baseline) * (-1 if cell.label.endswith("↓") else 1)
         for cell in paper.table
@@ -62,21 +51,8 @@ def equal_or_better(paper: Paper) -> Finding:
     )
 
 
-@Claim(
-    id="improvement",
-    where="Sections 1 and 4.3, Table 1",
-    statement="Truncation enhances the scores of some models on some benchmarks.",
-    quantity="printed change against its error, of different items and of the same",
-    verdict="undefined",
-    evidence="{changed} rows change, F1 apart. As if of different items, at every published number of "
-    "items, the largest |z| is {below:.2f}, below 1.96, but for {beyond} (|z| {largest:.2f}). Of the same "
-    "items, a change is significant by McNemar's exact test if few answers flip both ways: in the best case "
-    "(all flips one way) {best} of {combinations} combinations of row and number are, in the worst {worst}. "
-    "LLaVA1.5 on POPE: significant up to {flips} flips of 8910. Missing: the number of items, and answers "
-    "by item.",
-    figure="table-1",
-)
-def significance(paper: Paper) -> Finding:
+def improvement(paper: Paper) -> Finding:
+    """The printed change against its error, of different items and of the same."""
     z, paired, worst = {}, {}, []
     for model, benchmark, before, after in changes(paper):
         for n in a.SIZES.get(benchmark, (paper.items[benchmark],)):
@@ -102,22 +78,8 @@ def significance(paper: Paper) -> Finding:
     )
 
 
-@Claim(
-    id="selection",
-    where="Sections 4.2 and 4.3, Table 1",
-    statement="The score at the cliff layer is what truncation there gives on new items.",
-    quantity="printed gains against those of the best of several layers when nothing changes",
-    verdict="undefined",
-    evidence="If the layer was chosen on the items it is reported on, scores rise without any effect: the "
-    f"best of {LAYERS} layers at each of which {FLIPS:.0f} % of the answers flip either way gains, in "
-    "points, {gains}. {not above} of {printed gains} printed gains are not above that 95 % range. {reading}",
-    stated={
-        "the items on which the layer was chosen": None,
-        "the scores at the other layers, as numbers": None,
-    },
-    figure="figure-5",
-)
 def selection(paper: Paper) -> Finding:
+    """Printed gains against those of the best of several layers when nothing changes."""
     numbers: dict[str, float] = {"printed gains": 0, "not above": 0}
     by_benchmark = []
     for benchmark in ("pope", "scienceqa", "textvqa"):
@@ -125,27 +87,16 @@ def selection(paper: Paper) -> Finding:
         gains = [after - before for _, of, before, after in changes(paper) if of == benchmark]
         numbers["printed gains"] += len(gains)
         numbers["not above"] += sum(gain <= best.high for gain in gains)
-        numbers |= {f"{name}: mean gain": best.gain, f"{name}: low": best.low, f"{name}: high": best.high}
+        numbers[f"{name}: mean gain"] = best.gain
         by_benchmark.append(
             f"{name} {best.gain:+.2f} [{best.low:.2f}, {best.high:.2f}], printed {min(gains):+.2f} to "
             f"{max(gains):+.2f}"
         )
-    return Finding(None, numbers, {"gains": "; ".join(by_benchmark)})
+    return Finding(None, numbers, {"layers": LAYERS, "flips": FLIPS, "gains": "; ".join(by_benchmark)})
 
 
-@Claim(
-    id="baselines",
-    where="Table 1",
-    statement="Baselines were obtained as the scores at the cliff layer were.",
-    quantity="last digits, and scores that others published",
-    verdict="undefined",
-    evidence="Of {rows} baselines {baselines that end in 0} end in 0 ({at the cliff layer} at the cliff "
-    "layer), where one in ten would by chance (probability of as many {probability of as many:.0e}). Of "
-    "{published numbers} that the models' authors published too, with one decimal, "
-    "{equal to published numbers} are equal: {equal}; {near} would round to it. {reading}",
-    stated={"whether they were run or quoted": None},
-)
 def baselines(paper: Paper) -> Finding:
+    """Last digits, and scores that others published."""
     columns = [[getattr(cell, which) for cell in paper.table] for which in ("baseline", "at_cliff")]
     n = sum(score is not None for score in columns[0])
     zeros = [sum(x is not None and round(100 * x) % 10 == 0 for x in column) for column in columns]
@@ -164,6 +115,3 @@ def baselines(paper: Paper) -> Finding:
         "equal to published numbers": len(places[True]),
     }
     return Finding(None, numbers, {"equal": listed(places[True]), "near": listed(places[False]) or "none"})
-
-
-CLAIMS = (equal_or_better, significance, selection, baselines)

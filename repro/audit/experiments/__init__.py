@@ -1,1 +1,1 @@
-"""What the miniatures show of the paper's claims: functions ``(load) -> Shown``, one file per subject."""
+"""What the miniatures show of the paper's claims: functions ``(paper, load) -> Finding``, by subject."""

@@ -1,6 +1,4 @@
-"""What the experiments are made on: miniature benchmarks and recorded scores; and how cases make an outcome."""
-
-from __future__ import annotations
+"""Miniature benchmarks and recorded scores for the experiments, and how cases make an outcome."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -39,6 +37,12 @@ def above(low: float, high: float, bound: float = 0.0) -> Case:
     return True if low > bound else False if high < bound else None
 
 
+def positive(values: np.ndarray) -> Case:
+    """Whether the mean of [items] is above 0, by its 95 % interval."""
+    _, low, high = mean_interval(values)
+    return above(float(low), float(high))
+
+
 def every(*cases: Case) -> Case:
     """Whether all of several are so: False where one is not, open where one is and none is not."""
     return False if False in cases else None if None in cases else True
@@ -55,35 +59,12 @@ def outcome_of(cases: Collection[Case]) -> Outcome:
     return "in part as claimed" if True in cases else "in part not" if False in cases else "inconclusive"
 
 
-def shown(cases: Sequence[Case], evidence: str, numbers: Mapping[str, float], **words: object) -> Finding:
-    """What an experiment shows, with the number of cases on either side; ValueError where there are none.
-
-    Args:
-        evidence: template, filled with numbers and words by their names.
-    """
-    counts = {
-        "cases": len(cases),
-        "cases as claimed": cases.count(True),
-        "cases not as claimed": cases.count(False),
-        "cases open": cases.count(None),
-    }
-    evidence += (
-        " Of {cases} cases {cases as claimed} are as claimed for certain, {cases not as claimed} not, "
-        "{cases open} open."
-    )
-    values = {name: float(value) for name, value in {**numbers, **counts}.items()}
-    return Finding(outcome_of(cases), values, words, evidence.format_map({**numbers, **counts, **words}))
-
-
-def interval(name: str, mean: float, low: float, high: float) -> dict[str, float]:
-    """A mean and the ends of its interval as numbers of a name."""
-    return {name: mean, f"{name}, low": low, f"{name}, high": high}
-
-
-def points(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of [items] and the ends of its 95 % interval, in points."""
-    mean, low, high = (100 * float(value) for value in mean_interval(values))
-    return mean, low, high
+def shown(cases: Sequence[Case], numbers: Mapping[str, float], **words: object) -> Finding:
+    """What an experiment shows, with the number of cases on either side; ValueError where there are none."""
+    yes, no, open_cases = (cases.count(case) for case in (True, False, None))
+    counts = {"cases": len(cases), "cases as claimed": yes, "cases not as claimed": no}
+    words["tally"] = f"Of {len(cases)} cases {yes} are as claimed for certain, {no} not, {open_cases} open."
+    return Finding(outcome_of(cases), {**numbers, **counts}, words)
 
 
 def percent(value: float) -> str:

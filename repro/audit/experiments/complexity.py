@@ -6,8 +6,6 @@ nothing is lost. Intervals are 95 % for all comparisons together (Bonferroni): s
 benchmark, and hops for every model.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import linregress, t, ttest_ind
 
@@ -65,7 +63,6 @@ def complexity(paper: Paper, load: Load) -> Finding:
                 ends = ttest_ind(two_hops, one_hop, equal_var=False).confidence_interval(level)
                 hops.append((float(two_hops.mean() - one_hop.mean()), float(ends.low), float(ends.high)))
                 shares.append(float(right[kinds == TWO_HOPS].mean()))
-                numbers[f"{model}, layers of two hops less one"] = hops[-1][0]
 
     def sides(of: list[tuple[float, float, float]]) -> str:
         fewer, more = sum(high < 0 for *_, high in of), sum(low > 0 for _, low, _ in of)
@@ -73,10 +70,6 @@ def complexity(paper: Paper, load: Load) -> Finding:
 
     return shown(
         [above(-high, -low) for _, low, high in (*slopes, *hops)],
-        "By each item's own layer (the first from which on it scores as at the baseline), all items right "
-        "at the baseline: with every further object in the scene it comes {per_object} layers later (six "
-        "miniatures, four benchmarks; interval {slopes}). For two hops (price) it comes {per_hop} layers "
-        "later than for one (color): {hops}; of the two-hop questions {right} are right, of three choices.",
         numbers,
         per_object=span([mean for mean, *_ in slopes], "{:+.2f}".format),
         slopes=sides(slopes),

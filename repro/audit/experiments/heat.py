@@ -4,8 +4,6 @@ Measured on items whose baseline answer is right, evenly spaced over those. Inte
 over items.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from repro.audit.experiments.common import Case, above, every, interval, points, record_of, shown, span
+from repro.audit.experiments.common import Case, above, every, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
 from repro.cam import Module, llava_cam
@@ -34,7 +32,7 @@ ASKED = ("pope", "textvqa")
 ITEMS = 8
 #: Noisy copies of an image, as in the report.
 SAMPLES = 4
-#: What is put beside the norm behind the attention.
+#: Modules that are compared with the norm behind the attention.
 OTHERS: tuple[Module, ...] = ("input_norm", "attention", "mlp", "layer")
 
 
@@ -57,8 +55,8 @@ def questions_of(load: Load, model: str, benchmark: str) -> list[Question]:
     """``ITEMS`` questions of a benchmark that a model answers right about what is in the image."""
     lvlm, record = load(model), record_of(model, benchmark)
     right = record.scores().goodness[:, -1] == 1
-    known = [i for i, item in enumerate(record.items) if right[i] and asked_boxes(item, DIRECTORY)]
-    items = [record.items[i] for i in spread(known, ITEMS)]
+    usable = [i for i, item in enumerate(record.items) if right[i] and asked_boxes(item, DIRECTORY)]
+    items = [record.items[i] for i in spread(usable, ITEMS)]
     evaluation = evaluate(lvlm, record.task, items, progress=False)
     questions = []
     for i, (item, answer) in enumerate(zip(evaluation.items, evaluation.answers, strict=True)):
@@ -119,17 +117,14 @@ def pointing_by_layer(paper: Paper, load: Load) -> Finding:
         gain = gains(maps(load, model, name), questions_of(load, model, name))
         half = gain.shape[1] // 2
         shallow, deep = (np.nanmean(part, axis=1) for part in (gain[:, :half], gain[:, half:-1]))
-        own, less = points(shallow), points(shallow - deep)
-        cases.append(every(above(*own[1:]), above(*less[1:])))
-        first.append(own[0])
+        cases.append(every(positive(shallow), positive(shallow - deep)))
+        first.append(100 * float(shallow.mean()))
         second.append(100 * float(deep.mean()))
-        numbers |= interval(f"{cell}, first half", *own) | interval(f"{cell}, first less second", *less)
+        numbers[f"{cell}, first half"] = first[-1]
     return shown(
         cases,
-        "Of the heat, {first} points more than of the area fall on what is asked about in the first half of "
-        f"the layers, {{second}} in the second (five miniatures, POPE and TextVQA, {ITEMS} items each). "
-        "Claimed is more than of the area in the first half, and more than in the second.",
         numbers,
+        items=ITEMS,
         first=span(first, "{:+.0f}".format),
         second=span(second, "{:+.0f}".format),
     )
@@ -143,26 +138,21 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
     norm's gain is larger for certain.
     """
     cases: dict[Module, list[Case]] = {module: [] for module in OTHERS}
-    numbers: dict[str, float] = {}
-    for model, name, cell in cells(paper):
+    for model, name, _ in cells(paper):
         own = plain_gain(load, model, name, "post_attention_norm")
         for module, held in cases.items():
-            less = points(own - plain_gain(load, model, name, module))
-            held.append(above(*less[1:]))
-            numbers |= interval(f"{cell}, less {module}", *less)
+            held.append(positive(own - plain_gain(load, model, name, module)))
     return shown(
         [case for held in cases.values() for case in held],
-        "The post-attention norm's maps have more heat on what is asked about than another module's, for "
-        f"certain, in (of {{each}} cases each) {{modules}} (five miniatures, POPE and TextVQA, {ITEMS} "
-        "items each).",
-        numbers,
+        {},
+        items=ITEMS,
         each=len(cells(paper)),
         modules=", ".join(f"{module.replace('_', ' ')} {held.count(True)}" for module, held in cases.items()),
     )
 
 
 def randomised(lvlm: Lvlm, seed: int = 0) -> Lvlm:
-    """A copy whose decoder's weights are shuffled, each matrix within itself; the given model stays as it is."""
+    """A copy whose decoder's weights are shuffled, each matrix within itself; the model itself stays as it is."""
     shuffled = copy.deepcopy(lvlm)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -187,33 +177,30 @@ def parameter_randomisation(paper: Paper, load: Load) -> Finding:
 
     Measure: rank correlation of each map with that of the same question and answer after shuffling the
     decoder's weights, against the same map with other noise: what a map keeps of itself. A case, a model on a
-    benchmark, holds where the whole interval of the first lies below that of the second. Beside it, maps of
+    benchmark, holds where the interval of the first lies below that of the second. Beside it, maps of
     other images: what maps have in common whatever they show.
     """
     cases = []
     numbers: dict[str, float] = {}
-    means: dict[str, list[float]] = {"shuffled": [], "noise": [], "picture": []}
+    means: dict[str, list[float]] = {"shuffled": [], "noise": [], "image": []}
     shuffled = {model: randomised(load(model)) for model in models_of(paper)}
     for model, name, cell in cells(paper):
         questions, own = questions_of(load, model, name), maps(load, model, name)
         against = {
             "shuffled": cams(shuffled[model], questions, samples=SAMPLES),
             "noise": cams(load(model), questions, samples=SAMPLES, seed=1),
-            "picture": [*own[1:], own[0]],
+            "image": [*own[1:], own[0]],
         }
         ends = {}
         for which, others in against.items():
             mean, *ends[which] = map(float, mean_interval(likeness(own, others)))
             means[which].append(mean)
-            numbers |= interval(f"{cell}, {which}", mean, *ends[which])
+        numbers[f"{cell}, shuffled"] = means["shuffled"][-1]
         cases.append(above(ends["noise"][0] - ends["shuffled"][1], ends["noise"][1] - ends["shuffled"][0]))
     return shown(
         cases,
-        "With the decoder's weights shuffled a map's rank correlation with itself is {shuffled}, with other "
-        f"noise {{noise}}, with another image's map {{picture}} (means over layers and {ITEMS} items; five "
-        "miniatures, POPE and TextVQA). A map must change by more than noise does to explain anything; that "
-        "it does is not enough.",
         numbers,
+        items=ITEMS,
         **{which: span(values, "{:.2f}".format) for which, values in means.items()},
     )
 
@@ -237,8 +224,7 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
     """
     cases: dict[str, list[Case]] = {"heat": [], "box": []}
     means: dict[str, list[float]] = {}
-    numbers: dict[str, float] = {}
-    for model, name, cell in cells(paper):
+    for model, name, _ in cells(paper):
         lvlm, draw = load(model), np.random.default_rng(0)
         curves = []
         for question, heat in zip(questions_of(load, model, name), maps(load, model, name), strict=True):
@@ -249,20 +235,14 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
         *marked, at_random = np.array(curves).transpose(1, 0, 2)
         for (order, held), by_mark in zip(cases.items(), marked, strict=True):
             deleted, inserted = (by_mark - at_random).T
-            both = []
-            for curve, gain in (("deletion", -deleted), ("insertion", inserted)):
-                ends = points(gain)
-                both.append(above(*ends[1:]))
-                means.setdefault(f"{order}_{curve}", []).append(ends[0])
-                numbers |= interval(f"{cell}, {order}, {curve}", *ends)
-            held.append(every(*both))
+            by_curve = {"deletion": -deleted, "insertion": inserted}
+            held.append(every(*map(positive, by_curve.values())))
+            for curve, gain in by_curve.items():
+                means.setdefault(f"{order}_{curve}", []).append(100 * float(gain.mean()))
     return shown(
         cases["heat"],
-        "Against a random order, deleting the hottest image tokens first lowers the answer's probability by "
-        "{heat_deletion} points, inserting them first raises it by {heat_insertion} (means over the curve; "
-        f"five miniatures, POPE and TextVQA, {ITEMS} items each). With the tokens of what is asked about "
-        "first it is {box_deletion} and {box_insertion}, both for certain in {cases, boxes} of {of}.",
-        numbers | {"cases, boxes": cases["box"].count(True)},
+        {"cases, boxes": cases["box"].count(True)},
         **{which: span(values, "{:+.0f}".format) for which, values in means.items()},
         of=len(cases["box"]),
+        items=ITEMS,
     )

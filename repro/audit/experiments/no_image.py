@@ -1,12 +1,10 @@
 """What is answered without the image: prompts without image tokens, against truncation after layer 0."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from repro.audit.experiments.common import Case, above, interval, percent, record_of, shown, span
+from repro.audit.experiments.common import Case, above, percent, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.evaluation.flow import spread
 from repro.models.lvlm import Answer, Lvlm, Prompt
@@ -35,8 +33,8 @@ def answer_without_image(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int) -> Ans
     answer: list[int] = []
     with torch.inference_mode():
         while len(answer) < max_new_tokens and not lvlm.stop_ids.intersection(answer):
-            given = torch.cat([ids, ids.new_tensor(answer)])
-            answer.append(int(lvlm.text_logits(given[None])[0, -1].argmax()))
+            sequence = torch.cat([ids, ids.new_tensor(answer)])
+            answer.append(int(lvlm.text_logits(sequence[None])[0, -1].argmax()))
     return lvlm.decode(answer)
 
 
@@ -60,7 +58,6 @@ def no_image(paper: Paper, load: Load) -> Finding:
     """
     level = 1 - 0.05 / (len(paper.models) * len(GUESSED))
     cases: list[Case] = []
-    numbers: dict[str, float] = {}
     at_zero: dict[str, list[float]] = {name: [] for name in GUESSED}
     distances = dict.fromkeys(paper.models, 0.0)
     gained = lost = 0
@@ -83,28 +80,14 @@ def no_image(paper: Paper, load: Load) -> Finding:
             gained, lost = gained + up, lost + down
             apart = max(moved(lvlm, prompts[i]) for i in chosen[:COMPARED])
             distances[model] = max(distances[model], apart)
-            numbers |= interval(f"{model} {name}, L = 0", at_zero[name][-1], *ends) | {
-                f"{model} {name}, guessing": chance,
-                f"{model} {name}, no image, of {ITEMS}": float(alone.mean()),
-                f"{model} {name}, L = 0, of the same": float(right[chosen].mean()),
-                f"{model} {name}, distance": apart,
-            }
-    numbers |= {"right at L = 0 alone": gained, "right without image alone": lost, "p": mcnemar(gained, lost)}
     return shown(
         cases,
-        "At L = 0 {pope} of POPE's and {scienceqa} of ScienceQA's answers are right (six miniatures, all "
-        "items), above guessing ({even}, {chance}) in {cases as claimed} of {cases} cases. Without image "
-        "tokens in the prompt, of {answers} answers {right without image alone} turn right and "
-        "{right at L = 0 alone} wrong (p = {p:.2f}), and the first token's distribution moves by up to "
-        "{distance:.2f} (total variation; {compared} items a case; not at all with {same}).",
-        numbers,
+        {"right at L = 0 alone": gained, "right without image alone": lost, "p": mcnemar(gained, lost)},
         **{name: span(values) for name, values in at_zero.items()},
-        **{
-            "even": percent(0.5),
-            "chance": percent(chance),
-            "compared": COMPARED,
-            "answers": len(cases) * ITEMS,
-        },
+        even=percent(0.5),
+        chance=percent(chance),
+        compared=COMPARED,
+        answers=len(cases) * ITEMS,
         distance=max(distances.values()),
         same=", ".join(model for model, apart in distances.items() if apart < SAME) or "none",
     )

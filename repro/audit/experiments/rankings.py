@@ -1,25 +1,14 @@
 """Methods to compare with the cliff layer: VTW's choice of a layer, and FastV's choice of tokens."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from repro.audit.experiments.common import (
-    Case,
-    above,
-    interval,
-    items_of,
-    percent,
-    points,
-    record_of,
-    shown,
-    span,
-)
+from repro.audit.experiments.common import Case, items_of, percent, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.cliff import cliff_layer, compare
 from repro.evaluation.flow import spread
 from repro.evaluation.run import batches
 from repro.models.lvlm import Lvlm
+from repro.statistics import mean_interval
 from repro.sweep import sweep
 from repro.truncation import RankingRow
 from repro.withdrawal import CALIBRATION, DEFAULT_ETA, ETA, divergence, withdrawal_layer
@@ -53,7 +42,6 @@ def vtw(paper: Paper, load: Load) -> Finding:
     may be the same in all answers: captions start with "The", numbers with a blank, Shikra's with "The answer is".
     """
     layers, early, late, costs, published = [], [], [], [], []
-    numbers: dict[str, float] = {}
     for model in paper.models:
         by_benchmark = {name: vtw_layer(load(model), name) for name in paper.benchmarks}
         for name, layer in by_benchmark.items():
@@ -65,38 +53,21 @@ def vtw(paper: Paper, load: Load) -> Finding:
             late.append(layer > high)
             costs.append(-100 * float(lost.difference[layer]))
             published.append(-100 * float(lost.difference[by_benchmark[PUBLISHED_CALIBRATION]]))
-            ends = -100 * float(lost.high[layer]), -100 * float(lost.low[layer])
-            numbers |= interval(f"{model} {name}, points lost", costs[-1], *ends) | {
-                f"{model} {name}, VTW": layer,
-                f"{model} {name}, cliff, low": low,
-                f"{model} {name}, cliff": high,
-            }
-    numbers |= {
+    numbers = {
         "cases": len(layers),
         "inside": len(layers) - sum(early) - sum(late),
         "too early": sum(early),
         "at layer 0": layers.count(0),
         "too late": sum(late),
-        "most points lost": max(costs),
-        "most points lost, as published": max(published),
     }
-    words = {"calibration": CALIBRATION, "costs": span(costs, "{:.1f}".format)}
-    evidence = (
-        "VTW's layer lies in the cliff layer's interval in {inside} of {cases} cases (six miniatures, four "
-        "benchmarks; {calibration} items each), behind it in {too late} and before it in {too early}, of "
-        "these in {at layer 0} at layer 0: no layer sees the image. Truncating there costs {costs} points "
-        "(all items); with the layer found on ScienceQA, as published, up to "
-        "{most points lost, as published:.1f}."
-    )
-    return Finding("compared", numbers, words, evidence.format_map(numbers | words))
+    words = {"calibration": CALIBRATION, "costs": span(costs, "{:.1f}".format), "most": max(published)}
+    return Finding("compared", numbers, words)
 
 
 def goodness_with(lvlm: Lvlm, part: float, ranking_row: RankingRow) -> np.ndarray:
     """Scores [items] of ``FASTV_BENCHMARK`` where a part of the image tokens stays after ``FASTV_LAYER``."""
-    items, task = (
-        spread(items_of(FASTV_BENCHMARK), FASTV_ITEMS),
-        record_of(lvlm.card.name, FASTV_BENCHMARK).task,
-    )
+    items = spread(items_of(FASTV_BENCHMARK), FASTV_ITEMS)
+    task = record_of(lvlm.card.name, FASTV_BENCHMARK).task
     scores = np.zeros(FASTV_ITEMS)
     for batch in batches(lvlm, task, items, FASTV_ITEMS):
         keep = round(part * len(batch[0][1].segments.image))
@@ -117,33 +88,25 @@ def fastv(paper: Paper, load: Load) -> Finding:
     """
     chosen = spread(range(len(items_of(FASTV_BENCHMARK))), FASTV_ITEMS)
     records = [record_of(model, FASTV_BENCHMARK).scores().goodness[chosen] for model in paper.models]
-    baseline = np.mean([goodness[:, -1] for goodness in records], axis=0)
-    none = np.mean([goodness[:, FASTV_LAYER] for goodness in records], axis=0)
-    numbers = {"baseline": float(baseline.mean()), "0 % kept": float(none.mean())}
+    baseline, none = np.mean([goodness[:, [-1, FASTV_LAYER]] for goodness in records], axis=0).T
     cases: list[Case] = []
     lines = []
     for part in KEPT:
         ranked, random = (
             np.mean([goodness_with(load(model), part, row) for model in paper.models], axis=0) for row in ROWS
         )
-        less = {
-            name: points(ranked - other)
-            for name, other in (("the baseline", baseline), ("0 % kept", none), ("random", random))
-        }
-        for name, ends in less.items():
-            numbers |= interval(f"{part:.0%} ranked - {name}", *ends)
-        cases.append(above(*less["random"][1:]))
-        numbers |= {f"{part:.0%} ranked": ranked.mean(), f"{part:.0%} random": random.mean()}
-        differences = ", ".join(
-            f"{m:+.1f} [{low:+.1f}, {high:+.1f}] to {name}" for name, (m, low, high) in less.items()
-        )
-        lines.append(f"{part:.0%} kept: {percent(ranked.mean())}, {differences}")
+        cases.append(positive(ranked - random))
+        line = f"{part:.0%} kept: {percent(ranked.mean())}"
+        for name, other in (("the baseline", baseline), ("0 % kept", none), ("random", random)):
+            mean, low, high = 100 * np.array(mean_interval(ranked - other))
+            line += f", {mean:+.1f} [{low:+.1f}, {high:+.1f}] to {name}"
+        lines.append(line)
     return shown(
         cases,
-        f"TextVQA, {FASTV_ITEMS} items, mean of six miniatures, truncated after layer {FASTV_LAYER} of 6 to "
-        "10; baseline {baseline_is}, 0 % kept {none_is}. {lines} (points).",
-        numbers,
-        baseline_is=percent(numbers["baseline"]),
-        none_is=percent(numbers["0 % kept"]),
+        {},
+        items=FASTV_ITEMS,
+        layer=FASTV_LAYER,
+        baseline=percent(baseline.mean()),
+        none=percent(none.mean()),
         lines=". ".join(lines),
     )

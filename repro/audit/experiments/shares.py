@@ -6,8 +6,6 @@ Intervals are 95 %, Student's t over images, each layer by itself. A *case* is o
 benchmark.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,13 +13,12 @@ from functools import cache
 import numpy as np
 
 from repro.attention import attention_shares
-from repro.audit.experiments.common import Case, above, every, items_of, percent, record_of, shown, span
+from repro.audit.experiments.common import Case, every, items_of, percent, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.evaluation.flow import mean_shares, spread
 from repro.evaluation.run import evaluate
 from repro.models.lvlm import Lvlm, Prompt
 from repro.segments import SYSTEM, USER, Segments
-from repro.statistics import mean_interval
 
 IMAGES = 8
 SYSTEM_SHARE, IMAGE_SHARE, USER_SHARE = range(3)
@@ -81,8 +78,7 @@ def measure(paper: Paper, load: Load) -> list[Measured]:
 
 def larger(share: np.ndarray, other: np.ndarray) -> list[Case]:
     """Of each layer whether one share [items, layers] is larger than the other on average."""
-    _, low, high = mean_interval(share - other)
-    return [above(*ends) for ends in zip(low, high, strict=True)]
+    return list(map(positive, (share - other).T))
 
 
 def image_share(paper: Paper, load: Load) -> Finding:
@@ -97,15 +93,8 @@ def image_share(paper: Paper, load: Load) -> Finding:
     tokens = [cell.tokens for cell in cells]
     return shown(
         [case for share in late for case in larger(np.full_like(share, BOUND), share)],
-        f"In layers 4 to N image tokens get {{means}} of the attention (means of {IMAGES} images per "
-        "benchmark; six miniatures, four benchmarks; a case is a layer). Image tokens are {tokens} of these "
-        "prompts, and 90 % of LLaVA-1.5's.",
-        {
-            "lowest mean": means.min(),
-            "highest mean": means.max(),
-            "lowest share of the prompt's tokens": min(tokens),
-            "highest share of the prompt's tokens": max(tokens),
-        },
+        {},
+        images=IMAGES,
         means=span(means),
         tokens=span(tokens),
     )
@@ -140,18 +129,13 @@ def share_ordering(paper: Paper, load: Load) -> Finding:
     sink = float(np.sum(firsts) / np.sum(systems))
     return shown(
         cases,
-        f"A case is a layer between the third and the last, of a model on a benchmark ({IMAGES} images "
-        "each; five miniatures with system tokens). System tokens get the most in {system gets the most}. "
-        "Of all six miniatures' {cases with or without system tokens} cases, image tokens get less than the "
-        "others in {image gets the least} and more in {image gets the most}. Of the system share {sink} is "
-        "the first token's (four miniatures whose prompts have a system message).",
         {
             "system gets the most": most.count(True),
             "cases with or without system tokens": len(least),
             "image gets the least": least.count(True),
             "image gets the most": greatest,
-            "first token's part of the system share": sink,
         },
+        images=IMAGES,
         sink=percent(sink),
     )
 
@@ -159,12 +143,6 @@ def share_ordering(paper: Paper, load: Load) -> Finding:
 def scaled(n_layers: int) -> np.ndarray:
     """Where layers 1...N stand among 32: float [N], layer 1 at 1 and layer N at 32, evenly spaced."""
     return np.linspace(1, DEPTH, n_layers)
-
-
-def ends_of(values: np.ndarray) -> tuple[float, float]:
-    """Low and high end of the 95 % interval of the mean of [items]."""
-    _, low, high = mean_interval(values)
-    return float(low), float(high)
 
 
 def share_shape(paper: Paper, load: Load) -> Finding:
@@ -186,21 +164,13 @@ def share_shape(paper: Paper, load: Load) -> Finding:
         changes.append(float(change.mean()))
         centred = place[flat] - place[flat].mean()
         drift = image[:, flat] @ centred / (centred**2).sum() * np.ptp(place[flat])
-        low, high = ends_of(drift)
-        parts["falls"].append(above(*ends_of(-change)))
-        parts["stable"].append(every(above(low, high, -STABLE), above(-high, -low, -STABLE)))
-        parts["rises"].append(above(*ends_of(image[:, -1] - image[:, -2])))
-        parts["user rises"].append(above(*ends_of(user[:, -1] - user[:, -2])))
+        parts["falls"].append(positive(-change))
+        parts["stable"].append(every(positive(drift + STABLE), positive(STABLE - drift)))
+        parts["rises"].append(positive(image[:, -1] - image[:, -2]))
+        parts["user rises"].append(positive(user[:, -1] - user[:, -2]))
     return shown(
         list(map(every, *parts.values())),
-        f"In {{cases}} cells (six miniatures, four benchmarks; {IMAGES} images each) the image share falls "
-        "after layer 1 in {cells, falls}, is stable within 2 points over the layers that stand for 6-31 in "
-        "{cells, stable}, and rises at the last in {cells, rises} (the user's in {cells, user rises}). From "
-        "layer 1 to the first flat layer it changes by {changes} points.",
-        {
-            **{f"cells, {name}": own.count(True) for name, own in parts.items()},
-            "lowest change from layer 1": min(changes),
-            "highest change from layer 1": max(changes),
-        },
+        {f"cells, {name}": own.count(True) for name, own in parts.items()},
+        images=IMAGES,
         changes=span([100 * change for change in changes], "{:+.1f}".format),
     )

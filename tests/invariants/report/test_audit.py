@@ -158,7 +158,8 @@ def test_page_marks_the_impossible_cells_and_weaker_those_of_another_size(writte
 
 def test_page_can_be_cited(audit, written, sample):
     text = sample.read(written).text
-    command = "find repro/audit -name '*.py' | LC_ALL=C sort | xargs cat | sha256sum"
+    found = "find fixtures/paper repro/audit -name '*.toml' -o -name '*.py'"
+    command = f"{found} | LC_ALL=C sort | xargs cat | sha256sum"
     assert command in text
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
     digest = done.stdout.split()[0]
@@ -167,8 +168,9 @@ def test_page_can_be_cited(audit, written, sample):
         f"repro {versions['repro']} with transformers {versions['transformers']} and torch {versions['torch']}, "
         f"{audit.created[:10]}. Ledger sha256:{digest}"
     ) in text
-    done = subprocess.run(["sha256sum", SOURCES / "paper.py"], capture_output=True, text=True, check=True)
-    assert f"sha256 of repro/audit/paper.py {done.stdout.split()[0]}" in text
+    data = "cat fixtures/paper/*.toml | sha256sum"
+    done = subprocess.run(data, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"sha256 of fixtures/paper {done.stdout.split()[0]}" in text
     assert "2406.06579" in text
 
 
