@@ -69,6 +69,11 @@ class Cut(Removal):
         self.length = self.followed = 0  # tokens in the pass with the image, and after it
         self.cache: Any = None
 
+    def on_model(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Arguments of the model under which every layer computes every row."""
+        self.on_ids(module, args, kwargs)
+        return args, kwargs if self.lvlm.keeps_rows else kwargs | {"logits_to_keep": 0}
+
     def on_ids(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The model, or its embedding, gets ids: those with image tokens begin a sequence, others continue it.
 
@@ -269,7 +274,7 @@ def truncated(
         stack.callback(setattr, lvlm, "truncation", None)
         stack.callback(cut.release)
         handles = [
-            lvlm.model.register_forward_pre_hook(cut.on_ids, with_kwargs=True),
+            lvlm.model.register_forward_pre_hook(cut.on_model, with_kwargs=True),
             lvlm.embeddings.register_forward_pre_hook(cut.on_ids, with_kwargs=True),
         ]
         for index, layer in enumerate(lvlm.layers):

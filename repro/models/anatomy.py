@@ -121,26 +121,32 @@ def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
 ROLES = ("post_attention_norm", "input_norm", "attention", "mlp", "layer")
 
 
-def find_roles(layer: nn.Module, run: Callable[[], Any]) -> dict[str, nn.Module]:
-    """The parts of a layer that it has, by their roles, from one pass.
+def find_roles(layers: Sequence[nn.Module], run: Callable[[], Any]) -> list[dict[str, nn.Module]]:
+    """The parts that each layer has, by their roles, from one pass.
 
     Its first part that is no norm mixes tokens: attention, or what stands in its place. The norm behind it is the
     first that reads not its output but the sum of that and the layer's input; layers with attention and MLP side by
     side have none.
     """
-    calls: list[tuple[nn.Module, Any, Any]] = []  # tensors are kept: as long as they are, no other is they
+    # Tensors are kept: as long as they are, no other tensor is they.
+    calls: dict[nn.Module, tuple[int, Any, Any]] = {}
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         first = next((tensor for _, tensor in arguments(args, kwargs)), None)
-        calls.append((module, first, output[0] if isinstance(output, tuple) else output))
+        calls[module] = (len(calls), first, output[0] if isinstance(output, tuple) else output)
 
     with ExitStack() as hooks:
-        for child in layer.children():
-            hooks.callback(child.register_forward_hook(record, with_kwargs=True).remove)
+        for layer in layers:
+            for child in layer.children():
+                hooks.callback(child.register_forward_hook(record, with_kwargs=True).remove)
         run()
-    roles = {"layer": layer}
-    mixed = None
-    for module, read, written in calls:
+    return [_roles_of(layer, calls) for layer in layers]
+
+
+def _roles_of(layer: nn.Module, calls: Mapping[nn.Module, tuple[int, Any, Any]]) -> dict[str, nn.Module]:
+    roles, mixed = {"layer": layer}, None
+    for module in sorted((child for child in layer.children() if child in calls), key=lambda child: calls[child][0]):
+        _, read, written = calls[module]
         kind = type(module).__name__.lower()
         if "norm" not in kind and mixed is None:
             roles["attention"], mixed = module, written

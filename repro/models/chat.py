@@ -5,6 +5,7 @@ Its processor and its chat template make the prompt; see ``repro.models.anatomy`
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from math import isqrt
@@ -63,23 +64,18 @@ class Chat(Lvlm):
             template: the complete prompt as text, in place of the checkpoint's chat template.
         """
         content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
+        turn = {"conversation": [{"role": "user", "content": content}], "add_generation_prompt": True}
         processor = self.processor
-        if template:
-            text = template.format(question=question)
-        elif getattr(processor, "chat_template", None):
-            return processor.apply_chat_template(
-                messages,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                add_generation_prompt=True,
-                **self._wanted,
-            )
-        elif getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        if not template and getattr(processor, "chat_template", None):
+            asked = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+            # The processor nests an image that is in a turn; some read no nested ones.
+            with suppress(ValueError):
+                return processor.apply_chat_template(**turn, **asked, **self._wanted)
+            text = processor.apply_chat_template(**turn, tokenize=False)
+        elif not template and getattr(self.tokenizer, "chat_template", None):
+            text = self.tokenizer.apply_chat_template(**turn, tokenize=False)
         else:  # a model that was not tuned on chats reads the bare question
-            text = question
+            text = template.format(question=question) if template else question
         return processor(images=image, text=text, return_tensors="pt", **self._wanted)
 
     @cached_property

@@ -74,9 +74,9 @@ class Lvlm(ObservableAttention):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = getattr(processor, "tokenizer", processor)
         #: The language model with its head, which ``generate`` calls token by token.
-        self.generator: Any = (
-            model if type(model).generate is GenerationMixin.generate else model.language_model
-        )
+        self.generator: Any = model
+        if type(model).generate is not GenerationMixin.generate and hasattr(model, "language_model"):
+            self.generator = model.language_model
         #: Module that embeds token ids.
         self.embeddings: Any = model.get_input_embeddings()
         #: The current truncation.
@@ -246,7 +246,7 @@ class Lvlm(ObservableAttention):
             return find_layers(self.model, self.try_pass)
         except ValueError:
             # Some compute only the last rows in their later layers, if only these are asked for.
-            self._keeps_logits = False
+            self.keeps_rows = False
             return find_layers(self.model, self.try_pass)
 
     @cached_property
@@ -264,7 +264,7 @@ class Lvlm(ObservableAttention):
     @cached_property
     def roles(self) -> list[dict[str, nn.Module]]:
         """For each layer its parts by their roles, see ``repro.models.anatomy.ROLES``."""
-        return [find_roles(layer, self.try_pass) for layer in self.layers]
+        return find_roles(self.layers, self.try_pass)
 
     def try_pass(self, more: int = 0) -> None:
         """One untruncated pass over a grey image and a question, followed by so many more text tokens."""
@@ -274,91 +274,6 @@ class Lvlm(ObservableAttention):
         try:
             with torch.inference_mode():
                 self.forward([prompt], text, last=1)
-        finally:
-            self.truncation = truncation
-
-    @property
-    def image_token_id(self) -> int:
-        """Id of every image token in a prompt."""
-        return self.image_token_ids[0]
-
-    @cached_property
-    def rotates_by_image(self) -> bool:
-        """Whether rotary positions of an answer follow from those of the image."""
-        return any(hasattr(module, "rope_deltas") for module in self.model.modules())
-
-    #: Whether no row before the image sees it.
-    causal = True
-    #: What ``token_type_ids`` say of an answer; None: the same as of the prompt's last token.
-    answer_type: int | None = None
-    #: Whether instruments must prove themselves on the model before their first use.
-    proves = False
-    #: Whether a sweep's branches can ride with the prompt through the model's layers.
-    packs = True
-    #: Whether prompts of one batch give what each gives alone.
-    batches = True
-
-    def admit(self, instrument: str, proof: Callable[[Self], str]) -> None:
-        """Have an instrument prove itself on this model, once, if the model is of a kind that is not known.
-
-        Args:
-            proof: gives what was shown; raises NotAdmitted, or whatever the instrument raises, if it is wrong here.
-
-        Raises NotAdmitted if the proof failed.
-        """
-        if not self.proves:
-            return
-        if instrument not in self.admission:
-            self.admission[instrument] = "being proved"
-            truncation, self.truncation = self.truncation, None
-            try:
-                self.admission[instrument] = proof(self)
-            except NotAdmitted as error:
-                self.admission[instrument] = error
-            except Exception as error:  # of the model's own code
-                self.admission[instrument] = NotAdmitted(f"{type(error).__name__}: {error}")
-            finally:
-                self.truncation = truncation
-        outcome = self.admission[instrument]
-        if isinstance(outcome, NotAdmitted):
-            raise NotAdmitted(f"{instrument} is refused for {self.card.name}: {outcome}")
-
-    @cached_property
-    def trial_prompts(self) -> tuple[Prompt, Prompt]:
-        """Prompts of two images of different shapes, longer than any window of the model where its context allows."""
-        config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
-        words = 8 if window > self.context // 2 else max(8, window)
-        asked = " ".join(["What is in this image?"] * (1 + words // 5))
-        return self.prompt(_noise(64, 48), asked), self.prompt(_noise(40, 72), f"{asked} Is it red?")
-
-    @cached_property
-    def tolerance(self) -> float:
-        """Largest difference of logits that is rounding: ten times what another batch makes, or some last digits."""
-        prompt = self.trial_prompts[0]
-        single = self.logits(prompt)[-1].float()
-        last_digits = torch.finfo(self.model.dtype).eps * float(single.abs().max())
-        least = last_digits * (64 if self.model.dtype == torch.float32 else 4)
-        if not self.batches:
-            return least
-        with torch.inference_mode():
-            noise = float((self.forward([prompt] * 2)[:, -1].float() - single).abs().max())
-        return max(10 * noise, least)
-
-    @property
-    def n_layers(self) -> int:
-        """N, the number of decoder layers."""
-        return len(self.layers)
-
-    @cached_property
-    def anatomy(self) -> Layers:
-        """The decoder layers and which of their arguments run over the sequence, from two passes over a grey image."""
-        prompt = self.prompt(Image.new("RGB", (64, 48), "grey"), "What is it?")
-        text = [int(prompt.input_ids[0, -1])]
-        truncation, self.truncation = self.truncation, None
-        try:
-            with torch.inference_mode():
-                return find_layers(self.model, lambda more: self.forward([prompt], text * more, last=1))
         finally:
             self.truncation = truncation
 
@@ -433,7 +348,7 @@ class Lvlm(ObservableAttention):
             padded = np.stack([np.pad(row, (0, length - len(row))) for row in is_image])
             self.truncation.is_image = torch.from_numpy(padded).to(self.device)
             self.truncation.last = torch.tensor([len(p.segments) - 1 for p in prompts], device=self.device)
-        keep = {"logits_to_keep": last} if last and self._keeps_logits else {}
+        keep = {"logits_to_keep": last} if last and self.keeps_rows else {}
         images = self.batched(list(prompts)) if image_inputs is None else dict(image_inputs)
         with self._answers_embedded(inputs["input_ids"], [len(p.segments) for p in prompts]) as ids:
             out = self.model(**inputs | {"input_ids": ids}, **images, **keep, use_cache=False)
@@ -479,7 +394,8 @@ class Lvlm(ObservableAttention):
             handle.remove()
 
     @cached_property
-    def _keeps_logits(self) -> bool:
+    def keeps_rows(self) -> bool:
+        """Whether the head can be asked for the last rows only, with the layers computing all."""
         return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def sequence(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
