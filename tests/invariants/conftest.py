@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -99,7 +98,7 @@ def broken(lvlm: Lvlm) -> Lvlm:
     """A copy of the model with one weight that is not a number, in the queries of layer 4."""
     import torch
 
-    copied = type(lvlm)(lvlm.card, copy.deepcopy(lvlm.model), lvlm.processor, lvlm.path)
+    copied = load_model(lvlm.card.name, lvlm.path, lvlm.model.dtype, lvlm.device)
     next(copied.decoder.layers[3].self_attn.parameters()).view(-1)[0] = torch.nan
     return copied
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repro.models import load_model
 from repro.segments import Segments
 from repro.sweep import sweep
 from repro.truncation import top_image_tokens, truncated
@@ -92,7 +92,7 @@ def test_the_three_ways_agree_wherever_the_image_stands(lvlm, rearranged, three_
 @pytest.fixture(scope="module")
 def grouped(lvlm):
     """The model with two query heads per key head: attention anew, with random weights."""
-    made = type(lvlm)(lvlm.card, copy.deepcopy(lvlm.model), lvlm.processor, lvlm.path)
+    made = load_model(lvlm.card.name, lvlm.path, lvlm.model.dtype, lvlm.device)
     config = made.decoder.config
     config.num_key_value_heads = config.num_attention_heads // 2
     torch.manual_seed(0)
