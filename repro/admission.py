@@ -1,7 +1,6 @@
 """What a checkpoint can be measured by: every instrument proves itself on it before the first number.
 
-The proofs stand beside the instruments: ``prove_prompt``, ``prove_shares``, ``prove_cam``, ``prove_truncation`` and
-``prove_sweep``.
+The proofs stand beside the instruments.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,6 +35,9 @@ class Admitted:
     instrument: str
     admitted: bool
     note: str
+
+    def __str__(self) -> str:
+        return f"{self.instrument} {'admitted' if self.admitted else 'REFUSED'}, {self.note}"
 
 
 def admission(lvlm: Lvlm) -> Iterator[Admitted]:

@@ -76,7 +76,7 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
 
 
 def prove_shares(lvlm: Lvlm) -> str:
-    """That the probed row of three layers is the softmax of the model's own eager code, whose output is the model's.
+    """That the probed row of three layers is the softmax of the model's own eager code, and its output too.
 
     Raises NotAdmitted, with the difference, if not, and for layers that do not attend.
     """

@@ -66,8 +66,8 @@ def _deleted(lvlm: Lvlm, image: Tensor, deleted: Tensor) -> Iterator[None]:
     def replace(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         place, (hidden, axis) = next(iter(lvlm.anatomy.sequential(0, args, kwargs).items()))
         tokens = hidden.index_select(axis, image)
-        new = torch.where(deleted[..., None], tokens.mean(dim=axis, keepdim=True), tokens)
-        new = {place: hidden.index_copy(axis, image, new)}
+        mixed = torch.where(deleted[..., None], tokens.mean(dim=axis, keepdim=True), tokens)
+        new = {place: hidden.index_copy(axis, image, mixed)}
         return replaced(args, new), replaced(kwargs, new)
 
     handle = lvlm.layers[0].register_forward_pre_hook(replace, with_kwargs=True)

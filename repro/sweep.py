@@ -57,7 +57,7 @@ def memory_of(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int, keep: int = 0) ->
     Per layer: the prompt once, the tokens behind the image (and the image tokens that stay) of each branch forked
     so far, and the answers of all N + 1 branches.
     """
-    config, n_layers = lvlm.decoder.config, lvlm.n_layers
+    config, n_layers = lvlm.decoder.config.get_text_config(), lvlm.n_layers
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     branch = len(prompt.segments.user) + keep
     tokens = n_layers * (len(prompt.segments) + (n_layers + 1) * max_new_tokens)
@@ -69,9 +69,9 @@ def memory_of(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int, keep: int = 0) ->
 class _Pass:
     """One sweep. B prompts, T padded prompt length, W branch width, s leading tokens that branches share.
 
-    Prompts are padded on the right. The model's own pass over the prompts is the trunk: before each of its layers the
-    branches join its rows, behind it they leave again, so that what the model does between its layers meets the
-    prompt alone; what that adds to a row is added to the row's copies.
+    Prompts are padded on the right. The model's own pass over the prompts is the trunk: before each of its layers
+    the branches join its rows, behind it they leave again, so that what the model does between its layers meets
+    the prompt alone; what that adds to a row is added to the row's copies.
     """
 
     def __init__(
@@ -285,7 +285,8 @@ class _Reported(DynamicCache):
     def get_seq_length(self, *_: Any) -> int:
         return self.seen
 
-    get_query_offset = get_seq_length
+    def get_query_offset(self, *_: Any) -> int:
+        return self.seen
 
     def get_mask_sizes(self, query: int | Tensor, *_: Any) -> tuple[int, int]:
         return self.seen + (query if isinstance(query, int) else len(query)), 0

@@ -1,13 +1,15 @@
 """One model on one benchmark: answers at every truncation layer, the cliff layer, all that the report shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
+from repro.admission import Admitted, admission
 from repro.benchmarks import find_benchmark, miniworld
 from repro.benchmarks.benchmark import Benchmark, Item, image_names
 from repro.cliff import MARGIN, HeldOut, UndefinedScore, compare, held_out
@@ -17,7 +19,7 @@ from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Poin
 from repro.evaluation.results import NAME, Results
 from repro.evaluation.run import Evaluation, begin, evaluate, limited
 from repro.models.images import read_image
-from repro.models.lvlm import Lvlm
+from repro.models.lvlm import Lvlm, NotAdmitted
 from repro.protocols import find_task
 from repro.scores import TooFew, choosing_half
 
@@ -74,12 +76,17 @@ def table1(
 
     Raises:
         DataError: the data cannot be used.
+        NotAdmitted: image tokens cannot be truncated exactly in this model; the message has the reason.
         ProtocolError: the protocol does not define the benchmark for the model.
         TooFew, UndefinedScore: too few images for two halves; no baseline to compare with.
         ResultsError, OSError: results cannot be written.
     """
     benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
     task = find_task(protocol, lvlm.card.name, benchmark)
+    admitted = {outcome.instrument: outcome for outcome in admission(lvlm)}
+    for instrument in ("prompt", "truncation"):
+        if instrument in admitted and not admitted[instrument].admitted:
+            raise NotAdmitted(f"{lvlm.card.name} cannot be truncated: {admitted[instrument].note}")
     items = limited(benchmark.load(data), limit)
     try:  # before anything long starts
         choosing_half([item.stratum for item in items], image_names(items))
@@ -88,12 +95,12 @@ def table1(
     with closing(Results(report / NAME, new=True)) as results:
         run = begin(results, lvlm, task, items, resume)
         evaluation = evaluate(lvlm, task, items, run, progress=progress)
-    name = f"{task.model}-{benchmark.name}-{protocol}"
+    name = f"{task.model}-{benchmark.name}-{task.protocol}"
     path = report / "measured" / f"{name}.npz"
     boxes = partial(miniworld.asked_boxes, directory=data) if (data / "boxes.json").is_file() else None
     try:
         held = held_out(evaluation.scores(), margin)
-        measured = measure(lvlm, evaluation, held, boxes)
+        measured = measure(lvlm, evaluation, held, boxes, admitted)
         save(measured, path)
     except (UndefinedScore, TooFew, OSError) as error:
         text = f"{name}: {error}; the answers are in {report / NAME}. {failures(evaluation)}"
@@ -108,18 +115,32 @@ def failures(evaluation: Evaluation) -> str:
     return f"{len(reasons)} of {count} items failed\n" + "\n".join(reasons[:SHOWN])
 
 
-def measure(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut, boxes: Boxes | None) -> Measured:
-    """Everything the report shows of one model on one benchmark; no pointing if ``boxes`` is None."""
+def measure(
+    lvlm: Lvlm,
+    evaluation: Evaluation,
+    held: HeldOut,
+    boxes: Boxes | None,
+    admitted: Mapping[str, Admitted] = MappingProxyType({}),
+) -> Measured:
+    """Everything the report shows of one model on one benchmark that its instruments are admitted to.
+
+    Args:
+        boxes: None: no pointing.
+        admitted: by instrument; one that is not in it is known.
+    """
+    refused = {name for name, outcome in admitted.items() if not outcome.admitted}
+    boxes = None if "cam" in refused else boxes
     shipped = lvlm.path == lvlm.card.miniature
     heats, pointing = heat_sections(lvlm, evaluation, boxes) if boxes else ([], [])
     return Measured(
         checkpoint="" if shipped else str(lvlm.path),
         table=table_rows(evaluation, held),
         curves=curves(evaluation, held),
-        shares=[shares_of(lvlm, evaluation)],
+        shares=[] if "shares" in refused else [shares_of(lvlm, evaluation)],
         heats=heats,
         pointing=pointing,
         recorded=tables(lvlm, evaluation, held.cliff.margin),
+        admission=[str(outcome) for outcome in admitted.values()],
     )
 
 

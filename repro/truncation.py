@@ -146,7 +146,7 @@ class Cut(Removal):
         return (full, *output[1:]) if isinstance(output, tuple) else full
 
     def watch(self, cache: Any) -> None:
-        """Let a cache report the complete sequence: its layers hold less of it, and the model counts by the first."""
+        """Let a cache report the complete sequence: its layers hold less, and the model counts by the first."""
         if cache is None or cache is self.cache:
             return
         self.release()
@@ -265,6 +265,11 @@ def truncated(
     check_cut(lvlm.n_layers, after, keep)
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be 'drop' or 'mask', not {mode!r}")
+    if mode == "mask" and lvlm.proves and None in lvlm.attention_modules:
+        number = lvlm.attention_modules.index(None) + 1
+        raise NotAdmitted(
+            f"layer {number} of {lvlm.card.name} does not attend: mode 'mask' cannot hide tokens"
+        )
     check_ranking_row(ranking_row)
     if lvlm.truncation is not None:
         raise RuntimeError("the model is truncated already; leave that context first")
@@ -304,19 +309,19 @@ def prove_truncation(lvlm: Lvlm) -> str:
         worst = max(worst, float((logits[0] - logits[-1]).abs().max()))
         if not worst <= lvlm.tolerance:
             raise NotAdmitted(
-                f"truncated after {after}, dropped and masked image tokens give logits that differ by {worst:.2g}; "
+                f"truncated after {after}, dropped and masked image tokens give logits apart by {worst:.2g}, "
                 f"rounding is {lvlm.tolerance:.2g}"
             )
-    with truncated(lvlm, 0):
-        answer = lvlm.answer(prompt, 3).ids
-        rows = lvlm.logits(prompt, answer[:-1])[-len(answer) :].float()
-    behind = float((rows.amax(dim=-1) - rows.gather(1, rows.new_tensor(answer).long()[:, None])[:, 0]).max())
-    if not behind <= lvlm.tolerance:
-        raise NotAdmitted(
-            f"truncated after 0, an answer decoded with a cache is {behind:.2g} below that of one pass"
-        )
-    return (
-        f"dropped = masked within {worst:.1e}"
-        if masks
-        else "dropped; layers without attention cannot be masked"
-    )
+    for after in (0, lvlm.n_layers // 2):
+        with truncated(lvlm, after):
+            answer, decoded = lvlm.generate(prompt, 3)
+            rows = lvlm.logits(prompt, answer[:-1])[-len(answer) :].float()
+        behind = float((rows - decoded).abs().max())
+        if not behind <= lvlm.tolerance:
+            raise NotAdmitted(
+                f"truncated after {after}, tokens decoded with a cache have logits {behind:.2g} off those of "
+                f"one pass; rounding is {lvlm.tolerance:.2g}"
+            )
+    if not masks:
+        return "dropped; layers without attention cannot be masked"
+    return f"dropped = masked within {worst:.1e}"

@@ -184,7 +184,9 @@ class Pointing:
 class Measured:
     """All that one model on one benchmark adds to the report.
 
-    ``checkpoint`` is the directory of a checkpoint that the user named, empty for a shipped miniature.
+    Attributes:
+        checkpoint: the directory of a checkpoint that the user named, empty for a shipped miniature.
+        admission: for a model without a card, what each instrument proved of itself on it, or why it is refused.
     """
 
     checkpoint: str
@@ -194,6 +196,7 @@ class Measured:
     heats: list[HeatRow]
     pointing: list[Pointing]
     recorded: list[RecordedTable]
+    admission: Sequence[str] = ()
 
 
 def save(measured: Measured, path: Path) -> None:
@@ -232,4 +235,5 @@ def load(path: Path) -> Measured:
         content = restored(json.loads(str(arrays["text"])))
     kinds = {"table": TableRow, "curves": Curve, "shares": MeanShares, "heats": HeatRow, "pointing": Pointing}
     parts = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
-    return Measured(checkpoint=content["checkpoint"], **parts, recorded=list(content["recorded"]))
+    plain = {"checkpoint": content["checkpoint"], "admission": content["admission"]}
+    return Measured(**plain, **parts, recorded=list(content["recorded"]))

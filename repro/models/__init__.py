@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.models.card import NOT_INSTALLED, REGISTRY, ModelCard
+from repro.models.card import NOT_INSTALLED, REGISTRY, ModelCard, register
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def find_card(name: str) -> ModelCard:
     """The card called ``name``; KeyError that lists the names otherwise."""
     if name not in REGISTRY:
-        raise KeyError(f"no model {name!r}; the models are {', '.join(sorted(REGISTRY))}")
+        raise KeyError(
+            f"no model {name!r}, nor a directory of this name; the models are {', '.join(sorted(REGISTRY))}"
+        )
     return REGISTRY[name]
 
 
@@ -47,6 +49,10 @@ def find_family(card: ModelCard) -> type[Lvlm]:
             from repro.models.intern_vl import InternVL
 
             return InternVL
+        case "chat":
+            from repro.models.chat import Chat
+
+            return Chat
     raise KeyError(f"{card.name}: no family {card.family!r} in repro.models")
 
 
@@ -88,7 +94,8 @@ def load_model(
     """Load a model by the name of its card.
 
     Args:
-        name: a name in the registry.
+        name: a name in the registry; or the checkpoint directory of any vision-language model that transformers
+            has, or with ``path`` a name for it.
         path: checkpoint directory in the published layout; default: the miniature shipped with the suite.
         dtype: of the weights in memory; default: float32 on a CPU and for a miniature, else the card's.
         device: where to put the weights.
@@ -99,13 +106,16 @@ def load_model(
     """
     import torch
 
+    if name not in REGISTRY and (path is not None or Path(name).is_dir()):
+        path = Path(name if path is None else path)
+        name = register(path, "" if path == Path(name) else name).name
     path = find_checkpoint(name, path)
     card = find_card(name)
+    family = find_family(card)
     device = torch.device(device)
     if dtype is None:
         small = device.type == "cpu" or path == card.miniature
-        dtype = torch.float32 if small else getattr(torch, card.dtype)
-    family = find_family(card)
+        dtype = torch.float32 if small else getattr(torch, family.dtype(card, path))
     with family.loadable(path) as directory:
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path

@@ -1,4 +1,4 @@
-"""Where a model's decoder layers are, and which of their arguments run over the sequence, learnt from its own passes.
+"""Where a model's decoder layers are and which of their arguments run over the sequence, learnt from its passes.
 
 A pass over a prompt and one over the same prompt and one more text token are compared: what grew by one from the
 first to the second runs over the sequence. Nothing is known of any architecture.
@@ -58,13 +58,17 @@ def is_mask(place: Place, tensor: Tensor) -> bool:
     return place[-1] == "attention_mask" and tensor.dim() == 4
 
 
+class NoLayers(ValueError):
+    """A model without decoder layers that a prompt's tokens pass through."""
+
+
 @dataclass(frozen=True)
 class Layers:
     """The decoder layers.
 
     Attributes:
         modules: in order.
-        axes: for each layer, of the places whose tensors run over the sequence once, the axis, counted from the end.
+        axes: for each layer, the axis, counted from the end, of the tensors that run over the sequence once, by place.
     """
 
     modules: Sequence[nn.Module]
@@ -73,7 +77,7 @@ class Layers:
     def sequential(
         self, index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[Place, tuple[Tensor, int]]:
-        """Arguments of a layer that run over the sequence, but masks, with their axes; hidden states come first."""
+        """Arguments of a layer that run over the sequence once, with their axes; hidden states come first."""
         axes = self.axes[index]
         found = {place: (tensor, axes[place]) for place, tensor in arguments(args, kwargs) if place in axes}
         hidden, axis = next(iter(found.values()))
@@ -89,7 +93,7 @@ def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
     Args:
         run: one pass over a prompt followed by that many text tokens.
 
-    Raises ValueError if there is none, as in models without image tokens in a decoder's sequence.
+    Raises NoLayers if there is none, as in models without image tokens in a decoder's sequence.
     """
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
     calls: dict[nn.Module, list[dict[Place, torch.Size]]] = {}
@@ -113,7 +117,7 @@ def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
             if all(next(iter(pair[0]), None) in grown for pair, grown in zip(pairs, axes, strict=True)):
                 found.append(Layers(list(modules), axes))
     if not found:
-        raise ValueError("no list of decoder layers that the tokens of a prompt pass through")
+        raise NoLayers("no list of decoder layers that the tokens of a prompt pass through")
     return max(found, key=lambda layers: len(layers.modules))
 
 
@@ -125,8 +129,8 @@ def find_roles(layers: Sequence[nn.Module], run: Callable[[], Any]) -> list[dict
     """The parts that each layer has, by their roles, from one pass.
 
     Its first part that is no norm mixes tokens: attention, or what stands in its place. The norm behind it is the
-    first that reads not its output but the sum of that and the layer's input; layers with attention and MLP side by
-    side have none.
+    first that reads not its output but the sum of that and the layer's input; layers with attention and MLP side
+    by side have none.
     """
     # Tensors are kept: as long as they are, no other tensor is they.
     calls: dict[nn.Module, tuple[int, Any, Any]] = {}
@@ -145,7 +149,9 @@ def find_roles(layers: Sequence[nn.Module], run: Callable[[], Any]) -> list[dict
 
 def _roles_of(layer: nn.Module, calls: Mapping[nn.Module, tuple[int, Any, Any]]) -> dict[str, nn.Module]:
     roles, mixed = {"layer": layer}, None
-    for module in sorted((child for child in layer.children() if child in calls), key=lambda child: calls[child][0]):
+    for module in sorted(
+        (child for child in layer.children() if child in calls), key=lambda child: calls[child][0]
+    ):
         _, read, written = calls[module]
         kind = type(module).__name__.lower()
         if "norm" not in kind and mixed is None:

@@ -139,7 +139,7 @@ class _Hooks:
     replacement: Attention | None = None
 
 
-#: Attribute of an attention module while it goes through ``_dispatch``: hooks, layer from 0, implementation before.
+#: Attribute of a module while it attends by ``_dispatch``: hooks, layer from 0, implementation before.
 _NAME = "repro_attending"
 
 

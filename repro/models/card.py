@@ -1,5 +1,6 @@
 """What the suite knows about each model, as data: a ``ModelCard`` per name, in a registry."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 NOT_INSTALLED = (
     "part of the repository, not of an installed package: clone it, `python -m pip install -e .` there"
 )
+
+#: Style of models without a card: a chat model like any other, asked as protocol ``chat`` has it.
+CHAT = "chat"
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -169,3 +173,24 @@ REGISTRY: dict[str, ModelCard] = {
         ),
     )
 }
+
+
+def register(path: Path, name: str = "") -> ModelCard:
+    """Make the checkpoint in a directory a model of the registry, by the directory's name unless one is given.
+
+    Nothing is read yet. Raises KeyError if a model with a card of its own has the name.
+    """
+    path = path.expanduser().resolve()
+    name = re.sub(r"[^\w.+-]+", "-", name or path.name) or "model"
+    if name in REGISTRY and REGISTRY[name].style != CHAT:
+        raise KeyError(f"{path} would be called {name}, which is another model: give it a name, NAME={path}")
+    REGISTRY[name] = ModelCard(
+        name=name,
+        hub_id=str(path),
+        model_type="",
+        style=CHAT,
+        template="",
+        source="the checkpoint's own chat template",
+        family="chat",
+    )
+    return REGISTRY[name]

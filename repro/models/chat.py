@@ -1,8 +1,9 @@
-"""Any vision-language model that transformers has whole, from its checkpoint alone: no card, no line written for it.
+"""Any vision-language model that transformers has whole, from its checkpoint alone, without a card.
 
 Its processor and its chat template make the prompt; see ``repro.models.anatomy`` for how its layers are found.
 """
 
+import importlib.util
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,16 +15,28 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from repro.models.anatomy import NoLayers
 from repro.models.card import ModelCard
 from repro.models.images import read_image
+from repro.models.loading import CheckpointError, read_json
 from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
 from repro.models.processors import load_processor
-from repro.models.weights import load_checkpoint
+from repro.models.weights import load_checkpoint, shards_of
 from repro.segments import IMAGE, Segments
+
+#: Packages that load quantised weights, by the name that a configuration has for their method.
+QUANTISERS = {
+    "awq": ("awq", "gptqmodel"),
+    "gptq": ("gptqmodel", "optimum"),
+    "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed_tensors",),
+}
 
 
 class Chat(Lvlm):
@@ -32,10 +45,51 @@ class Chat(Lvlm):
     proves = True
 
     @classmethod
+    def check(cls, card: ModelCard, path: Path) -> None:
+        """CheckpointError, saying what to do, unless the directory holds a model of this kind."""
+        if not path.is_dir():
+            raise CheckpointError(f"no checkpoint directory at {path}")
+        if (path / "adapter_config.json").is_file():
+            raise CheckpointError(
+                f"{path} holds an adapter (adapter_config.json), not a model: merge it into its base model first "
+                "(peft: PeftModel.from_pretrained(base, DIR).merge_and_unload().save_pretrained(OUT))"
+            )
+        settings = read_json(path / "config.json")
+        model_type = settings.get("model_type")
+        if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise CheckpointError(
+                f"{path / 'config.json'} is of model_type {model_type!r}, which is no vision-language model of "
+                f"transformers {transformers.__version__}"
+            )
+        method = (settings.get("quantization_config") or {}).get("quant_method")
+        if method and not any(importlib.util.find_spec(name) for name in QUANTISERS.get(method, (method,))):
+            raise CheckpointError(
+                f"{path} is quantised by {method}: install {' or '.join(QUANTISERS.get(method, (method,)))}"
+            )
+        shards_of(path)
+
+    @classmethod
+    def dtype(cls, card: ModelCard, path: Path) -> str:
+        settings = read_json(path / "config.json")
+        named = settings.get("dtype") or settings.get("torch_dtype")
+        named = named or (settings.get("text_config") or {}).get("dtype")
+        return named if named in ("float16", "bfloat16", "float32") else card.dtype
+
+    @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
         processor = load_processor(path)
         model = load_checkpoint(AutoModelForImageTextToText, path, dtype, device, attention=None)
-        return cls(card, model, processor, path)
+        template = getattr(processor, "chat_template", None) or getattr(
+            processor.tokenizer, "chat_template", None
+        )
+        card = replace(card, template=str(template or ""), model_type=model.config.model_type)
+        try:
+            return cls(card, model, processor, path)
+        except NoLayers as error:
+            raise CheckpointError(
+                f"{path} ({model.config.model_type}) cannot be measured: {error}: its image does not enter "
+                "a decoder as tokens among those of the text"
+            ) from error
 
     def find_parts(self) -> None:
         config = self.model.config
@@ -55,9 +109,10 @@ class Chat(Lvlm):
 
     @property
     def template(self) -> str:
+        """None of its own: the processor has the chat template."""
         return ""
 
-    def inputs_of(self, image: Image.Image, question: str, template: str = "") -> dict[str, Any]:
+    def inputs_of(self, image: Image.Image, question: str, template: str = "") -> Any:
         """The processor's outputs for one turn with an image and a question.
 
         Args:
@@ -155,7 +210,7 @@ class Chat(Lvlm):
         return True
 
     def settle_answers(self, prompt: Prompt) -> bool:
-        """Set ``answer_type`` so that an answer does not change what comes before it; False if nothing does that."""
+        """Set ``answer_type`` so that an answer changes nothing before it; False if there is no such type."""
         alone = self.logits(prompt)[-1].float()
         for answer_type in (None, 1, 0):
             self.answer_type = answer_type
@@ -219,7 +274,7 @@ def prove_prompt(lvlm: Lvlm) -> str:
     if (changed & ~is_image).any():
         ids = prompt.input_ids[0].cpu().numpy()[changed & ~is_image]
         raise NotAdmitted(
-            f"{(changed & ~is_image).sum()} tokens that are none of {list(lvlm.image_token_ids)} change with the image: "
+            f"{(changed & ~is_image).sum()} tokens other than {list(lvlm.image_token_ids)} change with the image: "
             f"{lvlm.tokenizer.convert_ids_to_tokens(ids[:5].tolist())}"
         )
     if not changed.any():

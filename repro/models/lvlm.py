@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin
 
-from repro.models.anatomy import Layers, find_layers, find_roles
+from repro.models.anatomy import Layers, NoLayers, find_layers, find_roles
 from repro.models.attending import Attending, ObservableAttention, Removal
 from repro.models.card import ModelCard
 from repro.models.weights import check_directory
@@ -99,6 +99,11 @@ class Lvlm(ObservableAttention):
     def check(cls, card: ModelCard, path: Path) -> None:
         """CheckpointError unless the directory holds a configuration of the card's type, and safetensors."""
         check_directory(path, card.model_type)
+
+    @classmethod
+    def dtype(cls, card: ModelCard, path: Path) -> str:
+        """What real weights are read as on a GPU, a name in torch."""
+        return card.dtype
 
     @classmethod
     @contextmanager
@@ -191,7 +196,7 @@ class Lvlm(ObservableAttention):
         """Have an instrument prove itself on this model, once, if the model is of a kind that is not known.
 
         Args:
-            proof: gives what was shown; raises NotAdmitted, or whatever the instrument raises, if it is wrong here.
+            proof: gives what was shown; raises NotAdmitted, or what the instrument raises, if it is wrong here.
 
         Raises NotAdmitted if the proof failed.
         """
@@ -214,7 +219,7 @@ class Lvlm(ObservableAttention):
 
     @cached_property
     def trial_prompts(self) -> tuple[Prompt, Prompt]:
-        """Prompts of two images of different shapes, longer than any window of the model where its context allows."""
+        """Prompts of two images of different shapes, longer than the model's window where its context allows."""
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
         words = 8 if window > self.context // 2 else max(8, window)
@@ -223,7 +228,7 @@ class Lvlm(ObservableAttention):
 
     @cached_property
     def tolerance(self) -> float:
-        """Largest difference of logits that is rounding: ten times what another batch makes, or some last digits."""
+        """Largest difference of logits that is rounding: ten times that of another batch, or some last digits."""
         prompt = self.trial_prompts[0]
         single = self.logits(prompt)[-1].float()
         last_digits = torch.finfo(self.model.dtype).eps * float(single.abs().max())
@@ -244,7 +249,7 @@ class Lvlm(ObservableAttention):
         """The decoder layers and which of their arguments run over the sequence."""
         try:
             return find_layers(self.model, self.try_pass)
-        except ValueError:
+        except NoLayers:
             # Some compute only the last rows in their later layers, if only these are asked for.
             self.keeps_rows = False
             return find_layers(self.model, self.try_pass)
@@ -368,12 +373,14 @@ class Lvlm(ObservableAttention):
                 prompt.sequence_inputs
             )
             more = longest + len(answer)
-            rows.append({name: _extended(name, values, more, self.answer_type) for name, values in sequences.items()})
+            rows.append(
+                {name: _extended(name, values, more, self.answer_type) for name, values in sequences.items()}
+            )
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     @contextmanager
     def _answers_embedded(self, ids: Tensor, lengths: Sequence[int]) -> Iterator[Tensor]:
-        """Ids under which an image token in an answer stands for no image, though it is embedded as in ``generate``."""
+        """Ids under which an image token in an answer stands for no image; it is embedded as in ``generate``."""
         answers = (
             torch.arange(ids.shape[1], device=ids.device) >= torch.tensor(lengths, device=ids.device)[:, None]
         )
@@ -405,8 +412,12 @@ class Lvlm(ObservableAttention):
 
     def answer(self, prompt: Prompt, max_new_tokens: int) -> Answer:
         """The greedy answer, by the model's own ``generate``."""
+        return self.decode(self.generate(prompt, max_new_tokens)[0])
+
+    def generate(self, prompt: Prompt, max_new_tokens: int) -> tuple[list[int], Tensor]:
+        """Ids of the greedy answer and the logits [tokens, vocabulary] that it was chosen by."""
         with torch.inference_mode():
-            ids = self.model.generate(
+            out = self.model.generate(
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),
                 **prompt.sequence_inputs,
@@ -415,8 +426,11 @@ class Lvlm(ObservableAttention):
                 do_sample=False,
                 num_beams=1,
                 repetition_penalty=1.0,  # InstructBLIP's own setting would change greedy answers
+                return_dict_in_generate=True,
+                output_logits=True,
             )
-        return self.decode(ids[0, prompt.input_ids.shape[1] :].tolist())
+        logits = torch.cat(out.logits).float()
+        return out.sequences[0, -len(logits) :].tolist(), logits
 
     @property
     def head(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
 
 from repro.models.loading import CheckpointError, read_json
 
@@ -36,14 +36,14 @@ def load_processor(path: Path) -> Any:
     base = processor_class(path)
     attributes = base.get_attributes() if hasattr(base, "get_attributes") else base.attributes
 
-    def parts(cls: Any, source: Path, processor_dict: Any = None, **settings: Any) -> list[Any]:
+    def parts(cls: Any, *_: Any, **__: Any) -> list[Any]:
         return [_part(path, name) for name in attributes]
 
     def accept(self: Any, name: str, part: Any) -> None:
         """Whatever ``parts`` gives is proper."""
 
     # A class of the same name: some processors look at it.
-    own = type(
+    own: Any = type(
         base.__name__,
         (base,),
         {
@@ -71,7 +71,7 @@ def processor_class(path: Path) -> Any:
     files = [path / name for name in NAMING if (path / name).is_file()]
     named = [read_json(file).get("processor_class") for file in files]
     model_type = read_json(path / "config.json").get("model_type")
-    for name in [*named, PROCESSOR_MAPPING_NAMES.get(model_type)]:
+    for name in [*named, PROCESSOR_MAPPING_NAMES.get(str(model_type))]:
         if isinstance(name, str) and hasattr(transformers, name):
             return getattr(transformers, name)
     raise CheckpointError(

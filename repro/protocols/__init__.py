@@ -1,7 +1,9 @@
 """How a model is asked a benchmark's items, and how its answers are read and scored: one ``Task`` for each pair.
 
-- ``official``: as each model's authors do it. A card names the style its model was tuned on.
+- ``official``: as each model's authors do it. A card names the style its model was tuned on; models without a card
+  are asked by protocol ``chat``.
 - ``opera``: as the scripts that the paper released do it. They are OPERA's: POPE and CHAIR, for three models.
+- ``chat``: any chat model, by its chat template and with lmms-eval's wordings.
 - ``lmms-eval``: as the tasks and model classes of lmms-eval do it.
 
 All decode greedily. OPERA's commands have ``--beam 5``, and LAVIS uses five beams; the paper says greedy.
@@ -11,12 +13,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from repro.benchmarks.benchmark import Benchmark
-from repro.protocols import lmms_eval, official, opera
+from repro.models.card import CHAT, REGISTRY
+from repro.protocols import chat, lmms_eval, official, opera
 from repro.protocols.task import Task
 
-#: Tasks by the protocol's name; those of ``official`` are for all models registered at the time of the call.
+
+def _official() -> Iterable[Task]:
+    yield from official.tasks()
+    yield from (task for task in chat.tasks() if REGISTRY[task.model].style == CHAT)
+
+
+#: Tasks by the protocol's name, for all models registered at the time of the call.
 PROTOCOLS: dict[str, Callable[[], Iterable[Task]]] = {
-    "official": official.tasks,
+    "official": _official,
+    "chat": chat.tasks,
     "opera": opera.tasks,
     "lmms-eval": lmms_eval.tasks,
 }

@@ -34,7 +34,7 @@ def before_blank_line(text: str) -> str:
 
 
 #: Benchmark, turn, longest answer and score.
-_TASKS: tuple[tuple[Benchmark, Callable[[Item], str], int, Score], ...] = (
+TASKS: tuple[tuple[Benchmark, Callable[[Item], str], int, Score], ...] = (
     (pope.POPE, ask_short, 128, pope.score_lmms_eval),
     (scienceqa.SCIENCEQA, ask_choices, 16, scienceqa.score_lmms_eval),
     (textvqa.TEXTVQA, ask_capitalised, 1024, textvqa.score),
@@ -57,7 +57,7 @@ def for_qwen_vl(task: Task) -> Task:
 
 def tasks() -> Iterator[Task]:
     """All benchmarks for four models."""
-    for benchmark, ask, longest, score in _TASKS:
+    for benchmark, ask, longest, score in TASKS:
         task = Task("lmms-eval", "llava-1.6", benchmark, ask, longest, score, pooled=True)
         yield replace(task, model="llava-1.5", crop=True)
         yield task

@@ -194,7 +194,7 @@ CROPPED = {("intern-vl", "scienceqa")}
 def tasks() -> Iterator[Task]:
     """Every registered model on every benchmark for which its style has a wording."""
     for model, card in REGISTRY.items():
-        for name, wording in STYLES[card.style].items():
+        for name, wording in STYLES.get(card.style, {}).items():
             benchmark = BENCHMARKS[name]
             yield Task(
                 protocol="official",

@@ -21,7 +21,7 @@ from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_card, find_checkpoint, load_model
-from repro.models.card import NOT_INSTALLED, REGISTRY
+from repro.models.card import NOT_INSTALLED, REGISTRY, register
 from repro.protocols import PROTOCOLS, ProtocolError, find_task, tasks_of
 from repro.report.terminal import Ledger, Replays, Summary
 
@@ -129,12 +129,15 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
         name, given_path, path = given.partition("=")
+        if given_path and not path:
+            raise pytest.UsageError(f"--model {given}: no directory behind the equals sign")
         try:
+            if name not in REGISTRY and (path or Path(given).is_dir()):
+                path = path or given
+                name = register(Path(path), name if given_path else "").name
             find_card(name)
         except KeyError as error:
             raise pytest.UsageError(f"--model {given}: {error.args[0]}") from None
-        if given_path and not path:
-            raise pytest.UsageError(f"--model {given}: no directory behind the equals sign")
         if name in chosen:
             raise pytest.UsageError(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser().resolve() if path else None

@@ -96,8 +96,10 @@ def notes(parts: Sequence[Measured]) -> list[str]:
     rows = [row for part in parts for row in part.table]
     protocols = dict.fromkeys(row.protocol for row in rows)
     margins = dict.fromkeys(row.margin for row in rows)
+    admissions = [f"{model_of(part)}: {line}." for part in parts for line in part.admission]
     return [
         *checkpoints,
+        *dict.fromkeys(admissions),
         *([f"{', '.join(shipped)}: {_MINIATURE}"] if shipped else []),
         f"Prompts, pictures, decoding and scores follow protocol {', '.join(protocols)}.",
         *dict.fromkeys(f"{row.benchmark}: {row.data}." for row in rows),

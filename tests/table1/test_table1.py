@@ -12,6 +12,7 @@ from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.cliff import UndefinedScore
 from repro.evaluation.recorded import compare_with_record
 from repro.evaluation.results import ResultsError
+from repro.models.lvlm import NotAdmitted
 from repro.scores import TooFew
 from repro.table1 import failures, table1
 
@@ -48,10 +49,10 @@ def test_table1(
         )
     except DataError as error:
         raise pytest.fail.Exception(f"--data {data}: {error}", pytrace=False) from None
-    except (UndefinedScore, TooFew, ResultsError, OSError) as error:
+    except (UndefinedScore, NotAdmitted, TooFew, ResultsError, OSError) as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     evaluation, held = table.evaluation, table.held
-    name = f"{lvlm.card.name}-{benchmark_set.name}-{protocol}"
+    name = f"{lvlm.card.name}-{benchmark_set.name}-{evaluation.task.protocol}"
     record_property("measured", str(table.path))
     if evaluation.failed:
         pytest.fail(f"{name}: {failures(evaluation)}", pytrace=False)
