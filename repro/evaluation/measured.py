@@ -235,5 +235,5 @@ def load(path: Path) -> Measured:
         content = restored(json.loads(str(arrays["text"])))
     kinds = {"table": TableRow, "curves": Curve, "shares": MeanShares, "heats": HeatRow, "pointing": Pointing}
     parts = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
-    plain = {"checkpoint": content["checkpoint"], "admission": content["admission"]}
-    return Measured(**plain, **parts, recorded=list(content["recorded"]))
+    recorded, admission = list(content["recorded"]), content["admission"]
+    return Measured(content["checkpoint"], **parts, recorded=recorded, admission=admission)

@@ -68,7 +68,7 @@ class Layers:
 
     Attributes:
         modules: in order.
-        axes: for each layer, the axis, counted from the end, of the tensors that run over the sequence once, by place.
+        axes: for each layer, by place the axis, counted from the end, of tensors that run over the sequence once.
     """
 
     modules: Sequence[nn.Module]

@@ -122,10 +122,15 @@ class Chat(Lvlm):
         turn = {"conversation": [{"role": "user", "content": content}], "add_generation_prompt": True}
         processor = self.processor
         if not template and getattr(processor, "chat_template", None):
-            asked = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+            asked: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
             # The processor nests an image that is in a turn; some read no nested ones.
             with suppress(ValueError):
-                return processor.apply_chat_template(**turn, **asked, **self._wanted)
+                if (
+                    self._wanted
+                    and "processor_kwargs" in inspect.signature(processor.apply_chat_template).parameters
+                ):
+                    asked["processor_kwargs"] = self._wanted
+                return processor.apply_chat_template(**turn, **asked)
             text = processor.apply_chat_template(**turn, tokenize=False)
         elif not template and getattr(self.tokenizer, "chat_template", None):
             text = self.tokenizer.apply_chat_template(**turn, tokenize=False)
@@ -137,7 +142,7 @@ class Chat(Lvlm):
     def _wanted(self) -> dict[str, bool]:
         """Outputs that the model reads and its processor gives on request only."""
         name = "mm_token_type_ids"
-        return {f"return_{name}": True} if name in inspect.signature(self.model.forward).parameters else {}
+        return {f"return_{name}": True} if name in _parameters(self.model.forward) else {}
 
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         image = read_image(image)
@@ -306,6 +311,10 @@ def prove_prompt(lvlm: Lvlm) -> str:
         "; ".join(notes)
         or "image tokens are what changes with the image; a batch gives what its prompts give"
     )
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _runs_over_sequence(name: str, value: Any, input_ids: Tensor) -> bool:
