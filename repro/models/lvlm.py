@@ -134,6 +134,8 @@ class Lvlm(ObservableAttention):
         That is where images have different numbers of tiles, which the model knows from their sizes, and where
         texts of a Q-Former have different lengths, which their masks hold.
         """
+        if len(prompts) == 1:
+            return dict(prompts[0].image_inputs)
         batch = {}
         for key in prompts[0].image_inputs:
             tensors = [prompt.image_inputs[key] for prompt in prompts]
