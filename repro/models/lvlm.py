@@ -150,6 +150,8 @@ class Lvlm(ObservableAttention):
         That is where images have different numbers of tiles or sizes, which the model knows from other inputs, and
         where texts of a Q-Former have different lengths, which their masks hold.
         """
+        if len(prompts) == 1:
+            return dict(prompts[0].image_inputs)
         batch = {}
         for key in inputs[0]:
             tensors = [part[key] for part in inputs]

@@ -82,6 +82,9 @@ def one_thread() -> Iterator[None]:
 def lvlm() -> Llava:
     """LLaVA with 100 M random weights in float32, and the miniature's words."""
     miniature = load_model("llava-1.5")
+    miniature.processor.patch_size = 14
+    preparation = miniature.processor.image_processor
+    preparation.size, preparation.crop_size = {"shortest_edge": PIXELS}, {"height": PIXELS, "width": PIXELS}
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
