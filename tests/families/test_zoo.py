@@ -15,7 +15,10 @@ pytestmark = pytest.mark.families
 @pytest.mark.parametrize("model_type", zoo.BUILT)
 def test_checkpoint(tmp_path, model_type, close):
     zoo.build(model_type, tmp_path)
-    model = AutoModelForImageTextToText.from_pretrained(tmp_path, attn_implementation="eager")
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        tmp_path, attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(info.values()), info
     assert model.config.model_type == model_type
     inputs = zoo.prompt(tmp_path, "What is it?", zoo.picture(40, 28, seed=1))
     image = zoo.image_places(model_type, tmp_path, inputs)

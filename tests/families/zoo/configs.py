@@ -31,6 +31,16 @@ SIZES: dict[str, Any] = {
     "ffn_dim": 48,
     "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 24,
+    "encoder_ffn_dim": 48,
+    "encoder_attention_heads": HEADS,
+    "output_dim": WIDTH,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": HEAD,
+    "qk_nope_head_dim": HEAD,
+    "v_head_dim": HEAD,
+    "index_head_dim": HEAD,
+    "index_n_heads": 2,
     "num_attention_heads": HEADS,
     "num_heads": HEADS,
     "num_key_value_heads": HEADS // 2,
@@ -54,12 +64,24 @@ DEPTHS = ("num_hidden_layers", "depth", "num_layers", "n_layer", "encoder_layers
 DECODERS = ("text_config", "llm_config", "language_config")
 ZERO_RATES = ("dropout", "layerdrop")
 #: Says nothing of the model.
-DROPPED = ("id2label", "label2id", "transformers_version", "architectures", "_name_or_path", "dtype")
+SILENT = (
+    "id2label",
+    "label2id",
+    "label_names",
+    "transformers_version",
+    "architectures",
+    "_name_or_path",
+    "dtype",
+)
+#: Would name layers that are no longer there.
+DROPPED = (*SILENT, "per_layer_config")
 
 
 def shrink(settings: dict[str, Any], decoder: bool) -> dict[str, Any]:
     """The settings of a configuration or of a part of it, with small sizes throughout."""
     small: dict[str, Any] = {}
+    depth = next((settings[name] for name in DEPTHS if settings.get(name)), None)
+    layers = LAYERS if decoder else TOWER_LAYERS
     for name, value in settings.items():
         if name in DROPPED:
             continue
@@ -68,9 +90,11 @@ def shrink(settings: dict[str, Any], decoder: bool) -> dict[str, Any]:
         elif value is None:
             small[name] = None
         elif name in DEPTHS:
-            small[name] = LAYERS if decoder else TOWER_LAYERS
+            small[name] = layers
         elif name == "layer_types":
-            small[name] = cycle(value)
+            small[name] = cycle(value, layers)
+        elif isinstance(value, list) and len(value) == depth and name not in SIZES:
+            small[name] = value[:layers]
         elif isinstance(value, float) and any(word in name for word in ZERO_RATES):
             small[name] = 0.0
         elif name in SIZES:
@@ -80,20 +104,22 @@ def shrink(settings: dict[str, Any], decoder: bool) -> dict[str, Any]:
     return small
 
 
-def cycle(layer_types: list[str]) -> list[str]:
-    """The kinds of layers there are, in turn, over the layers of a decoder."""
+def cycle(layer_types: list[str], count: int) -> list[str]:
+    """The kinds of layers there are, in turn."""
     kinds = list(dict.fromkeys(layer_types))
-    return [kinds[layer % len(kinds)] for layer in range(LAYERS)]
+    return [kinds[layer % len(kinds)] for layer in range(count)]
 
 
 def merge(settings: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Settings with others over them, part by part; what is None over them is left out."""
+    """Settings with others over them, part by part; one that names its ``model_type`` begins as that type's own."""
     merged = dict(settings)
     for name, value in over.items():
         part = merged.get(name)
+        if isinstance(value, dict) and "model_type" in value:
+            part = shrink(CONFIG_MAPPING[value["model_type"]]().to_dict(), name in DECODERS)
         nested = isinstance(value, dict) and isinstance(part, dict) and name != "rope_parameters"
         merged[name] = merge(part, value) if nested else value
-    return {name: value for name, value in merged.items() if value is not None or name in over}
+    return merged
 
 
 def name_tokens(
@@ -109,7 +135,7 @@ def name_tokens(
         stem = next((name.removesuffix(end) for end in ("_id", "_index") if name.endswith(end)), None)
         if isinstance(value, dict):
             named[name] = name_tokens(value, tokens, vocabulary)
-        elif name == "vocab_size":
+        elif name == "vocab_size" or value == "vocab_size":
             named[name] = len(vocabulary)
         elif stem is None or "token" not in stem or isinstance(value, list):
             named[name] = value

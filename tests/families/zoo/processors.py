@@ -22,8 +22,7 @@ from transformers.models.auto import feature_extraction_auto, video_processing_a
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-from .kind import Kind
-from .kinds import KINDS
+from .kinds import KINDS, Kind
 
 #: What every tokenizer here has; ``<unused>`` stands for tokens that a configuration names and no prompt has.
 PLAIN = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -148,14 +147,20 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 def prompt(directory: Path, question: str, image: Image.Image) -> BatchFeature:
     """The processor's own inputs for one user turn with a picture and a question, as tensors of one row."""
     processor = load_processor(directory)
+    call = KINDS[json.loads((directory / "config.json").read_text())["model_type"]].call
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
     if processor.chat_template is not None:
         return processor.apply_chat_template(
-            messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+            messages,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs=call,
         )
     text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return processor(text=text, images=image, return_tensors="pt")
+    return processor(text=text, images=image, return_tensors="pt", **call)
 
 
 def image_places(model_type: str, directory: Path, inputs: BatchFeature) -> torch.Tensor:
