@@ -24,17 +24,20 @@ def test_checkpoint(tmp_path, model_type, close):
     image = zoo.image_places(model_type, tmp_path, inputs)
     assert 0 < image.sum() < len(image)
 
-    logits = reference.logits(model, inputs)
+    logits = reference.logits(model, inputs)[-1]
+    # Some models never say a picture's tokens, and give them the lowest number.
+    said = logits > -1e30
+    logits = logits[said]
     other = zoo.prompt(tmp_path, "What is it?", zoo.picture(40, 28, seed=2))
-    assert not torch.allclose(reference.logits(model, other)[-1], logits[-1], atol=1e-3)
+    assert not torch.allclose(reference.logits(model, other)[-1, said], logits, atol=1e-3)
     for row in reference.shares(model, inputs):
         assert row.shape[-1] == len(image)
         close(row.sum(-1), torch.ones(len(row)))
 
-    close(reference.truncated_logits(model, inputs, image, after=zoo.LAYERS), logits[-1])
-    blind = reference.truncated_logits(model, inputs, image, after=0)
-    assert not torch.allclose(blind, logits[-1], atol=1e-3)
-    blind_to_other = reference.truncated_logits(model, other, image, after=0)
+    close(reference.truncated_logits(model, inputs, image, after=zoo.LAYERS)[said], logits)
+    blind = reference.truncated_logits(model, inputs, image, after=0)[said]
+    assert not torch.allclose(blind, logits, atol=1e-3)
+    blind_to_other = reference.truncated_logits(model, other, image, after=0)[said]
     close(blind_to_other, blind)
 
     answer = reference.answer(model, inputs, 4)

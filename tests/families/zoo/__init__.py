@@ -6,11 +6,11 @@ import zlib
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from .configs import LAYERS, configure
-from .kinds import KINDS
+from .kinds import KINDS, Kind
 from .processors import (
     image_class_of,
     image_places,
@@ -59,11 +59,19 @@ def build(model_type: str, directory: Path) -> None:
     torch.manual_seed(zlib.crc32(model_type.encode()))
     model = AutoModelForImageTextToText.from_config(config)
     vary(model)
+    hush(model, tokenizer, kind)
     ids = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in plain}
     # As published ones do, it has settings that greedy answers must not depend on.
     model.generation_config.update(**ids, repetition_penalty=1.5, num_beams=5)
     model.save_pretrained(directory)
     save_processor(model_type, kind, tokenizer, directory)
+
+
+def hush(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, kind: Kind) -> None:
+    """Have no answer hold a picture's token, which a prompt with one picture may not hold once more."""
+    tokens = {kind.image_token, *(kind.tokens.get(f"{name}_token") for name in ("image", "video", "audio"))}
+    with torch.no_grad():
+        model.get_output_embeddings().weight[tokenizer.convert_tokens_to_ids(list(tokens - {None}))] = 0.0
 
 
 def vary(model: PreTrainedModel) -> None:

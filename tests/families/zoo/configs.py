@@ -31,9 +31,16 @@ SIZES: dict[str, Any] = {
     "ffn_dim": 48,
     "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 24,
+    "shared_experts_intermediate_size": 24,
     "encoder_ffn_dim": 48,
     "encoder_attention_heads": HEADS,
     "output_dim": WIDTH,
+    "downsample_hidden_size": WIDTH,
+    "adapter_in_dim": WIDTH,
+    "adapter_out_dim": WIDTH,
+    "adapter_input_size": WIDTH,
+    "output_channels": WIDTH,
+    "mlp_dim": 48,
     "kv_lora_rank": 16,
     "q_lora_rank": 16,
     "qk_rope_head_dim": HEAD,
@@ -111,7 +118,7 @@ def cycle(layer_types: list[str], count: int) -> list[str]:
 
 
 def merge(settings: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Settings with others over them, part by part; one that names its ``model_type`` begins as that type's own."""
+    """Settings with others over them, part by part; one with a ``model_type`` begins as that type's."""
     merged = dict(settings)
     for name, value in over.items():
         part = merged.get(name)
@@ -132,8 +139,12 @@ def name_tokens(
     """
     named: dict[str, Any] = {}
     for name, value in settings.items():
+        if not isinstance(name, str):
+            return settings
         stem = next((name.removesuffix(end) for end in ("_id", "_index") if name.endswith(end)), None)
-        if isinstance(value, dict):
+        if name == "vocabulary_map":
+            named[name] = vocabulary
+        elif isinstance(value, dict):
             named[name] = name_tokens(value, tokens, vocabulary)
         elif name == "vocab_size" or value == "vocab_size":
             named[name] = len(vocabulary)

@@ -63,6 +63,7 @@ class NoPart(dict[str, Any]):
 
     _auto_class = None
     model_input_names: tuple[str, ...] = ()
+    font = ""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
@@ -147,20 +148,20 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 def prompt(directory: Path, question: str, image: Image.Image) -> BatchFeature:
     """The processor's own inputs for one user turn with a picture and a question, as tensors of one row."""
     processor = load_processor(directory)
-    call = KINDS[json.loads((directory / "config.json").read_text())["model_type"]].call
+    kind = KINDS[json.loads((directory / "config.json").read_text())["model_type"]]
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
-    if processor.chat_template is not None:
+    if kind.chat:
         return processor.apply_chat_template(
             messages,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             add_generation_prompt=True,
-            processor_kwargs=call,
+            processor_kwargs=kind.call,
         )
     text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return processor(text=text, images=image, return_tensors="pt", **call)
+    return processor(text=text, images=image, return_tensors="pt", **kind.call)
 
 
 def image_places(model_type: str, directory: Path, inputs: BatchFeature) -> torch.Tensor:

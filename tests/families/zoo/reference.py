@@ -1,4 +1,4 @@
-"""What a model computes and answers, with the picture and without it above a layer, by hooks on its layers.
+"""What a model computes and answers, with the picture and without it above a layer.
 
 Independent of the package: plain eager forwards of transformers' own model, and none with a cache but ``answer``.
 A model here is on the CPU, loaded with ``attn_implementation="eager"``.
@@ -7,8 +7,8 @@ A model here is on the CPU, loaded with ``attn_implementation="eager"``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -106,77 +106,67 @@ def lengthen(model: PreTrainedModel, inputs: Inputs, ids: list[int]) -> dict[str
 @contextmanager
 def hidden(model: PreTrainedModel, image: Tensor, after: int) -> Iterator[None]:
     """Within it, the image's places are out of sight in all layers but the first ``after``."""
-    with ExitStack() as stack:
-        for layer in layers_of(model)[after:]:
-            patch = mask_rows if attends(layer) else drop_rows
-            stack.enter_context(patch(layer, image))
-        yield
-
-
-#: What layers call the part that carries a state along the sequence in attention's stead.
-STATES = ("linear_attn", "mamba", "conv", "short_conv", "mixer")
-
-
-def attends(layer: nn.Module) -> bool:
-    """Whether a layer looks at other places by attention."""
-    return not any(getattr(layer, name, None) is not None for name in STATES)
-
-
-@contextmanager
-def mask_rows(layer: nn.Module, image: Tensor) -> Iterator[None]:
-    """Put into the mask that a layer gets that no row but the image's sees the image's columns."""
-
-    def before(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], Any]:
-        bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        states = next(iter(bound.arguments.values()))
-        length = states.shape[1]
-        mask = bound.arguments.get("attention_mask")
-        lowest = torch.finfo(states.dtype).min
-        if mask is None:
-            mask = torch.full((length, length), lowest, dtype=states.dtype).triu(1)[None, None]
-        if mask.dim() != 4 or mask.shape[-2:] != (length, length):
-            raise AssertionError(f"{type(module).__name__} got a mask of shape {tuple(mask.shape)}")
-        cut = ~image[:, None] & image[None, :]
-        bound.arguments["attention_mask"] = mask.masked_fill(
-            cut, False if mask.dtype == torch.bool else lowest
-        )
-        return bound.args, bound.kwargs
-
-    handle = layer.register_forward_pre_hook(before, with_kwargs=True)
+    layers = list(layers_of(model))[after:]
+    for index, layer in enumerate(layers, start=after):
+        layer.forward = blinded(layer.forward, image, attends(model, index))
     try:
         yield
     finally:
-        handle.remove()
+        for layer in layers:
+            del layer.forward
 
 
-@contextmanager
-def drop_rows(layer: nn.Module, image: Tensor) -> Iterator[None]:
-    """Keep the image's rows out of what a layer gets, and put them back unchanged into what it returns."""
-    forward = layer.forward
-    length = len(image)
+def attends(model: PreTrainedModel, index: int) -> bool:
+    """Whether a layer looks at other places by attention, as the configuration has it."""
+    kinds = getattr(model.get_decoder().config.get_text_config(decoder=True), "layer_types", None)
+    return kinds is None or (kinds[index].endswith("_attention") and kinds[index] != "linear_attention")
 
-    def without(value: Any) -> Any:
+
+def blinded(forward: Callable[..., Any], image: Tensor, attending: bool) -> Callable[..., Any]:
+    """A layer's forward in which no row but the image's own gets anything from the image's places.
+
+    Attention that knows which places are there, but has no mask of rows and columns, is treated as a state is.
+    """
+    signature = inspect.signature(forward)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        states, mask = next(iter(bound.arguments.values())), bound.arguments.get("attention_mask")
+        if not attending or (mask is not None and mask.dim() == 2):
+            return without_rows(forward, image, states, args, kwargs)
+        bound.arguments["attention_mask"] = without_columns(mask, image, states)
+        return forward(*bound.args, **bound.kwargs)
+
+    return run
+
+
+def without_columns(mask: Tensor | None, image: Tensor, states: Tensor) -> Tensor:
+    """[B, H, S, S] the mask that a layer gets, in which only the image's rows see the image's columns."""
+    length, lowest = len(image), torch.finfo(states.dtype).min
+    if mask is None:
+        mask = torch.full((length, length), lowest, dtype=states.dtype).triu(1)[None, None]
+    if mask.shape[-2:] != (length, length):
+        raise AssertionError(f"a layer got a mask of shape {tuple(mask.shape)} for {length} places")
+    cut = ~image[:, None] & image[None, :]
+    return mask.masked_fill(cut, False if mask.dtype == torch.bool else lowest)
+
+
+def without_rows(
+    forward: Callable[..., Any], image: Tensor, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What a layer returns for a sequence without the image's rows, which are put back as they were."""
+    length, kept = len(image), torch.nonzero(~image)[:, 0]
+    if length in states.shape[2:]:
+        raise AssertionError(f"a prompt of {length} tokens cannot be told from the width: ask differently")
+
+    def shorten(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(without(part) for part in value)
-        if not isinstance(value, Tensor):
-            return value
-        for axis, size in enumerate(value.shape):
-            if size == length:
-                value = value.index_select(axis, torch.nonzero(~image)[:, 0])
+            return tuple(shorten(part) for part in value)
+        for axis in [axis for axis, size in enumerate(getattr(value, "shape", ())) if size == length]:
+            value = value.index_select(axis, kept)
         return value
 
-    def shorter(*args: Any, **kwargs: Any) -> Any:
-        bound = inspect.signature(forward).bind(*args, **kwargs)
-        states = next(iter(bound.arguments.values()))
-        returned = forward(*without(args), **{name: without(value) for name, value in kwargs.items()})
-        full = states.clone()
-        full[:, ~image] = returned[0] if isinstance(returned, tuple) else returned
-        return (full, *returned[1:]) if isinstance(returned, tuple) else full
-
-    layer.forward = shorter
-    try:
-        yield
-    finally:
-        del layer.forward
+    returned = forward(*shorten(args), **{name: shorten(value) for name, value in kwargs.items()})
+    full = states.clone()
+    full[:, kept] = returned[0] if isinstance(returned, tuple) else returned
+    return (full, *returned[1:]) if isinstance(returned, tuple) else full

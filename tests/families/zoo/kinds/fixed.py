@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .kind import Kind
+from .parts import LINEAR, MULTIPLIERS
 
 IMAGE = "<image>"
 SQUARE = {"height": 16, "width": 16}
@@ -37,15 +38,11 @@ LLAVA = {
     },
 }
 LLAVA_NEXT = LLAVA | {"image": LLAVA["image"] | PINPOINTS, "image_class": None}
-MULTIPLIERS = {
-    "embedding_multiplier": 3.0,
-    "logits_scaling": 0.5,
-    "residual_multiplier": 0.4,
-    "attention_multiplier": 0.5,
-}
 MINICPM = {
     "image_token": "<|image_pad|>",
     "placeholder": "<|image_pad|>\n",
+    "config": {"text_config": LINEAR, "vision_config": {"insert_layer_id": 0}, "insert_layer_id": 0},
+    "image": {"patch_size": 4, "scale_resolution": 32, "max_slice_nums": 2},
     "tokens": {
         "image_token": "<|image_pad|>",
         "video_token": "<|video_pad|>",
@@ -58,6 +55,15 @@ MINICPM = {
     },
 }
 
+VQ = {
+    "num_embeddings": 8,
+    "embed_dim": 8,
+    "latent_channels": 8,
+    "base_channels": 32,
+    "channel_multiplier": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+}
+
 FIXED: dict[str, Kind] = {
     "llava": Kind(**LLAVA),
     "paligemma": Kind(
@@ -65,7 +71,6 @@ FIXED: dict[str, Kind] = {
         placeholder=IMAGE,
         tokens=LLAVA_TOKENS,
         bos=True,
-        chat=False,
         config={
             "text_config": {"num_image_tokens": 16, "head_dim": 8},
             "vision_config": SIGLIP | {"num_image_tokens": 16},
@@ -134,11 +139,15 @@ FIXED: dict[str, Kind] = {
         config=PINPOINTS,
     ),
     "granite4_vision": Kind(
-        **LLAVA_NEXT,
+        **LLAVA_NEXT | {"processor": LLAVA["processor"] | {"downsample_rate": "1/2"}},
         config=PINPOINTS
         | {
             "text_config": MULTIPLIERS,
+            # Its Q-Former has a head for every 64 of them.
+            "vision_config": {"hidden_size": 64},
             "downsample_rate": "1/2",
+            "deepstack_layer_map": [[-1, 0], [-2, 1]],
+            "spatial_target_layers": [0, 1, 2, 3],
         },
     ),
     "llava_onevision": Kind(
@@ -191,9 +200,10 @@ FIXED: dict[str, Kind] = {
         bos=True,
         config={
             "text_config": {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1},
-            "vision_config": {"image_size": 980},
-            "projector_patch_to_query_dict": {"4": 4, "16": 8},
+            "vision_config": {"image_size": 980, "patch_size": 140},
+            "projector_patch_to_query_dict": {49: 12},
         },
+        processor={"size_conversion": {980: 12}},
     ),
     "deepseek_vl": Kind(
         image_token=IMAGE,
@@ -209,7 +219,16 @@ FIXED: dict[str, Kind] = {
         placeholder=IMAGE,
         tokens=LLAVA_TOKENS,
         bos=True,
-        config={"vision_config": SIGLIP, "image_token_id": IMAGE},
+        config={
+            "vision_config": SIGLIP,
+            "image_token_id": IMAGE,
+            "high_res_vision_config": {
+                "image_size": 64,
+                "window_size": 8,
+                "global_attn_indexes": [1],
+                "num_pos_feats": 16,
+            },
+        },
         image={"size": SQUARE, "high_res_size": {"height": 64, "width": 64}},
         processor={"num_image_tokens": 16},
     ),
@@ -218,7 +237,11 @@ FIXED: dict[str, Kind] = {
         placeholder=IMAGE,
         tokens=LLAVA_TOKENS | {"boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"},
         bos=True,
-        config={"vision_config": {"num_image_tokens": 16, "mlp_ratio": 2}, "image_token_id": IMAGE},
+        config={
+            "vision_config": {"num_image_tokens": 16, "mlp_ratio": 2},
+            "image_token_id": IMAGE,
+            "vq_config": VQ | {"num_patches": 4, "image_token_embed_dim": 32},
+        },
         image={"size": SQUARE},
         processor={"num_image_tokens": 16},
     ),
@@ -226,7 +249,11 @@ FIXED: dict[str, Kind] = {
         image_token=IMAGE,
         placeholder=IMAGE,
         tokens=LLAVA_TOKENS | {"boi_token": "<racm3:break>", "eoi_token": "<eoss>"},
+        # Codes of pictures are tokens whose digits are letters.
+        more=tuple(f"IMGIMG{digit}Z" for digit in "ABCDEFGH"),
         bos=True,
+        chat=False,
+        config={"vocabulary_map": {}, "vq_config": VQ | {"resolution": 32, "initializer_range": 0.05}},
         image={"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
         processor={"image_seq_length": 16},
     ),
@@ -240,36 +267,28 @@ FIXED: dict[str, Kind] = {
             "image_wrapper_token": "<|image token|>",
             "eof_token": "<|extra_201|>",
         },
+        more=("<|extra_200|>", *(f"<|visual token {code:06}|>" for code in range(8))),
         bos=True,
-    ),
-    "fuyu": Kind(
-        image_token="|SPEAKER|",
-        placeholder="|SPEAKER|",
-        more=("|SPEAKER|", "|NEWLINE|", "<0x04>", "<box>", "</box>", "<point>", "</point>"),
-        config={"image_token_id": "|SPEAKER|", "patch_size": 8, "image_size": 32},
-        image={"size": {"height": 32, "width": 48}, "patch_size": {"height": 8, "width": 8}},
-    ),
-    "shieldgemma2": Kind(
-        image_token=GEMMA_TOKENS["image_token"],
-        placeholder="<start_of_image>",
-        tokens=GEMMA_TOKENS,
-        bos=True,
-        config={"mm_tokens_per_image": 16, "vision_config": SIGLIP | {"image_size": 32}},
-        image={"size": {"height": 32, "width": 32}, "image_seq_length": 16},
-        processor={"image_seq_length": 16},
+        config={"vocabulary_map": {}, "vq_config": VQ | {"codebook_size": 8}},
+        image={"min_pixels": 32 * 32, "max_pixels": 48 * 48},
     ),
     "got_ocr2": Kind(
         image_token="<imgpad>",
         placeholder="<img><imgpad></img>",
         tokens={"image_token": "<imgpad>"},
         more=("<img>", "</img>", "<|im_start|>", "<|im_end|>"),
-        image={"size": {"height": 64, "width": 64}},
+        chat=False,
+        # Its processor writes 256 places for every picture.
+        config={"vision_config": {"image_size": 256, "window_size": 8, "global_attn_indexes": []}},
+        image={"size": {"height": 256, "width": 256}},
     ),
     "pp_chart2table": Kind(
         image_token="<imgpad>",
-        placeholder="<img>" + "<imgpad>" * 1 + "</img>",
+        # As published, the template writes out every place.
+        placeholder="<img>" + 16 * "<imgpad>" + "</img>",
         tokens={"image_token": "<imgpad>"},
         more=("<img>", "</img>"),
+        config={"vision_config": {"image_size": 64, "window_size": 8, "global_attn_indexes": [1]}},
         image={"size": {"height": 64, "width": 64}},
     ),
     "granite_docling": Kind(
@@ -346,7 +365,22 @@ FIXED: dict[str, Kind] = {
         placeholder=IMAGE + "\n",
         tokens=LLAVA_TOKENS,
         bos=True,
-        image={"size": {"height": 64, "width": 64}, "tile_size": 48, "max_patches": 3},
+        # It has 256 queries for a picture and 144 for a tile.
+        config={
+            "text_config": {
+                "num_experts_per_tok": 2,
+                "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            },
+            "vision_config": {
+                "sam_config": {
+                    "image_size": 256,
+                    "window_size": 8,
+                    "global_attn_indexes": [],
+                    "downsample_channels": [32, 32],
+                }
+            },
+        },
+        image={"size": {"height": 256, "width": 256}, "tile_size": 192, "max_patches": 3},
         processor={"patch_size": 4, "downsample_ratio": 4},
     ),
 }

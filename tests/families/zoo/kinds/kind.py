@@ -10,12 +10,13 @@ from typing import Any
 class Kind:
     """How a checkpoint of one model type is written.
 
-    ``tokens`` are the attributes of the tokenizer that hold special tokens, by name; ``more`` are special tokens
-    without one. ``placeholder`` is what the chat template writes for a picture. ``config`` goes over the shrunken
-    configuration, key by key; a text in the place of a token's id names the token. ``image`` and ``processor`` are
-    settings of the image processor and of the processor, ``call`` those of every call of it. ``image_token`` is the token at whose places the features
-    go into the sequence. ``chat`` says whether the type's processor has a chat template of its own; elsewhere its
-    tokenizer's is written out and the processor gets text and picture.
+    ``image_token`` is the token at whose places the features go into the sequence, ``placeholder`` what the chat
+    template writes for a picture. ``tokens`` are special tokens by the tokenizer's attribute, ``more`` those
+    without one. ``config`` goes over the shrunken configuration, part by part; a text in the place of a token's id
+    names the token. ``image`` and ``processor`` are settings of the image processor and of the processor, ``call``
+    those of every call. ``chat`` says whether the type's processor applies a chat template; where not, its
+    tokenizer writes the text out and the processor gets text and picture. Classes are named where transformers
+    has none for the type.
     """
 
     image_token: str

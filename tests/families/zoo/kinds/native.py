@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .kind import Kind
+from .parts import LINEAR, MROPE, MULTIPLIERS
 
-MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 QWEN_TOKENS = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
@@ -35,21 +35,6 @@ OMNI_CONFIG = {
     "audio_token_id": "<|audio_pad|>",
 }
 GRID = QWEN["image"]
-#: Three layers in four carry a state, and a quarter of a head turns with the position.
-LINEAR = {
-    "head_dim": 32,
-    "rope_parameters": MROPE | {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25},
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-}
-MULTIPLIERS = {
-    "embedding_multiplier": 3.0,
-    "logits_scaling": 0.5,
-    "residual_multiplier": 0.4,
-    "attention_multiplier": 0.5,
-}
 GLM = {
     "image_token": "<|image|>",
     "placeholder": "<|begin_of_image|><|image|><|end_of_image|>",
@@ -68,18 +53,6 @@ GLM = {
     },
 }
 GLM_CONFIG = {"text_config": {"rope_parameters": MROPE}}
-PIXTRAL = {
-    "image_token": "[IMG]",
-    "placeholder": "[IMG]",
-    "tokens": {
-        "image_token": "[IMG]",
-        "image_break_token": "[IMG_BREAK]",
-        "image_end_token": "[IMG_END]",
-    },
-    "bos": True,
-    "image": {"size": {"longest_edge": 32}, "patch_size": 8},
-    "processor": {"patch_size": 4, "spatial_merge_size": 2},
-}
 
 NATIVE: dict[str, Kind] = {
     "qwen2_vl": Kind(
@@ -266,14 +239,24 @@ NATIVE: dict[str, Kind] = {
     ),
     "dots3_note": Kind(
         config={
-            "text_config": {"num_key_value_heads": 4},
-            "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32},
+            "text_config": {
+                "num_key_value_heads": 4,
+                "head_dim": 16,
+                "index_topk": 24,
+                "per_layer_config": {"2": {"v_head_dim": 16}, "3": {"v_head_dim": 16}},
+                "layer_types": [
+                    "indexed_attention",
+                    "indexed_attention",
+                    "sliding_attention",
+                    "sliding_attention",
+                ],
+            }
         },
         image_token="<|imgpad|>",
         placeholder="<|img|><|imgpad|><|endofimg|>",
         tokens={"image_token": "<|imgpad|>"},
         more=("<|img|>", "<|endofimg|>", "<|video_pad|>", "<|audio_comp_pad|>"),
-        image=GRID,
+        image=GRID | {"temporal_patch_size": 1},
     ),
     "hunyuan_vl": Kind(
         image_token="<image>",
@@ -290,7 +273,6 @@ NATIVE: dict[str, Kind] = {
             "vision_config": {"max_image_size": 64, "min_image_size": 16, "text_hidden_size": 32},
         },
     ),
-    "mistral3": Kind(**PIXTRAL),
     "lighton_ocr": Kind(
         image_token="<|image_pad|>",
         placeholder="<|image_pad|>",
