@@ -38,10 +38,11 @@ MARKERS = {
     "audit": "each claim of the paper: its verdict, its evidence, and what miniatures show",
     "performance": "speed and memory ratios (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
+    "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
-OPT_IN = ("gpu", "performance")
+OPT_IN = ("gpu", "performance", "families")
 #: Markers of the tests whose figures go into the report.
 REPORTED = ("table1", "audit")
 
