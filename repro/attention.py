@@ -85,6 +85,8 @@ def prove_shares(lvlm: Lvlm) -> str:
         raise NotAdmitted(
             f"layers {', '.join(map(str, others))} do not attend ({type(lvlm.layers[others[0] - 1]).__name__})"
         )
+    if not lvlm.watchable:
+        raise NotAdmitted("the model gives other logits while its attention is observed")
     prompt, worst = lvlm.trial_prompts[0], [0.0]
 
     def compare(attending: Attending) -> None:

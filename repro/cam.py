@@ -157,7 +157,8 @@ def prove_cam(lvlm: Lvlm) -> str:
     module: Module = "post_attention_norm"
     if not all(module in roles for roles in lvlm.roles):
         module = "attention"
-    heat = llava_cam(lvlm, lvlm.trial_prompts[0], [5], noise=0, module=module)
+    prompt = lvlm.trial_prompts[0]
+    heat = llava_cam(lvlm, prompt, lvlm.answer(prompt, 1).ids, noise=0, module=module)
     if heat[-1].any():
         raise NotAdmitted(
             "heat of the last layer is not zero, though nothing mixes tokens behind its attention"

@@ -217,6 +217,8 @@ class _Pass:
         branches, device = ids.shape[1], ids.device
         inputs = {"input_ids": ids.reshape(-1, 1)}
         for name, values in self.prompts[0].sequence_inputs.items():
+            if name == "token_type_ids":  # tells how a prompt is masked, and is not given with an answer
+                continue
             value = values[..., -1:] + (self.step + 1 if name == "position_ids" else 0)
             inputs[name] = value.expand(ids.numel(), *value.shape[1:])
         if (self.lengths < self.total).any():
@@ -396,6 +398,9 @@ def prove_sweep(lvlm: Lvlm) -> str:
     """
     lvlm.admit("truncation", prove_truncation)
     prompt = lvlm.trial_prompts[0]
+    if not lvlm.watchable:
+        lvlm.packs = False
+        return "one run per layer: the model gives other logits while its attention is replaced"
     try:
         [swept] = sweep(lvlm, [prompt], 3)
         worst = max(_distance(lvlm, prompt, swept, after) for after in (0, lvlm.n_layers // 2, lvlm.n_layers))

@@ -110,7 +110,7 @@ class Cut(Removal):
 
     def on_attention(self, attending: Attending) -> None:
         """After layer ``after`` has attended: the scores that decide which image tokens stay (Eqs. 9-10)."""
-        if attending.layer != self.after - 1 or not self.prefill:
+        if attending.layer != self.after - 1 or not self.prefill or not self.keep:
             return
         assert self.image is not None and self.rank_rows is not None
         rows, own = self.rank_rows.unique(return_inverse=True)
@@ -134,8 +134,23 @@ class Cut(Removal):
             return self._removed(sequential, args, kwargs)
         if not self.prefill:
             mask = kwargs.get("attention_mask")
-            return args, {**kwargs, "attention_mask": self._following(index, hidden, axis, mask)}
+            kwargs = {**kwargs, "attention_mask": self._following(index, hidden, axis, mask)}
+            if index >= self.after and self.mode == "drop":
+                return self._handed_on(index, args, kwargs)
         return args, kwargs
+
+    def _handed_on(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Arguments without the removed tokens in keys and values that an earlier, complete layer handed on."""
+        assert self.stay is not None
+        total, axes = self.length + self.followed, self.layers.axes[index]
+        later = torch.arange(self.length, total, device=self.stay.device).expand(len(self.stay), -1)
+        columns = torch.cat([self.stay, later], dim=1)
+        new = {
+            place: take(tensor, columns, axes[place])
+            for place, tensor in arguments(args, kwargs)
+            if place in axes and tensor.shape[axes[place]] == total
+        }
+        return (replaced(args, new), replaced(kwargs, new)) if new else (args, kwargs)
 
     def after_layer(self, index: int, module: Any, args: Any, output: Any) -> Any:
         """The output of a layer that tokens were removed from, with zeros in their places."""
@@ -230,9 +245,10 @@ class Cut(Removal):
                     1, stay, True
                 )
                 mask = hide(mask, seen[:, None, None])
-        held = getattr(self.cache.layers[index], "keys", None) if self.cache is not None else None
-        if held is not None:  # a window's cache drops what it will not see again
-            columns = columns[:, -(held.shape[-2] + hidden.shape[axis]) :]
+        if self.cache is not None and index < len(self.cache.layers):
+            held = getattr(self.cache.layers[index], "keys", None)
+            if held is not None:  # a window's cache drops what it will not see again
+                columns = columns[:, -(held.shape[-2] + hidden.shape[axis]) :]
         return take_mask(mask, None, columns)
 
 
@@ -289,7 +305,10 @@ def truncated(
                 handles.append(layer.register_forward_hook(partial(cut.after_layer, index)))
         for handle in handles:
             stack.callback(handle.remove)
-        if keep and after and ranking_row != "random":
+        ranks = bool(keep and after and ranking_row != "random")
+        if ranks and lvlm.proves and not lvlm.watchable:
+            raise NotAdmitted("keep needs the attention of a row, and observing it moves the model's logits")
+        if ranks or (lvlm.proves and lvlm.watchable):
             stack.enter_context(lvlm.observed(cut.on_attention))
         yield cut
 

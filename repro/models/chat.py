@@ -159,7 +159,12 @@ class Chat(Lvlm):
             for name, value in outputs.items()
             if isinstance(value, Tensor)
         }
-        is_image = np.isin(input_ids[0].cpu().numpy(), self.image_token_ids)
+        ids = input_ids[0].cpu().numpy()
+        # The configuration is asked first: what a processor calls its image token may stand before the image.
+        found = next((token for token in self.image_token_ids if token in ids), None)
+        if found is not None:
+            self.image_token_ids = (found,)
+        is_image = ids == found
         if not is_image.any():
             raise ValueError(
                 f"the prompt of {self.card.name} holds none of its image tokens {list(self.image_token_ids)}: "

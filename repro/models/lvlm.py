@@ -150,8 +150,8 @@ class Lvlm(ObservableAttention):
         That is where images have different numbers of tiles or sizes, which the model knows from other inputs, and
         where texts of a Q-Former have different lengths, which their masks hold.
         """
-        if len(prompts) == 1:
-            return dict(prompts[0].image_inputs)
+        if len(inputs) == 1:
+            return dict(inputs[0])
         batch = {}
         for key in inputs[0]:
             tensors = [part[key] for part in inputs]
@@ -255,6 +255,15 @@ class Lvlm(ObservableAttention):
             # Some compute only the last rows in their later layers, if only these are asked for.
             self.keeps_rows = False
             return find_layers(self.model, self.try_pass)
+
+    @cached_property
+    def watchable(self) -> bool:
+        """Whether the model gives the same logits while its attention is observed."""
+        prompt = self.trial_prompts[0]
+        plain = self.logits(prompt)[-1].float()
+        with self.observed(lambda attending: None):
+            watched = self.logits(prompt)[-1].float()
+        return float((watched - plain).abs().max()) <= self.tolerance
 
     @cached_property
     def attention_modules(self) -> list[nn.Module | None]:
