@@ -157,7 +157,10 @@ def _dispatch(
         function = inspect.unwrap(type(module).forward).__globals__["eager_attention_forward"]
     else:
         function = ALL_ATTENTION_FUNCTIONS[before]
-    if attention_mask is not None and attention_mask.dim() == 4 and attention_mask.shape[-1] > key.shape[2]:
+    longer = (
+        attention_mask is not None and attention_mask.dim() == 4 and attention_mask.shape[-1] > key.shape[2]
+    )
+    if longer and attention_mask is not None and hooks.replacement is None:
         # A window's cache holds the last keys only, and the mask of a truncation is for all.
         attention_mask = attention_mask[..., -key.shape[2] :]
     causal = settings.get("is_causal")

@@ -90,6 +90,11 @@ class Chat(Lvlm):
                 f"{path} ({model.config.model_type}) cannot be measured: {error}: its image does not enter "
                 "a decoder as tokens among those of the text"
             ) from error
+        except Exception as error:  # whatever the processor or the model stumbles over
+            raise CheckpointError(
+                f"no prompt can be made and run of {path} with its processor, {type(processor).__name__}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def find_parts(self) -> None:
         config = self.model.config
@@ -136,7 +141,18 @@ class Chat(Lvlm):
             text = self.tokenizer.apply_chat_template(**turn, tokenize=False)
         else:  # a model that was not tuned on chats reads the bare question
             text = template.format(question=question) if template else question
+            if not template and self._names_image:
+                text = f"{processor.image_token}\n{question}"
         return processor(images=image, text=text, return_tensors="pt", **self._wanted)
+
+    @cached_property
+    def _names_image(self) -> bool:
+        """Whether a text must hold the image's token, which other processors put there themselves."""
+        try:
+            outputs = self.processor(images=Image.new("RGB", (64, 48)), text="?", return_tensors="pt")
+        except ValueError:
+            return True
+        return not np.isin(outputs["input_ids"].numpy(), self.image_token_ids).any()
 
     @cached_property
     def _wanted(self) -> dict[str, bool]:

@@ -59,4 +59,5 @@ def test_options_and_markers_exist(document, pytestconfig):
             "venv",
             "repro",
             "nltk",
+            "tests",
         }

@@ -202,8 +202,8 @@ def main() -> None:
         rows.append(line_of(model_type, outcome, reason or ""))
         print(f"{number} of {len(zoo.TYPES)}: {rows[-1]}", file=sys.stderr, flush=True)
     text = [
-        f"transformers {transformers.__version__}: of {len(zoo.TYPES)} model types, {len(zoo.BUILT)} have a small random "
-        f"checkpoint in the tests; {equal} of these are equal to plain eager transformers in every instrument, "
+        f"transformers {transformers.__version__}: of {len(zoo.TYPES)} model types, {len(zoo.BUILT)} have a small "
+        f"random checkpoint in the tests; {equal} of these are equal to plain eager transformers in every instrument, "
         f"{some} in those they are admitted to.",
         "",
         "| model type | result | remarks |",
