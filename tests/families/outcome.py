@@ -203,8 +203,8 @@ def main() -> None:
         print(f"{number} of {len(zoo.TYPES)}: {rows[-1]}", file=sys.stderr, flush=True)
     text = [
         f"transformers {transformers.__version__}: of {len(zoo.TYPES)} model types, {len(zoo.BUILT)} have a small "
-        f"random checkpoint in the tests; {equal} of these are equal to plain eager transformers in every instrument, "
-        f"{some} in those they are admitted to.",
+        f"random checkpoint in the tests; {equal} of these are equal to plain eager transformers in every "
+        f"instrument, {some} in those they are admitted to.",
         "",
         "| model type | result | remarks |",
         "|---|---|---|",
