@@ -341,6 +341,7 @@ def sweep(
         }
         return [swept[id(prompt)] for prompt in prompts]
     with torch.inference_mode():
+        processors = [lvlm.logits_processors(prompt, max_new_tokens) for prompt in prompts]
         run = _Pass(lvlm, prompts, max_new_tokens, keep, ranking_row)
         logits = first = run.prefill()
         run.reserve()
@@ -351,7 +352,7 @@ def sweep(
             _check_finite(logits, len(chosen) + 1)
             if chosen and repetition_penalty != 1:
                 logits = _penalised(logits, torch.stack(chosen, dim=-1), repetition_penalty)
-            chosen.append(logits.argmax(dim=-1))
+            chosen.append(_processed(processors, prompts, chosen, logits).argmax(dim=-1))
             done |= torch.isin(chosen[-1], stop)
             if done.all() or len(chosen) == max_new_tokens:
                 break
@@ -365,6 +366,22 @@ def sweep(
     ]
 
 
+def _processed(
+    processors: Sequence[Any], prompts: Sequence[Prompt], chosen: Sequence[Tensor], logits: Tensor
+) -> Tensor:
+    """Logits [B, N + 1, vocabulary] as each prompt's processors leave them."""
+    rows = []
+    for b, (own, prompt) in enumerate(zip(processors, prompts, strict=True)):
+        row = logits[b]
+        if own:
+            ids = torch.cat(
+                [prompt.input_ids.expand(len(row), -1), *(step[b][:, None] for step in chosen)], dim=1
+            )
+            row = own(ids, row.float())
+        rows.append(row)
+    return torch.stack(rows) if any(map(len, processors)) else logits
+
+
 def layer_by_layer(
     lvlm: Lvlm,
     prompt: Prompt,
@@ -375,6 +392,7 @@ def layer_by_layer(
 ) -> Sweep:
     """A sweep by one truncated ``generate`` per layer, for models whose layers cannot carry several branches."""
     logits, answers = [], []
+    processors = lvlm.logits_processors(prompt, max_new_tokens)
     for after in range(lvlm.n_layers + 1):
         with truncated(lvlm, after, keep, ranking_row=ranking_row), torch.inference_mode():
             ids: list[int] = []
@@ -382,7 +400,7 @@ def layer_by_layer(
             while True:
                 if ids and repetition_penalty != 1:
                     rows = _penalised(rows, rows.new_tensor(ids).long(), repetition_penalty)
-                ids.append(int(rows.argmax()))
+                ids.append(int(processors(lvlm.sequence(prompt, ids), rows[None])[0].argmax()))
                 if ids[-1] in lvlm.stop_ids or len(ids) == max_new_tokens:
                     break
                 rows = lvlm.logits(prompt, ids)[-1].float()

@@ -1,5 +1,6 @@
 """The interface every instrument works through: a loaded model and the prompts it reads."""
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationMixin
+from transformers import GenerationMixin, LogitsProcessorList
 
 from repro.models.anatomy import Layers, NoLayers, find_layers, find_roles
 from repro.models.attending import Attending, ObservableAttention, Removal
@@ -442,6 +443,37 @@ class Lvlm(ObservableAttention):
             )
         logits = torch.cat(out.logits).float()
         return out.sequences[0, -len(logits) :].tolist(), logits
+
+    def logits_processors(self, prompt: Prompt, max_new_tokens: int) -> Any:
+        """What the checkpoint's settings of ``generate`` do to the logits before the greatest is taken.
+
+        Such as ``min_new_tokens``, ``suppress_tokens`` or ``bad_words_ids``: transformers' own processors, called with
+        ids [B, T + tokens so far] and logits [B, vocabulary]. Those of sampling and beams do not count, nor does
+        ``repetition_penalty``, as in ``generate``.
+
+        Raises ValueError for ``stop_strings``, which only ``generate`` with a tokenizer obeys.
+        """
+        settings = copy.deepcopy(self.generation_config)
+        if settings.stop_strings:
+            raise ValueError(
+                f"{self.card.name}: generation_config.json has stop_strings {settings.stop_strings!r}, which are not "
+                "supported: remove the setting, and cut answers when they are read"
+            )
+        settings.update(do_sample=False, num_beams=1, repetition_penalty=1.0, max_new_tokens=max_new_tokens)
+        length = len(prompt.segments)
+        if settings.min_new_tokens:
+            settings.min_length = length + settings.min_new_tokens
+        settings.max_length = length + max_new_tokens
+        self.generator._prepare_special_tokens(settings, device=self.device)
+        return self.generator._get_logits_processor(
+            generation_config=settings,
+            input_ids_seq_length=length,
+            encoder_input_ids=prompt.input_ids,
+            prefix_allowed_tokens_fn=None,
+            logits_processor=LogitsProcessorList(),
+            device=str(self.device),
+            model_kwargs={},
+        )
 
     @property
     def head(self) -> Any:

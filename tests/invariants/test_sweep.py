@@ -149,3 +149,35 @@ def test_the_memory_of_a_sweep_is_what_it_holds(lvlm, prompt, monkeypatch, longe
     sweep(lvlm, [prompt], longest)
     (run,) = runs
     assert memory_of(lvlm, prompt, longest) == sum(tensor.nbytes for tensor in (*run.keys, *run.values))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"no_repeat_ngram_size": 1},
+        {"min_new_tokens": 5},
+        {"min_length": 500},
+        {"suppress_tokens": "most likely"},
+        {"bad_words_ids": "most likely"},
+        {"forced_eos_token_id": 7},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_of_generate_that_bind_tokens_bind_the_sweep(lvlm, prompts, monkeypatch, settings):
+    plain = [lvlm.answer(prompt, 6).ids for prompt in prompts[:2]]
+    for name, value in settings.items():
+        value = {"suppress_tokens": [plain[0][0]], "bad_words_ids": [[plain[0][0]]]}.get(name, value)
+        monkeypatch.setattr(lvlm.generation_config, name, value)
+    bound = [lvlm.answer(prompt, 6).ids for prompt in prompts[:2]]
+    assert bound != plain
+    for prompt, answer in zip(prompts[:2], bound, strict=True):
+        [swept] = sweep(lvlm, [prompt], 6)
+        assert swept.answers[-1].ids == answer
+        with truncated(lvlm, 1):
+            assert swept.answers[1] == lvlm.answer(prompt, 6)
+
+
+def test_stop_strings_are_refused_by_name(lvlm, prompt, monkeypatch):
+    monkeypatch.setattr(lvlm.generation_config, "stop_strings", ["."])
+    with pytest.raises(ValueError, match="stop_strings"):
+        sweep(lvlm, [prompt], 2)

@@ -367,3 +367,13 @@ def test_text_without_an_image_is_refused(lvlm):
     ids = torch.tensor([[5, 6, 7]], device=lvlm.device)
     with pytest.raises(ValueError, match="no image token"), truncated(lvlm, 1):
         lvlm.text_logits(ids)
+
+
+def test_the_prompts_last_row_ranks_whatever_follows_it(lvlm, prompt, answer, close):
+    for after in range(1, lvlm.n_layers):
+        with truncated(lvlm, after, keep=SOME) as cut:
+            plain = lvlm.logits(prompt)[-1]
+            stay = cut.stay.clone()
+            forced = lvlm.logits(prompt, answer)
+            assert torch.equal(cut.stay[:, : stay.shape[1]], stay)
+        close(forced[-len(answer) - 1], plain)
