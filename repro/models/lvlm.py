@@ -447,17 +447,17 @@ class Lvlm(ObservableAttention):
     def logits_processors(self, prompt: Prompt, max_new_tokens: int) -> Any:
         """What the checkpoint's settings of ``generate`` do to the logits before the greatest is taken.
 
-        Such as ``min_new_tokens``, ``suppress_tokens`` or ``bad_words_ids``: transformers' own processors, called with
-        ids [B, T + tokens so far] and logits [B, vocabulary]. Those of sampling and beams do not count, nor does
-        ``repetition_penalty``, as in ``generate``.
+        Such as ``min_new_tokens``, ``suppress_tokens`` or ``bad_words_ids``: transformers' own processors, called
+        with ids [B, T + tokens so far] and logits [B, vocabulary]. Those of sampling and beams do not count, nor
+        does ``repetition_penalty``, as in ``generate``.
 
         Raises ValueError for ``stop_strings``, which only ``generate`` with a tokenizer obeys.
         """
         settings = copy.deepcopy(self.generation_config)
         if settings.stop_strings:
             raise ValueError(
-                f"{self.card.name}: generation_config.json has stop_strings {settings.stop_strings!r}, which are not "
-                "supported: remove the setting, and cut answers when they are read"
+                f"{self.card.name}: generation_config.json has stop_strings {settings.stop_strings!r}, which are "
+                "not supported: remove the setting, and cut answers when they are read"
             )
         settings.update(do_sample=False, num_beams=1, repetition_penalty=1.0, max_new_tokens=max_new_tokens)
         length = len(prompt.segments)
