@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from repro.models.anatomy import NoLayers
 from repro.models.card import ModelCard
 from repro.models.images import read_image
-from repro.models.loading import CheckpointError, read_json
+from repro.models.loading import CheckpointError, check_outputs, read_json
 from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
 from repro.models.processors import load_processor
 from repro.models.weights import load_checkpoint, shards_of
@@ -55,6 +55,7 @@ class Chat(Lvlm):
                 "(peft: PeftModel.from_pretrained(base, DIR).merge_and_unload().save_pretrained(OUT))"
             )
         settings = read_json(path / "config.json")
+        check_outputs(settings, path / "config.json")
         model_type = settings.get("model_type")
         if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             raise CheckpointError(

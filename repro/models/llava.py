@@ -38,7 +38,7 @@ class Llava(Native):
         processor = LlavaProcessor(
             image_processor=load_part(CLIPImageProcessor, preparation, "preprocessor_config.json"),
             tokenizer=tokenizer,
-            patch_size=settings.get("patch_size", model.config.vision_config.patch_size),
+            patch_size=settings.get("patch_size") or model.config.vision_config.patch_size,
             # CLIP's class token counts as additional and is dropped by the "default" strategy.
             num_additional_image_tokens=settings.get("num_additional_image_tokens", 1),
             vision_feature_select_strategy=model.config.vision_feature_select_strategy,

@@ -16,6 +16,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the directory, file or tensor and what to do."""
 
 
+#: How images are prepared, as published; see ``nested_preparation``.
+PREPARATION = "preprocessor_config.json"
+
+
 class Kind(Enum):
     """Kinds of settings: as messages call them, and the check of a value."""
 
@@ -76,6 +80,7 @@ def check_shapes(settings: Mapping[str, Any], path: Path | str) -> None:
 
     Absent settings have transformers' defaults; lists are left to transformers.
     """
+    check_outputs(settings, path)
     for key, value in settings.items():
         if isinstance(value, dict):
             check_shapes(value, f"{path}, {key}")
@@ -91,9 +96,23 @@ def check_shapes(settings: Mapping[str, Any], path: Path | str) -> None:
             )
 
 
+def nested_preparation(path: Path) -> bool:
+    """Whether processor_config.json holds how images are prepared, as transformers 5 saves it."""
+    file = path / "processor_config.json"
+    return file.is_file() and isinstance(read_json(file).get("image_processor"), dict)
+
+
+def check_outputs(settings: Mapping[str, Any], path: Path | str) -> None:
+    """CheckpointError for a configuration that has transformers attend in a way that keeps whole maps."""
+    if settings.get("output_attentions") is True:
+        raise CheckpointError(
+            f"{path}: output_attentions is true, for which transformers has no fast attention: set it to false"
+        )
+
+
 def load_part(part: Any, path: Path, file: str, **settings: Any) -> Any:
     """``part.from_pretrained`` of a checkpoint directory; CheckpointError that names the file it reads."""
-    if not (path / file).is_file():
+    if not (path / file).is_file() and not (file == PREPARATION and nested_preparation(path)):
         raise missing(path / file)
     try:
         return part.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)

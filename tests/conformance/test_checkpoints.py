@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -354,3 +355,47 @@ def test_an_index_without_a_map_of_names_is_refused(checkpoint, place):
         convert(checkpoint, checkpoint.with_name("out"))
     (checkpoint / "model.safetensors").unlink()
     assert "weight_map" in refused(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "llava-1.6", "instructblip"])
+def test_a_checkpoint_saved_by_transformers_5_is_that_of_transformers_4(name, tmp_path):
+    """It has the preparation of images in processor_config.json; transformers 4 cannot read it there."""
+    saved = load_model(name)
+    directory = shutil.copytree(saved.path, tmp_path / "saved")
+    file, preparation = directory / "processor_config.json", directory / "preprocessor_config.json"
+    nested = {"image_processor": json.loads(preparation.read_text())}
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.is_file() else {}) | nested))
+    preparation.unlink()
+    image = Image.new("RGB", (70, 40), "red")
+    if transformers.__version__.startswith("4"):
+        with pytest.raises(CheckpointError, match="cannot read .*preprocessor_config.json"):
+            load_model(name, directory)
+        return
+    lvlm = load_model(name, directory)
+    assert torch.equal(lvlm.logits(lvlm.prompt(image, "Is it?")), saved.logits(saved.prompt(image, "Is it?")))
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "setting"),
+    [
+        ("processor_config.json", None, {"patch_size": None}),
+        ("config.json", None, {"return_dict": False}),
+        ("config.json", "text_config", {"return_dict": False}),
+    ],
+)
+def test_settings_that_change_no_number_are_read_over(tmp_path, file, part, setting):
+    saved = load_model("llava-1.5")
+    directory = shutil.copytree(saved.path, tmp_path / "saved")
+    settings = json.loads((directory / file).read_text())
+    (settings[part] if part else settings).update(setting)
+    (directory / file).write_text(json.dumps(settings))
+    lvlm = load_model("llava-1.5", directory)
+    image = Image.new("RGB", (70, 40), "red")
+    assert torch.equal(lvlm.logits(lvlm.prompt(image, "Is it?")), saved.logits(saved.prompt(image, "Is it?")))
+    assert lvlm.answer(lvlm.prompt(image, "Is it?"), 2) == saved.answer(saved.prompt(image, "Is it?"), 2)
+
+
+def test_a_configuration_that_asks_for_attention_maps_says_what_to_change(checkpoint):
+    edit_json(checkpoint / "config.json", output_attentions=True)
+    with pytest.raises(CheckpointError, match="config.json: output_attentions is true.* set it to false"):
+        load_model(NAME, checkpoint)
