@@ -63,6 +63,17 @@ VQ = {
     "channel_multiplier": [1, 1, 1, 1],
     "num_res_blocks": 1,
 }
+#: In the place of towers that timm has, which return maps, too.
+CONVOLUTIONS = {
+    "model_type": "convnext",
+    "num_stages": 2,
+    "hidden_sizes": [16, 32],
+    "depths": [1, 1],
+    "hidden_size": 32,
+    "out_features": None,
+    "out_indices": None,
+    "stage_names": None,
+}
 
 FIXED: dict[str, Kind] = {
     "llava": Kind(**LLAVA),
@@ -382,5 +393,15 @@ FIXED: dict[str, Kind] = {
         },
         image={"size": {"height": 256, "width": 256}, "tile_size": 192, "max_patches": 3},
         processor={"patch_size": 4, "downsample_ratio": 4},
+    ),
+    "fast_vlm": Kind(
+        image_token=IMAGE,
+        placeholder=IMAGE + "\n",
+        tokens=LLAVA_TOKENS,
+        config={"vision_config": CONVOLUTIONS},
+        image={"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
+        image_class="CLIPImageProcessorPil",
+        processor={"patch_size": 8, "vision_feature_select_strategy": "full"},
+        processor_class="LlavaProcessor",
     ),
 }
