@@ -23,6 +23,10 @@ class InterpolationMode(Enum):
     LANCZOS = "lanczos"
 
 
+#: By Pillow's numbers.
+PIL_MODES = {0: InterpolationMode.NEAREST, 2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}
+
+
 def pil_to_tensor(image: Image.Image) -> Tensor:
     """[C, H, W] of bytes."""
     pixels = np.array(image)
@@ -47,11 +51,13 @@ def grayscale_to_rgb(image: Tensor) -> Tensor:
 def resize(
     image: Tensor,
     size: Sequence[int],
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+    interpolation: InterpolationMode | int = InterpolationMode.BILINEAR,
     max_size: int | None = None,
     antialias: bool = True,
 ) -> Tensor:
     """[..., C, height, width]; bytes stay bytes."""
+    if isinstance(interpolation, int):
+        interpolation = PIL_MODES[interpolation]
     assert max_size is None and len(size) == 2, "transformers names both sides"
     if list(image.shape[-2:]) == list(size):
         return image
@@ -70,7 +76,10 @@ def resize(
 
 
 def pad(
-    image: Tensor, padding: int | Sequence[int], fill: float | Sequence[float] = 0, padding_mode: str = "constant"
+    image: Tensor,
+    padding: int | Sequence[int],
+    fill: float | Sequence[float] = 0,
+    padding_mode: str = "constant",
 ) -> Tensor:
     """The picture with a border: all sides, or left and top, or left, top, right and bottom."""
     sides = [padding] if isinstance(padding, int) else list(padding)
