@@ -1,4 +1,7 @@
-"""The bench of small checkpoints is sound: each loads, its picture matters, and the reference hides it."""
+"""The bench of small checkpoints is sound: each loads, its picture matters, and the reference hides it.
+
+With ``PYTHONPATH=tests/families/torchvision_stand_in`` the types whose processors need torchvision are among them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ def test_checkpoint(tmp_path, model_type, close):
     assert not torch.allclose(reference.logits(model, other)[-1, said], logits, atol=1e-3)
     for row in reference.shares(model, inputs):
         assert row.shape[-1] == len(image)
-        close(row.sum(-1), torch.ones(len(row)))
+        # Where attention has a sink, that takes the rest.
+        assert bool(((row.sum(-1) > 0) & (row.sum(-1) < 1 + 1e-5)).all())
 
     close(reference.truncated_logits(model, inputs, image, after=zoo.LAYERS)[said], logits)
     blind = reference.truncated_logits(model, inputs, image, after=0)[said]

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils import is_torchvision_available
 
 from .configs import LAYERS, configure
-from .kinds import KINDS, Kind
+from .kinds import KINDS, TORCHVISION, Kind
 from .processors import (
-    image_class_of,
     image_places,
     load_processor,
     picture,
@@ -23,7 +23,7 @@ from .processors import (
 
 __all__ = ["BUILT", "LAYERS", "TYPES", "build", "image_places", "load_processor", "picture", "prompt"]
 
-#: Model types whose pictures do not go as tokens into a decoder's sequence.
+#: Model types that are out of the question here.
 OUT_OF_SCOPE = {
     "encoder-decoder": (
         "florence2",
@@ -38,12 +38,16 @@ OUT_OF_SCOPE = {
     "block diffusion": ("diffusion_gemma",),
     "robot actions": ("pi0",),
     "text only": ("mistral4",),
+    "videos only": ("instructblipvideo",),
+    "a classifier: its weights are not those of the mapping's class": ("shieldgemma2",),
+    "its vision tower needs timm": ("gemma3n", "perception_lm"),
+    "its processor drops a first token that only its own tokenizer adds": ("fuyu",),
+    "its processor needs torchvision": () if is_torchvision_available() else tuple(TORCHVISION),
 }
 #: Every model type -> why there is no checkpoint of it, or None.
-TYPES: dict[str, str | None] = {
-    name: None if name in KINDS else "no description of it"
-    for name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-} | {name: reason for reason, names in OUT_OF_SCOPE.items() for name in names}
+TYPES: dict[str, str | None] = dict.fromkeys(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES) | {
+    name: reason for reason, names in OUT_OF_SCOPE.items() for name in names
+}
 BUILT = tuple(name for name, reason in TYPES.items() if reason is None)
 
 
@@ -52,7 +56,6 @@ def build(model_type: str, directory: Path) -> None:
     if reason := TYPES[model_type]:
         raise LookupError(f"{model_type}: {reason}")
     kind = KINDS[model_type]
-    image_class_of(model_type, kind)
     tokenizer = tokenizer_of(kind)
     plain = {name: tokenizer.special_tokens_map[name] for name in ("bos_token", "eos_token", "pad_token")}
     config = configure(model_type, kind.config, plain | kind.tokens, tokenizer.get_vocab())
@@ -69,9 +72,10 @@ def build(model_type: str, directory: Path) -> None:
 
 def hush(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, kind: Kind) -> None:
     """Have no answer hold a picture's token, which a prompt with one picture may not hold once more."""
-    tokens = {kind.image_token, *(kind.tokens.get(f"{name}_token") for name in ("image", "video", "audio"))}
+    named = [kind.tokens.get(f"{name}_token", kind.image_token) for name in ("image", "video", "audio")]
     with torch.no_grad():
-        model.get_output_embeddings().weight[tokenizer.convert_tokens_to_ids(list(tokens - {None}))] = 0.0
+        head = model.get_output_embeddings() or model.language_model.get_output_embeddings()
+        head.weight[tokenizer.convert_tokens_to_ids([kind.image_token, *named])] = 0.0
 
 
 def vary(model: PreTrainedModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 #: Decoder layers of every checkpoint here; no tower has as many.
@@ -36,6 +37,8 @@ SIZES: dict[str, Any] = {
     "encoder_attention_heads": HEADS,
     "output_dim": WIDTH,
     "downsample_hidden_size": WIDTH,
+    "text_hidden_size": WIDTH,
+    "moe_hidden_size": WIDTH,
     "adapter_in_dim": WIDTH,
     "adapter_out_dim": WIDTH,
     "adapter_input_size": WIDTH,
@@ -47,11 +50,17 @@ SIZES: dict[str, Any] = {
     "qk_nope_head_dim": HEAD,
     "v_head_dim": HEAD,
     "index_head_dim": HEAD,
-    "index_n_heads": 2,
+    # Fewer often have no head above zero, and places that tie.
+    "index_n_heads": 16,
     "num_attention_heads": HEADS,
     "num_heads": HEADS,
     "num_key_value_heads": HEADS // 2,
     "head_dim": HEAD,
+    "swa_num_attention_heads": HEADS,
+    "swa_num_key_value_heads": HEADS // 2,
+    "swa_head_dim": HEAD,
+    "num_sliding_attention_heads": HEADS,
+    "sliding_window_size": WINDOW,
     "query_pre_attn_scalar": HEAD,
     "image_size": 16,
     "patch_size": 4,
@@ -66,7 +75,7 @@ SIZES: dict[str, Any] = {
     "n_shared_experts": 1,
 }
 #: How deep a part is.
-DEPTHS = ("num_hidden_layers", "depth", "num_layers", "n_layer", "encoder_layers")
+DEPTHS = ("num_hidden_layers", "depth", "num_layers", "n_layer", "n_layers", "encoder_layers")
 #: The part that reads the sequence.
 DECODERS = ("text_config", "llm_config", "language_config")
 ZERO_RATES = ("dropout", "layerdrop")
@@ -81,7 +90,7 @@ SILENT = (
     "dtype",
 )
 #: Would name layers that are no longer there.
-DROPPED = (*SILENT, "per_layer_config")
+DROPPED = (*SILENT, "per_layer_config", "quantization_config")
 
 
 def shrink(settings: dict[str, Any], decoder: bool) -> dict[str, Any]:
@@ -108,6 +117,9 @@ def shrink(settings: dict[str, Any], decoder: bool) -> dict[str, Any]:
             small[name] = [SIZES[name]] * len(value) if isinstance(value, list | tuple) else SIZES[name]
         else:
             small[name] = value
+    # Where a type says nothing, transformers draws weights so small that no picture comes through.
+    if "model_type" in small:
+        small.setdefault("initializer_range", SIZES["initializer_range"])
     return small
 
 
@@ -148,10 +160,10 @@ def name_tokens(
             named[name] = name_tokens(value, tokens, vocabulary)
         elif name == "vocab_size" or value == "vocab_size":
             named[name] = len(vocabulary)
+        elif stem and isinstance(value, str):
+            named[name] = vocabulary[value]
         elif stem is None or "token" not in stem or isinstance(value, list):
             named[name] = value
-        elif isinstance(value, str):
-            named[name] = vocabulary[value]
         elif stem in tokens:
             named[name] = vocabulary[tokens[stem]]
         else:
@@ -168,4 +180,5 @@ def configure(
     whole = kind().to_dict()
     settings = shrink(whole, decoder=not any(name in whole for name in DECODERS))
     settings = name_tokens(merge(settings, over), tokens, vocabulary)
-    return kind.from_dict(settings)
+    # A configuration without it is taken for one as published elsewhere, with quantized weights.
+    return kind.from_dict(settings | {"transformers_version": transformers.__version__})

@@ -93,12 +93,9 @@ def pictures_only() -> Iterator[None]:
 
 
 def image_class_of(model_type: str, kind: Kind) -> type:
-    """The type's image processor that does without torchvision; LookupError where there is none."""
+    """The type's image processor, where there is a choice the one that does without torchvision."""
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
-    name = kind.image_class or names.get("pil")
-    if name is None:
-        raise LookupError(f"{model_type}: the image processor needs torchvision")
-    return getattr(transformers, name)
+    return getattr(transformers, kind.image_class or names.get("pil") or names["torchvision"])
 
 
 def save_processor(model_type: str, kind: Kind, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
@@ -146,13 +143,16 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def prompt(directory: Path, question: str, image: Image.Image) -> BatchFeature:
-    """The processor's own inputs for one user turn with a picture and a question, as tensors of one row."""
+    """The processor's own inputs for one user turn with a picture and a question, as tensors of one row.
+
+    Numbers are float32, as the checkpoint is.
+    """
     processor = load_processor(directory)
     kind = KINDS[json.loads((directory / "config.json").read_text())["model_type"]]
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
     if kind.chat:
-        return processor.apply_chat_template(
+        inputs = processor.apply_chat_template(
             messages,
             tokenize=True,
             return_dict=True,
@@ -160,8 +160,10 @@ def prompt(directory: Path, question: str, image: Image.Image) -> BatchFeature:
             add_generation_prompt=True,
             processor_kwargs=kind.call,
         )
-    text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return processor(text=text, images=image, return_tensors="pt", **kind.call)
+    else:
+        text = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=text, images=image, return_tensors="pt", **kind.call)
+    return inputs.to(torch.float32)
 
 
 def image_places(model_type: str, directory: Path, inputs: BatchFeature) -> torch.Tensor:

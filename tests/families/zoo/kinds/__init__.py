@@ -5,7 +5,8 @@ from __future__ import annotations
 from .fixed import FIXED
 from .kind import Kind
 from .native import NATIVE
+from .with_torchvision import TORCHVISION
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["KINDS", "TORCHVISION", "Kind"]
 
-KINDS: dict[str, Kind] = FIXED | NATIVE
+KINDS: dict[str, Kind] = FIXED | NATIVE | TORCHVISION

@@ -3,66 +3,21 @@
 from __future__ import annotations
 
 from .kind import Kind
-from .parts import LINEAR, MULTIPLIERS
-
-IMAGE = "<image>"
-SQUARE = {"height": 16, "width": 16}
-SIGLIP = {"vision_use_head": False}
-
-LLAVA_TOKENS = {"image_token": IMAGE}
-GEMMA_TOKENS = {
-    "image_token": "<image_soft_token>",
-    "boi_token": "<start_of_image>",
-    "eoi_token": "<end_of_image>",
-}
-IDEFICS3_TOKENS = (
-    "<fake_token_around_image>",
+from .parts import (
+    CONVOLUTIONS,
+    GEMMA_TOKENS,
+    IDEFICS3_TOKENS,
     IMAGE,
-    "<end_of_utterance>",
-    "<global-img>",
-    *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
+    LLAVA,
+    LLAVA_NEXT,
+    LLAVA_TOKENS,
+    MINICPM,
+    MULTIPLIERS,
+    PINPOINTS,
+    SIGLIP,
+    SQUARE,
+    VQ,
 )
-
-PINPOINTS = {"image_grid_pinpoints": [[16, 32], [32, 16], [32, 32], [16, 48], [48, 16]]}
-LLAVA = {
-    "image_token": IMAGE,
-    "placeholder": IMAGE + "\n",
-    "tokens": LLAVA_TOKENS,
-    "bos": True,
-    "image": {"size": {"shortest_edge": 16}, "crop_size": SQUARE},
-    "image_class": "CLIPImageProcessorPil",
-    "processor": {
-        "patch_size": 4,
-        "vision_feature_select_strategy": "default",
-        "num_additional_image_tokens": 1,
-    },
-}
-LLAVA_NEXT = LLAVA | {"image": LLAVA["image"] | PINPOINTS, "image_class": None}
-MINICPM = {
-    "image_token": "<|image_pad|>",
-    "placeholder": "<|image_pad|>\n",
-    "config": {"text_config": LINEAR, "vision_config": {"insert_layer_id": 0}, "insert_layer_id": 0},
-    "image": {"patch_size": 4, "scale_resolution": 32, "max_slice_nums": 2},
-    "tokens": {
-        "image_token": "<|image_pad|>",
-        "video_token": "<|video_pad|>",
-        "image_start_token": "<image>",
-        "image_end_token": "</image>",
-        "slice_start_token": "<slice>",
-        "slice_end_token": "</slice>",
-        "image_id_start_token": "<image_id>",
-        "image_id_end_token": "</image_id>",
-    },
-}
-
-VQ = {
-    "num_embeddings": 8,
-    "embed_dim": 8,
-    "latent_channels": 8,
-    "base_channels": 32,
-    "channel_multiplier": [1, 1, 1, 1],
-    "num_res_blocks": 1,
-}
 
 FIXED: dict[str, Kind] = {
     "llava": Kind(**LLAVA),
@@ -382,5 +337,15 @@ FIXED: dict[str, Kind] = {
         },
         image={"size": {"height": 256, "width": 256}, "tile_size": 192, "max_patches": 3},
         processor={"patch_size": 4, "downsample_ratio": 4},
+    ),
+    "fast_vlm": Kind(
+        image_token=IMAGE,
+        placeholder=IMAGE + "\n",
+        tokens=LLAVA_TOKENS,
+        config={"vision_config": CONVOLUTIONS},
+        image={"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
+        image_class="CLIPImageProcessorPil",
+        processor={"patch_size": 8, "vision_feature_select_strategy": "full"},
+        processor_class="LlavaProcessor",
     ),
 }

@@ -3,56 +3,7 @@
 from __future__ import annotations
 
 from .kind import Kind
-from .parts import LINEAR, MROPE, MULTIPLIERS
-
-QWEN_TOKENS = {
-    "image_token": "<|image_pad|>",
-    "video_token": "<|video_pad|>",
-    "vision_start_token": "<|vision_start|>",
-    "vision_end_token": "<|vision_end|>",
-}
-QWEN = {
-    "image_token": "<|image_pad|>",
-    "placeholder": "<|vision_start|><|image_pad|><|vision_end|>",
-    "tokens": QWEN_TOKENS,
-    "image": {"min_pixels": 16 * 16, "max_pixels": 32 * 32, "patch_size": 4, "merge_size": 2},
-}
-OMNI = QWEN | {
-    "tokens": {
-        "image_token": "<|image_pad|>",
-        "video_token": "<|video_pad|>",
-        "audio_token": "<|audio_pad|>",
-        "vision_bos_token": "<|vision_start|>",
-        "vision_eos_token": "<|vision_end|>",
-        "audio_bos_token": "<|audio_start|>",
-        "audio_eos_token": "<|audio_end|>",
-    },
-}
-OMNI_CONFIG = {
-    "vision_start_token_id": "<|vision_start|>",
-    "vision_end_token_id": "<|vision_end|>",
-    "audio_start_token_id": "<|audio_start|>",
-    "audio_token_id": "<|audio_pad|>",
-}
-GRID = QWEN["image"]
-GLM = {
-    "image_token": "<|image|>",
-    "placeholder": "<|begin_of_image|><|image|><|end_of_image|>",
-    "tokens": {
-        "image_token": "<|image|>",
-        "video_token": "<|video|>",
-        "image_start_token": "<|begin_of_image|>",
-        "image_end_token": "<|end_of_image|>",
-        "video_start_token": "<|begin_of_video|>",
-        "video_end_token": "<|end_of_video|>",
-    },
-    "image": {
-        "size": {"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * 32 * 32},
-        "patch_size": 4,
-        "merge_size": 2,
-    },
-}
-GLM_CONFIG = {"text_config": {"rope_parameters": MROPE}}
+from .parts import GLM, GLM_CONFIG, GRID, LINEAR, MROPE, MULTIPLIERS, OMNI, OMNI_CONFIG, QWEN
 
 NATIVE: dict[str, Kind] = {
     "qwen2_vl": Kind(
@@ -207,7 +158,14 @@ NATIVE: dict[str, Kind] = {
         tokens={"image_token": "<image>", "video_token": "<video>"},
         image=GRID,
     ),
-    "lfm3_vl": Kind(**QWEN),
+    "lfm3_vl": Kind(
+        **QWEN,
+        config={
+            "text_config": {
+                "layer_types": ["conv", "sliding_attention", "conv", "full_attention"],
+            }
+        },
+    ),
     "qwen4_exp": Kind(
         **QWEN,
         config={
