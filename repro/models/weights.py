@@ -208,7 +208,7 @@ def load_checkpoint(
         raise CheckpointError(_mismatch(path, architecture, problems))
     # Settings that change what a pass returns, and no number: files may have them from whoever saved them.
     for part in model.modules():
-        if hasattr(config := getattr(part, "config", None), "return_dict"):
+        if (config := getattr(part, "config", None)) is not None and hasattr(config, "return_dict"):
             config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
     return model.to(device)
 
