@@ -332,14 +332,19 @@ def sweep(
             layer_by_layer(lvlm, prompt, max_new_tokens, keep, ranking_row, repetition_penalty)
             for prompt in prompts
         ]
-    lengths = {len(prompt.segments) for prompt in prompts}
-    if len(prompts) > 1 and (not lvlm.batches or (lvlm.rotates_by_image and len(lengths) > 1)):
-        # Positions of an answer follow from the image's, and the model does not take those of padded prompts.
+    if len(groups := _together(lvlm, prompts)) > 1:
         swept = {
-            id(prompt): sweep(lvlm, [prompt], max_new_tokens, keep, ranking_row, repetition_penalty)[0]
-            for prompt in prompts
+            index: one
+            for group in groups
+            for index, one in zip(
+                group,
+                sweep(
+                    lvlm, [prompts[i] for i in group], max_new_tokens, keep, ranking_row, repetition_penalty
+                ),
+                strict=True,
+            )
         }
-        return [swept[id(prompt)] for prompt in prompts]
+        return [swept[index] for index in range(len(prompts))]
     with torch.inference_mode():
         processors = [lvlm.logits_processors(prompt, max_new_tokens) for prompt in prompts]
         run = _Pass(lvlm, prompts, max_new_tokens, keep, ranking_row)
@@ -364,6 +369,22 @@ def sweep(
             first.float().cpu().numpy(), torch.stack(chosen, -1).tolist(), strict=True
         )
     ]
+
+
+def _together(lvlm: Lvlm, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Prompts, by their number, that can be one batch.
+
+    Models without a card, and those whose positions follow from the image's, number the tokens behind a padded
+    prompt in their own ways: their prompts are batched by length.
+    """
+    if not lvlm.batches:
+        return [[index] for index in range(len(prompts))]
+    groups: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(len(prompt.segments) if lvlm.proves or lvlm.rotates_by_image else 0, []).append(
+            index
+        )
+    return list(groups.values())
 
 
 def _processed(

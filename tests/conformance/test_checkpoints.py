@@ -158,7 +158,8 @@ def test_a_missing_directory_is_named(tmp_path):
 
 
 def test_an_unknown_name_lists_the_names():
-    with pytest.raises(KeyError, match="no model 'gpt-0'; the models are .*llava-1.5"):
+    message = "no model 'gpt-0', nor a directory of this name; the models are .*llava-1.5"
+    with pytest.raises(KeyError, match=message):
         load_model("gpt-0")
 
 

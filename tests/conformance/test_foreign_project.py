@@ -118,7 +118,7 @@ def test_another_project_is_shown_no_option_of_the_suite(other):
     [
         (["--help"], "--allow-missing"),
         (["--markers"], "@pytest.mark.without"),
-        (["--model", "nonsense"], "no model 'nonsense'; the models are "),
+        (["--model", "nonsense"], "no model 'nonsense', nor a directory of this name; the models are "),
         (["--benchmark", "nonsense"], "no such benchmark; the benchmarks are pope, "),
         (["--protocol", "opera", "--model", "qwen-vl"], "opera does not define pope for qwen-vl"),
         (["--limit", "3"], "at least 8 items"),

@@ -194,7 +194,10 @@ def test_the_other_protocols_define_what_their_scripts_do(protocol, models, benc
         ),
         (("opera", "qwen-vl", "pope"), "pope for qwen-vl; .* for llava-1.5, instructblip, shikra"),
         (("lmms-eval", "shikra", "pope"), "lmms-eval does not define pope for shikra"),
-        (("lmms", "llava-1.5", "pope"), "no protocol 'lmms'; the protocols are official, opera, lmms-eval"),
+        (
+            ("lmms", "llava-1.5", "pope"),
+            "no protocol 'lmms'; the protocols are official, chat, opera, lmms-eval",
+        ),
     ],
 )
 def test_what_a_protocol_does_not_define_has_no_fallback(asked, words):

@@ -32,7 +32,8 @@ from repro.truncation import truncated
 from tests.families import zoo
 from tests.families.zoo import reference
 
-#: Of logits with a spread of about 1.4 over four layers: measured 2e-5 at most on all types, here times 5.
+#: Least tolerance of logits with a spread of about 1.4 over four layers: measured 2e-5 at most where every layer
+#: attends, here times 5. Elsewhere twice what two kernels of transformers differ by, see ``noise``.
 TOLERANCE = 1e-4
 TOKENS = 3
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
@@ -74,6 +75,7 @@ class Comparison:
         self.inputs.pop("labels", None)
         self.prompt: Prompt = self.lvlm.prompt(image, question)
         self.places = zoo.image_places(model_type, directory, self.inputs)
+        self.tolerance = max(TOLERANCE, 2 * reference.noise((self.eager, self.lvlm.model), self.inputs))
         n = self.lvlm.n_layers
         self.layers = (0, n // 2, n - 1)
 
@@ -137,11 +139,10 @@ class Comparison:
     def answer(self, after: int) -> list[int]:
         return reference.truncated_answer(self.eager, self.inputs, self.places, after, TOKENS)
 
-    @staticmethod
-    def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    def close(self, found: torch.Tensor, expected: torch.Tensor) -> None:
         kept = expected > -1e30  # some models give tokens that they never say the lowest number
         difference = float((found - expected)[kept].abs().max())
-        assert difference < TOLERANCE, f"logits differ by {difference:.2g}"
+        assert difference < self.tolerance, f"logits differ by {difference:.2g}"
 
 
 def outcome_of(model_type: str, directory: Path) -> Outcome:

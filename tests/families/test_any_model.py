@@ -28,7 +28,7 @@ assert set(SAMPLE) <= set(zoo.BUILT)
 #: What they are refused, each for a reason that is stated.
 REFUSED = {
     "qwen3_5": {"shares"},
-    "dots3_note": {"truncation", "sweep"},
+    "dots3_note": {"shares"},
 }
 
 

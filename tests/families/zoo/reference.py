@@ -36,6 +36,13 @@ def logits(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     return model(**inputs, use_cache=False).logits[0].float()
 
 
+def noise(models: tuple[PreTrainedModel, PreTrainedModel], inputs: Inputs) -> float:
+    """By how much the logits of one checkpoint under two attention kernels of transformers differ."""
+    first, second = (logits(model, inputs) for model in models)
+    kept = first > -1e30
+    return float((first - second)[kept].abs().max())
+
+
 @torch.no_grad()
 def shares(model: PreTrainedModel, inputs: Inputs) -> list[Tensor]:
     """Per layer that attends, [H, S]: the last row's softmax as the layer computed it."""
