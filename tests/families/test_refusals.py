@@ -8,20 +8,10 @@ import shutil
 import pytest
 
 from repro.models import load_model
-from repro.models.card import REGISTRY
 from repro.models.loading import CheckpointError
 from tests.families import zoo
 
 pytestmark = pytest.mark.conformance
-
-
-@pytest.fixture(autouse=True)
-def registry():
-    """Models that a test registers are gone after it."""
-    before = dict(REGISTRY)
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,16 @@
+"""What the tests of model types share."""
+
+from __future__ import annotations
+
+import pytest
+
+from repro.models.card import REGISTRY
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    """Models that a test registers are gone after it."""
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
