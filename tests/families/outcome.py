@@ -66,7 +66,7 @@ class Comparison:
     """One checkpoint, loaded by the package and by plain eager transformers."""
 
     def __init__(self, model_type: str, directory: Path):
-        self.lvlm: Lvlm = load_model(str(directory))
+        self.lvlm: Lvlm = load_model(f"tiny-{model_type}", directory)
         self.eager = AutoModelForImageTextToText.from_pretrained(
             directory, attn_implementation="eager"
         ).eval()
