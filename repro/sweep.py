@@ -226,6 +226,12 @@ class _Pass:
             seen[:, : self.total] = torch.arange(self.total, device=device) < self.lengths[:, None]
             inputs["attention_mask"] = seen.repeat_interleave(branches, dim=0)
             inputs["position_ids"] = (self.lengths + self.step).repeat_interleave(branches)[:, None]
+        elif self.lvlm.counts_in_cache:
+            # As transformers 4 generates; 5 takes both from the cache.
+            place = torch.tensor([self.total + self.step], device=device)
+            inputs["cache_position"] = place
+            if (deltas := self.lvlm.rope_deltas) is not None:
+                inputs["position_ids"] = (place + deltas).repeat_interleave(branches, dim=0).expand(3, -1, -1)
         self.allowed = self.allowed_keys(branches)
         cache = _Reported(self.total + self.step)
         with self.lvlm.attention_replaced(self.attend_step):

@@ -184,6 +184,17 @@ class Lvlm(ObservableAttention):
         """Whether rotary positions of an answer follow from those of the image."""
         return any(hasattr(module, "rope_deltas") for module in self.model.modules())
 
+    @property
+    def rope_deltas(self) -> Tensor | None:
+        """By how much rotary positions behind the last pass's prompts differ from their number, int64 [B, 1]."""
+        found = [module.rope_deltas for module in self.model.modules() if hasattr(module, "rope_deltas")]
+        return next((deltas for deltas in found if deltas is not None), None)
+
+    @cached_property
+    def counts_in_cache(self) -> bool:
+        """Whether a pass wants to be told the place of its tokens in the cache, as in transformers 4."""
+        return "cache_position" in inspect.signature(self.generator.forward).parameters
+
     #: Whether no row before the image sees it.
     causal = True
     #: What ``token_type_ids`` say of an answer; None: the same as of the prompt's last token.

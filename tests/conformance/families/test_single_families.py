@@ -111,9 +111,10 @@ def test_instruments_run_at_the_positions_of_qwen2_5_vl(qwen2_5_vl, picture, dec
         return decoder_inputs(qwen2_5_vl, run)["position_ids"]
 
     def own(answer):
-        ids, types = qwen2_5_vl.sequence(prompt, answer), prompt.sequence_inputs["mm_token_type_ids"]
-        types = torch.nn.functional.pad(types, (0, len(answer)))
-        return places(lambda: qwen2_5_vl.model(input_ids=ids, mm_token_type_ids=types, **prompt.image_inputs))
+        ids = qwen2_5_vl.sequence(prompt, answer)
+        pad = torch.nn.functional.pad
+        types = {name: pad(values, (0, len(answer))) for name, values in prompt.sequence_inputs.items()}
+        return places(lambda: qwen2_5_vl.model(input_ids=ids, **types, **prompt.image_inputs))
 
     assert torch.equal(places(lambda: attention_shares(qwen2_5_vl, prompt, [7, 8])), own([7, 8]))
     assert torch.equal(places(lambda: llava_cam(qwen2_5_vl, prompt, [7, 8])), own([7]))
