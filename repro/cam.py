@@ -45,8 +45,13 @@ def parts_of(lvlm: Lvlm, module: Module) -> list[nn.Module]:
     return [roles[module] for roles in lvlm.roles]
 
 
-def _at_image(lvlm: Lvlm, layer: int, values: Tensor, length: int, image: Tensor) -> Tensor:
-    """Values [B, T', width] of a layer at the image positions, float32; zero where truncation removed them."""
+def _at_image(lvlm: Lvlm, layer: int, values: Tensor, batch: int, length: int, image: Tensor) -> Tensor:
+    """Values of a layer at the image positions, float32 [B, n_image, width]; zero where truncation removed them.
+
+    Args:
+        values: [B, T', width]; or [B T', width], as some layers flatten them before their MLP.
+    """
+    values = values.reshape(batch, -1, values.shape[-1])
     cut = lvlm.truncation
     if cut is None or layer < cut.after:
         return values[:, image].float()
@@ -112,7 +117,7 @@ def llava_cam(
             z = logits.gather(-1, target.expand(len(part), -1)[..., None]).float().sum()
             gradients = torch.autograd.grad(z, activations)
         for layer, pair in enumerate(zip(activations, gradients, strict=True)):
-            feature, gradient = (_at_image(lvlm, layer, v.detach(), length, image) for v in pair)
+            feature, gradient = (_at_image(lvlm, layer, v.detach(), len(part), length, image) for v in pair)
             alpha = (gradient.relu() if relu_gradients else gradient).mean(dim=1, keepdim=True)
             total[layer] += (alpha * feature).sum(-1).relu().sum(0)
 

@@ -319,14 +319,15 @@ def prove_prompt(lvlm: Lvlm) -> str:
         raise NotAdmitted("what follows a prompt changes what the prompt's last token predicts")
     pair = list(lvlm.trial_prompts)
     alone = [lvlm.logits(one)[-1].float() for one in pair]
-    try:
-        with torch.inference_mode():
-            together = lvlm.forward(pair)
-        rows = [together[i, len(one.segments) - 1].float() for i, one in enumerate(pair)]
-        worst = max(float((a - b).abs().max()) for a, b in zip(alone, rows, strict=True))
-        lvlm.batches = worst <= lvlm.tolerance
-    except Exception:  # of the model's own code
-        lvlm.batches = False
+    if lvlm.batches:
+        try:
+            with torch.inference_mode():
+                together = lvlm.forward(pair)
+            rows = [together[i, len(one.segments) - 1].float() for i, one in enumerate(pair)]
+            worst = max(float((a - b).abs().max()) for a, b in zip(alone, rows, strict=True))
+            lvlm.batches = worst <= lvlm.tolerance
+        except Exception:  # of the model's own code
+            lvlm.batches = False
     if not lvlm.batches:
         notes.append("prompts are run one by one: a batch gives other logits")
     return (

@@ -249,8 +249,16 @@ class Lvlm(ObservableAttention):
         least = last_digits * (64 if self.model.dtype == torch.float32 else 4)
         if not self.batches:
             return least
-        with torch.inference_mode():
-            noise = float((self.forward([prompt] * 2)[:, -1].float() - single).abs().max())
+        try:
+            with torch.inference_mode():
+                noise = float((self.forward([prompt] * 2)[:, -1].float() - single).abs().max())
+        except (
+            RuntimeError,
+            ValueError,
+            IndexError,
+        ):  # of the model's own code: it reads its images otherwise
+            self.batches = False
+            return least
         return max(10 * noise, least)
 
     @property

@@ -99,14 +99,22 @@ class Comparison:
         assert float((found - expected).abs().max()) < 1e-5, float((found - expected).abs().max())
 
     def cam(self) -> None:
-        """Finite, of the grid's shape, zero behind the last layer; its gradients are checked on the miniatures."""
+        """Heat without noise, by gradients of the eager model; with noise, finite and zero behind the last layer."""
         module = "post_attention_norm"
         if not all(module in roles for roles in self.lvlm.roles):
             module = "attention"
-        heat = llava_cam(
-            self.lvlm, self.prompt, self.lvlm.answer(self.prompt, 2).ids, samples=2, module=module
-        )
-        assert np.isfinite(heat).all() and not heat[-1].any() and heat[0].any()
+        answer = self.lvlm.answer(self.prompt, 1).ids
+        heat = llava_cam(self.lvlm, self.prompt, answer, noise=0, module=module)
+        names = [
+            next(name for name, part in layer.named_modules() if part is roles[module])
+            for layer, roles in zip(self.lvlm.layers, self.lvlm.roles, strict=True)
+        ]
+        expected = reference.heat(self.eager, self.inputs, self.places, names, answer[0]).numpy()
+        assert self.prompt.cells is None
+        difference = np.abs(heat.reshape(len(heat), -1) - expected).max()
+        assert difference < 1e-3, f"heat differs by {difference:.2g}"
+        noisy = llava_cam(self.lvlm, self.prompt, answer, samples=2, module=module)
+        assert np.isfinite(noisy).all() and not noisy[-1].any()
 
     def truncation(self) -> None:
         """Logits and answers of three tokens, dropped and masked, at three layers."""

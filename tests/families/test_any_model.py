@@ -24,7 +24,8 @@ SAMPLE = {
     "hyperclovax_vision_v2": "multipliers",
     "dots3_note": "attention to chosen keys",
 }
-assert set(SAMPLE) <= set(zoo.BUILT)
+#: Versions of transformers have different types.
+TRIED = [name for name in SAMPLE if name in zoo.BUILT]
 #: What they are refused, each for a reason that is stated.
 REFUSED = {
     "qwen3_5": {"shares"},
@@ -39,7 +40,7 @@ def check(model_type, tmp_path):
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize("model_type", SAMPLE)
+@pytest.mark.parametrize("model_type", TRIED)
 def test_a_model_without_a_card_is_measured_right(model_type, tmp_path):
     outcome = check(model_type, tmp_path)
     assert set(outcome.refused) == REFUSED.get(model_type, set()), outcome.refused

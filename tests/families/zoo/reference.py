@@ -52,6 +52,34 @@ def shares(model: PreTrainedModel, inputs: Inputs) -> list[Tensor]:
     return [row[0, :, -1].float() for row in output.attentions if row is not None]
 
 
+def heat(model: PreTrainedModel, inputs: Inputs, image: Tensor, names: list[str], token: int) -> Tensor:
+    """[layers, image tokens]: LLaVA-CAM at one module of each layer, for the logit of a token; peaks are 1."""
+    outputs: list[Tensor] = []
+
+    def record(module: nn.Module, args: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        outputs.append(first if first.requires_grad else first.requires_grad_())
+
+    modules = [layer.get_submodule(name) for layer, name in zip(layers_of(model), names, strict=True)]
+    handles = [module.register_forward_hook(record) for module in modules]
+    try:
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        with torch.enable_grad():
+            z = model(**inputs, use_cache=False).logits[0, -1, token]
+            gradients = torch.autograd.grad(z, outputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    maps = []
+    for output, gradient in zip(outputs, gradients, strict=True):
+        values, slopes = (part.detach().reshape(len(image), -1)[image] for part in (output, gradient))
+        maps.append((values @ slopes.mean(dim=0)).relu())
+    stacked = torch.stack(maps)
+    peak = stacked.amax(dim=1, keepdim=True)
+    return torch.where(peak > 0, stacked / peak.clamp_min(1e-30), stacked)
+
+
 @torch.no_grad()
 def answer(model: PreTrainedModel, inputs: Inputs, count: int) -> list[int]:
     """The ids of the model's own greedy answer, at most ``count``, up to the token that ends it."""
