@@ -112,9 +112,6 @@ class Assembled(Lvlm):
             text=text,
         )
 
-    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
-        return self.model.image_features(**image_inputs).flatten(0, 1)
-
 
 def tower_settings(file: Path, source: str) -> dict[str, Any]:
     """Settings of a vision tower, which no release has in its own directory; ``source`` says where to get them."""

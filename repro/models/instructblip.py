@@ -11,7 +11,6 @@ import torch
 import transformers
 from PIL import Image
 from tokenizers import AddedToken
-from torch import Tensor
 from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from repro.models.card import ModelCard
@@ -86,10 +85,3 @@ class InstructBlip(Lvlm):
             text=text,
             spatial=False,
         )
-
-    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
-        features = self.model.get_image_features(**image_inputs)
-        # transformers 5 wraps the features, transformers 4 returns them, alone or first of several.
-        features = getattr(features, "pooler_output", features)
-        features = features[0] if isinstance(features, tuple) else features
-        return features.flatten(0, 1)

@@ -131,10 +131,6 @@ class Lvlm(ObservableAttention):
         """``prompt`` for a question that holds none of the model's own tokens."""
         raise NotImplementedError
 
-    def features(self, image_inputs: dict[str, Tensor]) -> Tensor:
-        """Embeddings of the image tokens of B prompts, [B * n_image, width]."""
-        raise NotImplementedError
-
     @property
     def tokenizers(self) -> tuple[Any, ...]:
         """All tokenizers that read a question."""

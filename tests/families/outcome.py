@@ -99,7 +99,7 @@ class Comparison:
         assert float((found - expected).abs().max()) < 1e-5, float((found - expected).abs().max())
 
     def cam(self) -> None:
-        """Heat without noise, by gradients of the eager model; with noise, finite and zero behind the last layer."""
+        """Heat without noise, by gradients of the eager model; with it, finite and zero behind the last layer."""
         module = "post_attention_norm"
         if not all(module in roles for roles in self.lvlm.roles):
             module = "attention"
