@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import transformers
 from transformers import AutoModelForImageTextToText
+from transformers.utils import is_torchvision_available
 
 from repro.admission import admission
 from repro.attention import attention_shares
@@ -74,6 +75,11 @@ class Comparison:
         self.inputs = zoo.prompt(directory, question, image)
         self.inputs.pop("labels", None)
         self.prompt: Prompt = self.lvlm.prompt(image, question)
+        if is_torchvision_available():
+            # The package prepares images with PIL where it can, whose resizing differs.
+            for name, value in self.prompt.image_inputs.items():
+                if name in self.inputs and self.inputs[name].shape == value.shape:
+                    self.inputs[name] = value
         self.places = zoo.image_places(model_type, directory, self.inputs)
         self.tolerance = max(TOLERANCE, 2 * reference.noise((self.eager, self.lvlm.model), self.inputs))
         n = self.lvlm.n_layers
