@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 
@@ -19,14 +20,31 @@ class Encoded(Protocol):
 def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
     """An RGB image from a file or an open image; FileNotFoundError or ValueError where there is none to read."""
     if isinstance(source, Image.Image):
-        return source.convert("RGB")
+        return to_rgb(source)
     try:
         with Image.open(source if isinstance(source, str | Path) else BytesIO(source.read_bytes())) as image:
-            return image.convert("RGB")
+            return to_rgb(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {source}") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"cannot read the image {source}: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image in 8-bit RGB. Values of 16 bits are scaled, where Pillow's own conversion makes them white.
+
+    Raises ValueError for values without a known range.
+    """
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(
+                f"values from {values.min()} to {values.max()}, expected 16 bits: convert it to 8 bits"
+            )
+        return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its values are floating-point numbers without a known range: convert it to 8 bits")
+    return image.convert("RGB")
 
 
 def pad_to_square(image: Image.Image, colour: Sequence[float]) -> Image.Image:

@@ -11,7 +11,7 @@ from transformers.utils.constants import OPENAI_CLIP_MEAN
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.models import load_model
-from repro.models.images import pad_to_square
+from repro.models.images import pad_to_square, read_image
 from repro.models.llava import CLIPImageProcessor
 from repro.protocols import find_task
 
@@ -205,3 +205,24 @@ def test_a_picture_that_cannot_be_read_is_named(llava, picture, tmp_path, kind, 
 
     with pytest.raises(ValueError, match=f"cannot read the image {path}"):
         llava.prompt(path, "What is it?")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_grey_of_16_bits_is_scaled_to_8(tmp_path, suffix):
+    ramp = np.linspace(0, 65535, 256).round().astype(np.uint16)[None].repeat(4, axis=0)
+    Image.fromarray(ramp).save(tmp_path / f"grey.{suffix}")
+    found = np.asarray(read_image(tmp_path / f"grey.{suffix}"))
+    assert (found == np.arange(256, dtype=np.uint8)[None, :, None]).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"])
+def test_modes_of_8_bits_keep_what_pillow_makes_of_them(mode):
+    image = Image.new("RGB", (4, 4), (200, 30, 60)).convert(mode)
+    assert np.array_equal(np.asarray(read_image(image)), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_values_without_a_known_range_are_refused(mode):
+    image = Image.fromarray(np.full((4, 4), -7, dtype=np.float32 if mode == "F" else np.int32))
+    with pytest.raises(ValueError, match="convert it to 8 bits"):
+        read_image(image)

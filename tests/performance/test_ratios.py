@@ -29,14 +29,13 @@ from repro.models import load_model
 from repro.models.llava import Llava
 from repro.models.lvlm import Prompt
 from repro.segments import Segments
-from repro.sweep import sweep
+from repro.sweep import memory_of, sweep
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.performance
 
 LAYERS, SYSTEM, SIDE, USER = 32, 35, 24, 30
 TOTAL = SYSTEM + SIDE * SIDE + USER
-PIXELS = 14 * SIDE
 ANSWER = tuple(range(10, 19))  # any words: with the prompt, 650 tokens
 #: Token-layers of a sweep over those of one pass.
 BOUND = (LAYERS * TOTAL + USER * LAYERS * (LAYERS + 1) / 2) / (LAYERS * TOTAL)
@@ -78,17 +77,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def lvlm() -> Llava:
-    """LLaVA with 100 M random weights in float32, and the miniature's words."""
+def random_lvlm(side: int, layers: int, width: int, heads: int, key_heads: int) -> Llava:
+    """LLaVA with random weights in float32, and the miniature's words."""
     miniature = load_model("llava-1.5")
     miniature.processor.patch_size = 14
-    preparation = miniature.processor.image_processor
-    preparation.size, preparation.crop_size = {"shortest_edge": PIXELS}, {"height": PIXELS, "width": PIXELS}
+    preparation, pixels = miniature.processor.image_processor, 14 * side
+    preparation.size, preparation.crop_size = {"shortest_edge": pixels}, {"height": pixels, "width": pixels}
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            image_size=PIXELS,
+            image_size=pixels,
             patch_size=14,
             hidden_size=64,
             intermediate_size=128,
@@ -97,32 +95,44 @@ def lvlm() -> Llava:
         ),
         text_config=LlamaConfig(
             vocab_size=miniature.model.config.text_config.vocab_size,
-            hidden_size=512,
+            hidden_size=width,
             intermediate_size=1376,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=8,
-            max_position_embeddings=1024,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_heads,
+            max_position_embeddings=2048,
         ),
         image_token_index=miniature.image_token_id,
-        image_seq_length=SIDE * SIDE,
+        image_seq_length=side * side,
     )
     return Llava(miniature.card, LlavaForConditionalGeneration(config), miniature.processor, miniature.path)
 
 
-@pytest.fixture(scope="module")
-def prompt(lvlm: Llava) -> Prompt:
-    """Random words around a picture of noise."""
+def random_prompt(lvlm: Llava, side: int) -> Prompt:
+    """Random words around an image of noise."""
     draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, 300, (1, TOTAL), generator=draw)
-    ids[0, SYSTEM : SYSTEM + SIDE * SIDE] = lvlm.image_token_id
+    ids = torch.randint(3, 300, (1, SYSTEM + side * side + USER), generator=draw)
+    ids[0, SYSTEM : SYSTEM + side * side] = lvlm.image_token_id
+    pixels = 14 * side
     return Prompt(
         input_ids=ids,
-        image_inputs={"pixel_values": torch.randn(1, 3, PIXELS, PIXELS, generator=draw)},
+        image_inputs={"pixel_values": torch.randn(1, 3, pixels, pixels, generator=draw)},
         segments=Segments.from_image_mask((ids[0] == lvlm.image_token_id).numpy()),
-        grid=(SIDE, SIDE),
-        image=Image.new("RGB", (PIXELS, PIXELS)),
+        grid=(side, side),
+        image=Image.new("RGB", (pixels, pixels)),
         text="",
     )
+
+
+@pytest.fixture(scope="module")
+def lvlm() -> Llava:
+    """100 M weights in LLaVA-1.5's shape."""
+    return random_lvlm(SIDE, LAYERS, width=512, heads=8, key_heads=8)
+
+
+@pytest.fixture(scope="module")
+def prompt(lvlm: Llava) -> Prompt:
+    return random_prompt(lvlm, SIDE)
 
 
 def plain_pass(lvlm: Llava, prompt: Prompt, answer: tuple[int, ...] = ()) -> torch.Tensor:
@@ -222,3 +232,28 @@ def test_sweep_costs_a_sixth_of_one_run_per_layer(lvlm, prompt, figure):
         with truncated(lvlm, after=after):
             single += seconds(lambda: lvlm.answer(prompt, 1))
     figure(f"sweep / one truncated run per layer, {LAYERS + 1} layers", median(swept) / single, 1 / 6)
+
+
+def test_a_sweep_of_grouped_heads_and_many_image_tokens(figure):
+    """Qwen2.5-VL-7B's decoder: 28 layers, 28 query heads over 4; 1156 image tokens."""
+    side, layers = 34, 28
+    grouped = random_lvlm(side, layers, width=448, heads=28, key_heads=4)
+    prompt = random_prompt(grouped, side)
+    total = len(prompt.segments)
+    bound = (layers * total + USER * layers * (layers + 1) / 2) / (layers * total)
+
+    def swept():
+        return sweep(grouped, [prompt], 1)
+
+    def plain():
+        return plain_pass(grouped, prompt)
+
+    measured = median_ratio(swept, plain, turns=3)
+    figure(
+        f"sweep of 28 heads over 4, 1156 image tokens / plain pass (bound {bound:.2f})",
+        measured,
+        1.15 * bound,
+    )
+    kept = memory_of(grouped, prompt, 1) / (2 * layers * total * 4 * 16 * 4)
+    figure("the same: keys and values / those of one pass", kept)
+    figure("the same: peak memory / plain pass", peak_bytes(swept) / peak_bytes(plain))
