@@ -62,9 +62,10 @@ def deletion_curve(
 @contextmanager
 def _deleted(lvlm: Lvlm, image: Tensor, deleted: Tensor) -> Iterator[None]:
     """Within the context, row b of a batch has the image tokens ``deleted[b]`` replaced as they enter layer 1."""
+    anatomy = lvlm.anatomy  # learnt by passes of its own, before this one
 
     def replace(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        place, (hidden, axis) = next(iter(lvlm.anatomy.sequential(0, args, kwargs).items()))
+        place, (hidden, axis) = next(iter(anatomy.sequential(0, args, kwargs).items()))
         tokens = hidden.index_select(axis, image)
         mixed = torch.where(deleted[..., None], tokens.mean(dim=axis, keepdim=True), tokens)
         new = {place: hidden.index_copy(axis, image, mixed)}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from repro.curves import deletion_curve, token_heat
+from repro.models import load_model
 
 pytestmark = pytest.mark.invariant
 
@@ -61,3 +62,11 @@ def test_heat_of_cells_is_heat_of_the_tokens_that_cover_them(lvlm, prompt):
     else:
         for token, cell in zip(tokens, prompt.cells, strict=True):
             assert token == (heat.ravel()[cell] if cell >= 0 else 0)
+
+
+def test_a_curve_may_be_the_first_thing_that_is_asked_of_a_model(lvlm, prompt):
+    fresh = load_model(lvlm.card.name, lvlm.path, lvlm.model.dtype, lvlm.device)
+    order = list(range(len(prompt.segments.image)))
+    answer = lvlm.answer(prompt, 1).ids
+    expected = deletion_curve(lvlm, prompt, answer, order, steps=3)
+    np.testing.assert_array_equal(deletion_curve(fresh, prompt, answer, order, steps=3), expected)
