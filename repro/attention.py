@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from repro.models.attending import Attending
-from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
+from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.prompts import Prompt
 from repro.segments import NAMES
 
 

@@ -2,28 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.models.anatomy import ROLES
-from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
-
-#: Whose output can be differentiated at. The paper takes the norm behind the attention (Sec. A.1); the others are
-#: for comparison (Fig. 7).
-Module = Literal["post_attention_norm", "input_norm", "attention", "mlp", "layer"]
+from repro.models.anatomy import ROLES, Role, first_output
+from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.prompts import Prompt
 
 
 @contextmanager
-def _activations(lvlm: Lvlm, module: Module) -> Iterator[list[Tensor]]:
+def _activations(lvlm: Lvlm, module: Role) -> Iterator[list[Tensor]]:
     """Outputs of a module of every layer in the next pass, to differentiate at."""
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, inputs: Any, output: Any) -> Any:
         # Weights are frozen: an output without a graph so far is a leaf and must require its gradient itself.
-        first = output[0] if isinstance(output, tuple) else output
+        first = first_output(output)
         outputs.append(first if first.requires_grad else first.requires_grad_())
         return output
 
@@ -33,7 +30,7 @@ def _activations(lvlm: Lvlm, module: Module) -> Iterator[list[Tensor]]:
         yield outputs
 
 
-def parts_of(lvlm: Lvlm, module: Module) -> list[nn.Module]:
+def parts_of(lvlm: Lvlm, module: Role) -> list[nn.Module]:
     """That module of every layer; ValueError that names what the layers have, where one has none."""
     for index, roles in enumerate(lvlm.roles):
         if module not in roles:
@@ -73,7 +70,7 @@ def llava_cam(
     batch_size: int = 8,
     relu_gradients: bool = False,
     threshold: float | None = None,
-    module: Module = "post_attention_norm",
+    module: Role = "post_attention_norm",
 ) -> np.ndarray:
     """Heat of every image token for an answer, at every layer.
 
@@ -92,7 +89,8 @@ def llava_cam(
         batch_size: copies per pass; changes memory and speed only.
         relu_gradients: as in the released demo, only positive gradients enter alpha. Not in the paper.
         threshold: as in the released demo (0.5), normalised heat below it is set to zero. Not in the paper.
-        module: the module whose output is A.
+        module: whose output is A, by its role in a layer. The paper takes the norm behind the attention (Sec.
+            A.1); the others are for comparison (Fig. 7).
 
     Returns:
         float32 [N, rows, columns] in [0, 1]; a layer's maximum is 1 unless the layer is zero everywhere.
@@ -159,7 +157,7 @@ def prove_cam(lvlm: Lvlm) -> str:
 
     Raises NotAdmitted for a model without a norm behind its attention, naming what can be had instead.
     """
-    module: Module = "post_attention_norm"
+    module: Role = "post_attention_norm"
     if not all(module in roles for roles in lvlm.roles):
         module = "attention"
     prompt = lvlm.trial_prompts[0]

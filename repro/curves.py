@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from repro.models.anatomy import Arguments, replaced
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 
 
 def token_heat(heat: np.ndarray, prompt: Prompt) -> np.ndarray:
@@ -65,7 +66,7 @@ def _deleted(lvlm: Lvlm, image: Tensor, deleted: Tensor) -> Iterator[None]:
     anatomy = lvlm.anatomy  # learnt by passes of its own, before this one
 
     def replace(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        place, (hidden, axis) = next(iter(anatomy.sequential(0, args, kwargs).items()))
+        place, hidden, axis = anatomy.hidden(0, args, kwargs)
         tokens = hidden.index_select(axis, image)
         mixed = torch.where(deleted[..., None], tokens.mean(dim=axis, keepdim=True), tokens)
         new = {place: hidden.index_copy(axis, image, mixed)}

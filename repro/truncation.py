@@ -8,12 +8,25 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from repro.models.anatomy import Arguments, Place, arguments, hide, is_mask, put, replaced, take, take_mask
+from repro.models.anatomy import (
+    Arguments,
+    arguments,
+    first_output,
+    hide,
+    is_mask,
+    put,
+    replaced,
+    take,
+    take_mask,
+    with_first_output,
+)
 from repro.models.attending import Attending, Removal
 from repro.models.lvlm import Lvlm, NotAdmitted
 
 Mode = Literal["drop", "mask"]
 RankingRow = Literal["last_prompt", "last_image", "random"]
+#: Methods of a cache by which a model counts the tokens it has seen.
+COUNTING = ("get_seq_length", "get_query_offset", "get_mask_sizes")
 
 
 def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) -> None:
@@ -49,6 +62,26 @@ def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
     if scores is None:
         scores = torch.rand(n_image, generator=torch.Generator().manual_seed(0))
     return scores.topk(keep, dim=-1).indices.sort(dim=-1).values
+
+
+def ranking_scores(attending: Attending, rows: Tensor, image: Tensor) -> Tensor:
+    """Attention of each prompt's ranking row to its image tokens, averaged over heads (Eqs. 9-10): [B, n_image].
+
+    Args:
+        rows: int64 [B]; image: int64 [B, n_image], positions.
+    """
+    distinct, own = rows.unique(return_inverse=True)
+    shares = attending.softmax_rows(distinct)
+    return shares[torch.arange(len(shares), device=own.device), own.expand(len(shares))].gather(1, image)
+
+
+def mask_sizes(seen: int, query: int | Tensor) -> tuple[int, int]:
+    """What a cache that has seen so many tokens says of a mask: its keys, and where they begin.
+
+    Args:
+        query: new tokens; transformers 4 gives their places.
+    """
+    return seen + (query if isinstance(query, int) else len(query)), 0
 
 
 class Cut(Removal):
@@ -113,16 +146,13 @@ class Cut(Removal):
         if attending.layer != self.after - 1 or not self.prefill or not self.keep:
             return
         assert self.image is not None and self.rank_rows is not None
-        rows, own = self.rank_rows.unique(return_inverse=True)
-        shares = attending.softmax_rows(rows)
-        self.scores = shares[torch.arange(len(shares)), own.expand(len(shares))].gather(1, self.image)
+        self.scores = ranking_scores(attending, self.rank_rows, self.image)
 
     def before_layer(
         self, index: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments:
         """New arguments of a layer."""
-        sequential = self.layers.sequential(index, args, kwargs)
-        hidden, axis = next(iter(sequential.values()))
+        _, hidden, axis = self.layers.hidden(index, args, kwargs)
         if index == 0:
             self.begin(hidden.shape[axis])
         self.watch(kwargs.get("past_key_values"))
@@ -131,7 +161,7 @@ class Cut(Removal):
                 self.stay = self._choose()
             if self.mode == "mask":
                 return args, {**kwargs, "attention_mask": self._hiding(index, hidden, kwargs)}
-            return self._removed(sequential, args, kwargs)
+            return self._removed(index, args, kwargs)
         if not self.prefill:
             mask = kwargs.get("attention_mask")
             kwargs = {**kwargs, "attention_mask": self._following(index, hidden, axis, mask)}
@@ -141,10 +171,8 @@ class Cut(Removal):
 
     def _handed_on(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Arguments without the removed tokens in keys and values that an earlier, complete layer handed on."""
-        assert self.stay is not None
         total, axes = self.length + self.followed, self.layers.axes[index]
-        later = torch.arange(self.length, total, device=self.stay.device).expand(len(self.stay), -1)
-        columns = torch.cat([self.stay, later], dim=1)
+        columns = self._stays()
         new = {
             place: take(tensor, columns, axes[place])
             for place, tensor in arguments(args, kwargs)
@@ -152,13 +180,19 @@ class Cut(Removal):
         }
         return (replaced(args, new), replaced(kwargs, new)) if new else (args, kwargs)
 
+    def _stays(self) -> Tensor:
+        """Positions that layers > ``after`` see of the sequence so far: int64 [B, S' + followed]."""
+        assert self.stay is not None
+        total = self.length + self.followed
+        later = torch.arange(self.length, total, device=self.stay.device)
+        return torch.cat([self.stay, later.expand(len(self.stay), -1)], dim=1)
+
     def after_layer(self, index: int, module: Any, args: Any, output: Any) -> Any:
         """The output of a layer that tokens were removed from, with zeros in their places."""
         if not self.prefill or self.mode == "mask" or self.stay is None:
             return output
-        hidden = output[0] if isinstance(output, tuple) else output
-        full = put(hidden, self.stay, next(iter(self.layers.axes[index].values())), self.length)
-        return (full, *output[1:]) if isinstance(output, tuple) else full
+        full = put(first_output(output), self.stay, self.layers.hidden_axis(index), self.length)
+        return with_first_output(output, full)
 
     def watch(self, cache: Any) -> None:
         """Let a cache report the complete sequence: its layers hold less, and the model counts by the first."""
@@ -170,29 +204,24 @@ class Cut(Removal):
         def seen(*_: Any) -> int:
             return self.length + self.followed if self.image is not None else 0
 
-        def mask_sizes(query: int | Tensor, *_: Any) -> tuple[int, int]:
-            return seen() + (query if isinstance(query, int) else len(query)), 0
+        def sizes(query: int | Tensor, *_: Any) -> tuple[int, int]:
+            return mask_sizes(seen(), query)
 
-        for name, function in (
-            ("get_seq_length", seen),
-            ("get_query_offset", seen),
-            ("get_mask_sizes", mask_sizes),
-        ):
+        for name, function in zip(COUNTING, (seen, seen, sizes), strict=True):
             if hasattr(cache, name):
                 setattr(cache, name, function)
 
     def release(self) -> None:
         """Undo ``watch``."""
-        for name in ("get_seq_length", "get_query_offset", "get_mask_sizes"):
+        for name in COUNTING:
             if self.cache is not None:
                 self.cache.__dict__.pop(name, None)
         self.cache = None
 
-    def _removed(
-        self, sequential: dict[Place, tuple[Tensor, int]], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Arguments:
+    def _removed(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Arguments without the rows and columns of the removed tokens."""
         assert self.stay is not None
+        sequential = self.layers.sequential(index, args, kwargs)
         new = {place: take(tensor, self.stay, axis) for place, (tensor, axis) in sequential.items()}
         for place, tensor in arguments(args, kwargs):
             if is_mask(place, tensor) and tensor.shape[-1] == self.length:
@@ -237,7 +266,7 @@ class Cut(Removal):
             return mask
         columns = torch.arange(total, device=mask.device)[None]
         if cut and self.stay is not None:
-            stay = torch.cat([self.stay, columns[:, self.length :].expand(len(self.stay), -1)], dim=1)
+            stay = self._stays()
             if self.mode == "drop":
                 columns = stay
             else:

@@ -14,7 +14,8 @@ from repro.benchmarks.chair import PROMPT
 from repro.benchmarks.miniworld import DIRECTORY
 from repro.cam import llava_cam
 from repro.models import load_model
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.truncation import truncated
 
 #: Two scenes of the miniature benchmarks.

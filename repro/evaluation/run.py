@@ -15,7 +15,8 @@ from repro.benchmarks.benchmark import HubImage, Item
 from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
-from repro.models.lvlm import Answer, Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Answer, Prompt
 from repro.protocols.task import Task
 from repro.sweep import layout, memory_of, sweep
 

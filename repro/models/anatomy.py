@@ -7,7 +7,7 @@ first to the second runs over the sequence. Nothing is known of any architecture
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,16 @@ def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tupl
     yield from tensors(kwargs)
 
 
+def first_output(output: Any) -> Any:
+    """What a module returns, or the first of it: some, and more in transformers 4, return tuples."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_first_output(output: Any, first: Tensor) -> Any:
+    """The same output with another first part."""
+    return (first, *output[1:]) if isinstance(output, tuple) else first
+
+
 def is_mask(place: Place, tensor: Tensor) -> bool:
     """Whether it is a mask over queries and keys."""
     return place[-1] == "attention_mask" and tensor.dim() == 4
@@ -74,15 +84,29 @@ class Layers:
     modules: Sequence[nn.Module]
     axes: tuple[dict[Place, int], ...]
 
+    def hidden_axis(self, index: int) -> int:
+        """The axis of a layer's hidden states, in and out, that runs over the sequence, counted from the end."""
+        return next(iter(self.axes[index].values()))
+
+    def hidden(
+        self, index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Place, Tensor, int]:
+        """The hidden states among the arguments of a layer: their place, themselves and their sequence axis."""
+        place, axis = next(iter(self.axes[index].items()))
+        return place, dict(arguments(args, kwargs))[place], axis
+
     def sequential(
         self, index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[Place, tuple[Tensor, int]]:
         """Arguments of a layer that run over the sequence once, with their axes; hidden states come first."""
         axes = self.axes[index]
-        found = {place: (tensor, axes[place]) for place, tensor in arguments(args, kwargs) if place in axes}
-        hidden, axis = next(iter(found.values()))
+        _, hidden, axis = self.hidden(index, args, kwargs)
         # What earlier layers handed on may be shorter.
-        return {place: pair for place, pair in found.items() if pair[0].shape[pair[1]] == hidden.shape[axis]}
+        return {
+            place: (tensor, axes[place])
+            for place, tensor in arguments(args, kwargs)
+            if place in axes and tensor.shape[axes[place]] == hidden.shape[axis]
+        }
 
 
 def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
@@ -122,7 +146,8 @@ def find_layers(model: nn.Module, run: Callable[[int], Any]) -> Layers:
 
 
 #: Parts of a decoder layer by their role.
-ROLES = ("post_attention_norm", "input_norm", "attention", "mlp", "layer")
+Role = Literal["post_attention_norm", "input_norm", "attention", "mlp", "layer"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def find_roles(layers: Sequence[nn.Module], run: Callable[[], Any]) -> list[dict[str, nn.Module]]:
@@ -137,7 +162,7 @@ def find_roles(layers: Sequence[nn.Module], run: Callable[[], Any]) -> list[dict
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         first = next((tensor for _, tensor in arguments(args, kwargs)), None)
-        calls[module] = (len(calls), first, output[0] if isinstance(output, tuple) else output)
+        calls[module] = (len(calls), first, first_output(output))
 
     with ExitStack() as hooks:
         for layer in layers:
@@ -185,6 +210,12 @@ def _batch_axis(tensor: Tensor, axis: int, batch: int) -> int | None:
     return None
 
 
+def _index(rows: Tensor, batch_axis: int | None, axis: int, shape: Sequence[int]) -> Tensor:
+    """Rows [B, R] as an index of the shape, which has B along ``batch_axis`` and R along ``axis``."""
+    sizes = {batch_axis: len(rows), axis: -1}
+    return rows.view([sizes.get(place, 1) for place in range(-len(shape), 0)]).expand(list(shape))
+
+
 def take(tensor: Tensor, rows: Tensor, axis: int) -> Tensor:
     """The rows of each prompt of a batch.
 
@@ -198,11 +229,8 @@ def take(tensor: Tensor, rows: Tensor, axis: int) -> Tensor:
     shape = list(tensor.shape)
     shape[batch_axis] = len(rows)
     tensor = tensor.expand(shape)
-    index = rows.view(
-        [len(rows) if a == batch_axis else -1 if a == axis else 1 for a in range(-len(shape), 0)]
-    )
     shape[axis] = rows.shape[1]
-    return tensor.gather(axis, index.expand(shape))
+    return tensor.gather(axis, _index(rows, batch_axis, axis, shape))
 
 
 def put(tensor: Tensor, rows: Tensor, axis: int, length: int) -> Tensor:
@@ -213,10 +241,7 @@ def put(tensor: Tensor, rows: Tensor, axis: int, length: int) -> Tensor:
     if len(rows) == 1:
         return empty.index_copy(axis, rows[0], tensor)
     batch_axis = _batch_axis(tensor, axis, len(rows))
-    index = rows.view(
-        [len(rows) if a == batch_axis else -1 if a == axis else 1 for a in range(-len(shape), 0)]
-    )
-    return empty.scatter(axis, index.expand(tensor.shape), tensor)
+    return empty.scatter(axis, _index(rows, batch_axis, axis, tensor.shape), tensor)
 
 
 def take_mask(mask: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from repro.models.images import pad_to_square, read_image
 from repro.models.loading import CheckpointError, Kind, check_shapes, read_json, require
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.models.weights import published_tensors
 from repro.segments import Segments
 

@@ -25,8 +25,9 @@ from repro.models.anatomy import NoLayers
 from repro.models.card import ModelCard
 from repro.models.images import read_image
 from repro.models.loading import CheckpointError, check_outputs, read_json
-from repro.models.lvlm import Lvlm, NotAdmitted, Prompt
+from repro.models.lvlm import Lvlm, NotAdmitted
 from repro.models.processors import load_processor
+from repro.models.prompts import Prompt, batched
 from repro.models.weights import load_checkpoint, shards_of
 from repro.segments import IMAGE, Segments
 
@@ -99,11 +100,11 @@ class Chat(Lvlm):
 
     def find_parts(self) -> None:
         config = self.model.config
-        named = [getattr(part, "image_token_id", None) for part in (config, self.processor)]
-        named.append(getattr(config, "image_token_index", None))
+        candidates = [getattr(part, "image_token_id", None) for part in (config, self.processor)]
+        candidates.append(getattr(config, "image_token_index", None))
         if (token := getattr(self.processor, "image_token", None)) is not None:
-            named.append(self.tokenizer.convert_tokens_to_ids(str(token)))
-        self.image_token_ids = tuple({token: None for token in named if isinstance(token, int)})
+            candidates.append(self.tokenizer.convert_tokens_to_ids(str(token)))
+        self.image_token_ids = tuple(dict.fromkeys(id for id in candidates if isinstance(id, int)))
         self.located = False  # prompts need no map until the layers are known
         self.layers = self.anatomy.modules
         del self.located
@@ -118,28 +119,26 @@ class Chat(Lvlm):
         """None of its own: the processor has the chat template."""
         return ""
 
-    def inputs_of(self, image: Image.Image, question: str, template: str = "") -> Any:
-        """The processor's outputs for one turn with an image and a question.
+    def processed(self, image: Image.Image, question: str, template: str = "") -> Any:
+        """The processor's outputs for one turn with an image and a question: tensors by name,
+        ``input_ids`` [1, T].
 
         Args:
             template: the complete prompt as text, in place of the checkpoint's chat template.
         """
         content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        turn, more = [{"role": "user", "content": content}], {"add_generation_prompt": True}
-        processor = self.processor
+        messages, processor = [{"role": "user", "content": content}], self.processor
+        settings: dict[str, Any] = {"add_generation_prompt": True}
         if not template and getattr(processor, "chat_template", None):
-            asked: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+            tensors: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
             # The processor nests an image that is in a turn; some read no nested ones.
             with suppress(ValueError):
-                if (
-                    self._wanted
-                    and "processor_kwargs" in inspect.signature(processor.apply_chat_template).parameters
-                ):
-                    asked["processor_kwargs"] = self._wanted
-                return processor.apply_chat_template(turn, **more, **asked)
-            text = processor.apply_chat_template(turn, **more, tokenize=False)
+                if self._wanted and "processor_kwargs" in _parameters(processor.apply_chat_template):
+                    tensors["processor_kwargs"] = self._wanted
+                return processor.apply_chat_template(messages, **settings, **tensors)
+            text = processor.apply_chat_template(messages, **settings, tokenize=False)
         elif not template and getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(turn, **more, tokenize=False)
+            text = self.tokenizer.apply_chat_template(messages, **settings, tokenize=False)
         else:  # a model that was not tuned on chats reads the bare question
             text = template.format(question=question) if template else question
             if not template and self._names_image:
@@ -163,7 +162,7 @@ class Chat(Lvlm):
 
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         image = read_image(image)
-        outputs = dict(self.inputs_of(image, question, template).to(self.device))
+        outputs = dict(self.processed(image, question, template).to(self.device))
         input_ids = outputs.pop("input_ids")
         for name in ("attention_mask", "labels"):
             outputs.pop(name, None)
@@ -177,11 +176,11 @@ class Chat(Lvlm):
             if isinstance(value, Tensor)
         }
         ids = input_ids[0].cpu().numpy()
-        # The configuration is asked first: what a processor calls its image token may stand before the image.
-        found = next((token for token in self.image_token_ids if token in ids), None)
-        if found is not None:
-            self.image_token_ids = (found,)
-        is_image = ids == found
+        # The configuration's comes first: what a processor calls its image token may stand before the image.
+        token = next((token for token in self.image_token_ids if token in ids), None)
+        if token is not None:
+            self.image_token_ids = (token,)
+        is_image = ids == token
         if not is_image.any():
             raise ValueError(
                 f"the prompt of {self.card.name} holds none of its image tokens {list(self.image_token_ids)}: "
@@ -255,7 +254,7 @@ class Chat(Lvlm):
         seen: list[Tensor] = []
 
         def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden, axis = next(iter(self.anatomy.sequential(layer, args, kwargs).values()))
+            _, hidden, axis = self.anatomy.hidden(layer, args, kwargs)
             seen.append(hidden.movedim(axis, 0).flatten(1).float())
 
         handle = self.layers[layer].register_forward_pre_hook(record, with_kwargs=True)
@@ -275,13 +274,13 @@ class Chat(Lvlm):
             }
             for one in noise
         ]
-        return self.batched_inputs(copies)
+        return batched(copies)
 
     def _noise_scale(self, prompt: Prompt) -> Tensor:
         """What each value of the prepared pixels changes by from black to white: 1 / std, and 0 in margins."""
         name = self.pixel_name(prompt)
         black, white = (
-            self.inputs_of(Image.new("RGB", prompt.image.size, (v, v, v)), "?")[name] for v in (0, 255)
+            self.processed(Image.new("RGB", prompt.image.size, (v, v, v)), "?")[name] for v in (0, 255)
         )
         return (white - black).to(prompt.image_inputs[name])
 

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer, InstructBlipForConditionalGeneration, In
 from repro.models.card import ModelCard
 from repro.models.images import read_image
 from repro.models.loading import load_part, load_tokenizer
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.models.weights import load_checkpoint
 from repro.segments import Segments
 

@@ -13,6 +13,7 @@ from transformers import InternVLVisionConfig, InternVLVisionModel, LlamaConfig,
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from repro.models import assembled
+from repro.models.anatomy import first_output
 from repro.models.card import ModelCard
 from repro.models.loading import CheckpointError, Kind, load_tokenizer, read_json, require
 from repro.models.weights import load_renamed, published_tensors
@@ -63,15 +64,10 @@ class InternVLForCausalLM(assembled.ReadsImages, LlamaForCausalLM):
         # hidden_states[-4] of N layers is the output of layer N - 3; the layers after it are not run.
         tower = self.vision_tower
         last = len(tower.encoder.layer) + 1 + self.config.mm_vision_select_layer
-        hidden = _first(tower.embeddings(pixel_values))
+        hidden = first_output(tower.embeddings(pixel_values))
         for layer in tower.encoder.layer[:last]:
-            hidden = _first(layer(hidden))
+            hidden = first_output(layer(hidden))
         return hidden[:, 1:]
-
-
-def _first(output: Any) -> Tensor:
-    """transformers 4 returns tuples where transformers 5 returns tensors."""
-    return output[0] if isinstance(output, tuple) else output
 
 
 def native_config(published: dict[str, Any], tower: dict[str, Any]) -> LlamaConfig:

@@ -12,8 +12,8 @@ from repro.models.card import ModelCard
 from repro.models.images import pad_to_square, read_image
 from repro.models.llava_release import load_release
 from repro.models.loading import check_shapes, load_part, load_tokenizer, read_json
-from repro.models.lvlm import Prompt
 from repro.models.native import Native
+from repro.models.prompts import Prompt
 from repro.models.weights import load_checkpoint
 from repro.segments import Segments
 

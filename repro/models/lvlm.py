@@ -4,7 +4,6 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -14,54 +13,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import GenerationMixin, LogitsProcessorList
 
 from repro.models.anatomy import Layers, NoLayers, find_layers, find_roles
 from repro.models.attending import Attending, ObservableAttention, Removal
 from repro.models.card import ModelCard
+from repro.models.prompts import Answer, Prompt, batched, extended
 from repro.models.weights import check_directory
-from repro.segments import IMAGE, Segments
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One image and one question, ready for the model.
-
-    Attributes:
-        input_ids: int64 [1, T], the image already expanded to its tokens.
-        image_inputs: what the vision tower reads, e.g. ``pixel_values`` [1, 3, H, W], normalised.
-        segments: S, I, U of the T positions.
-        grid: rows and columns of the map that image tokens form over the image.
-        image: as the vision tower sees it (RGB, before normalisation).
-        text: the complete prompt as a string.
-        cells: for each image token the grid cell it covers, counted in reading order, -1 for none (a newline);
-            None if tokens and cells are the same.
-        spatial: whether image tokens have a place in the image; the queries of a Q-Former have none.
-        sequence_inputs: what else the model reads of each token, e.g. ``token_type_ids`` [1, T].
-    """
-
-    input_ids: Tensor
-    image_inputs: dict[str, Tensor]
-    segments: Segments
-    grid: tuple[int, int]
-    image: Image.Image
-    text: str
-    cells: np.ndarray | None = None
-    spatial: bool = True
-    sequence_inputs: Mapping[str, Tensor] = field(default_factory=dict)
+from repro.segments import IMAGE
 
 
 class NotAdmitted(ValueError):
     """An instrument that would be wrong on this model; the message has the reason."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Generated token ids, including the token that ended the answer, if any, and the decoded text, stripped."""
-
-    ids: tuple[int, ...]
-    text: str
 
 
 class Lvlm(ObservableAttention):
@@ -138,23 +101,7 @@ class Lvlm(ObservableAttention):
 
     def batched(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Image inputs of several prompts as one batch."""
-        return self.batched_inputs([prompt.image_inputs for prompt in prompts])
-
-    @staticmethod
-    def batched_inputs(inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Image inputs as one batch, padded with zeros at the end of every axis but the first.
-
-        That is where images have different numbers of tiles or sizes, which the model knows from other inputs, and
-        where texts of a Q-Former have different lengths, which their masks hold.
-        """
-        if len(inputs) == 1:
-            return dict(inputs[0])
-        batch = {}
-        for key in inputs[0]:
-            tensors = [part[key] for part in inputs]
-            longest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-            batch[key] = torch.cat([_padded(tensor, longest) for tensor in tensors])
-        return batch
+        return batched([prompt.image_inputs for prompt in prompts])
 
     def pixel_name(self, prompt: Prompt) -> str:
         """Which of the image inputs holds the pixels."""
@@ -166,7 +113,7 @@ class Lvlm(ObservableAttention):
         # Normalisation is affine, so noise on [0, 1] is noise / std on normalised pixels.
         std = torch.tensor(self.pixel_std, device=self.device).view(3, 1, 1)
         noisy = [pixels + scaled.view_as(pixels) for scaled in (noise.to(self.device) / std).to(pixels)]
-        return self.batched_inputs([{**prompt.image_inputs, "pixel_values": copy} for copy in noisy])
+        return batched([{**prompt.image_inputs, "pixel_values": copy} for copy in noisy])
 
     # All families share these.
 
@@ -201,6 +148,8 @@ class Lvlm(ObservableAttention):
     packs = True
     #: Whether prompts of one batch give what each gives alone.
     batches = True
+
+    # The admission of instruments, on models without a card.
 
     def admit(self, instrument: str, proof: Callable[[Self], str]) -> None:
         """Have an instrument prove itself on this model, once, if the model is of a kind that is not known.
@@ -248,11 +197,8 @@ class Lvlm(ObservableAttention):
         try:
             with torch.inference_mode():
                 noise = float((self.forward([prompt] * 2)[:, -1].float() - single).abs().max())
-        except (
-            RuntimeError,
-            ValueError,
-            IndexError,
-        ):  # of the model's own code: it reads its images otherwise
+        except (RuntimeError, ValueError, IndexError):
+            # Of the model's own code, which joins images in another way.
             self.batches = False
             return least
         return max(10 * noise, least)
@@ -401,7 +347,7 @@ class Lvlm(ObservableAttention):
             )
             more = longest + len(answer)
             rows.append(
-                {name: _extended(name, values, more, self.answer_type) for name, values in sequences.items()}
+                {name: extended(name, values, more, self.answer_type) for name, values in sequences.items()}
             )
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
@@ -411,19 +357,19 @@ class Lvlm(ObservableAttention):
         answers = (
             torch.arange(ids.shape[1], device=ids.device) >= torch.tensor(lengths, device=ids.device)[:, None]
         )
-        odd = answers & torch.isin(ids, torch.tensor(self.image_token_ids, device=ids.device))
-        if not odd.any():
+        in_answer = answers & torch.isin(ids, torch.tensor(self.image_token_ids, device=ids.device))
+        if not in_answer.any():
             yield ids
             return
 
         def embed(module: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
             if args[0].shape != ids.shape:
                 return out
-            return torch.where(odd[..., None], module.forward(ids), out)
+            return torch.where(in_answer[..., None], module.forward(ids), out)
 
         handle = self.embeddings.register_forward_hook(embed)
         try:
-            yield ids.masked_fill(odd, 0)
+            yield ids.masked_fill(in_answer, 0)
         finally:
             handle.remove()
 
@@ -514,21 +460,3 @@ def _noise(width: int, height: int) -> Image.Image:
     """Blocks of random colours."""
     blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
-
-
-def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """A tensor with zeros at the end of every axis but the first, up to ``shape``."""
-    short = [longest - size for longest, size in zip(shape, tensor.shape[1:], strict=True)]
-    return F.pad(tensor, [pad for more in reversed(short) for pad in (0, more)]) if any(short) else tensor
-
-
-def _extended(name: str, values: Tensor, length: int, answer_type: int | None) -> Tensor:
-    """What a model reads of each token, [1, T] or [1, axes, T], for tokens up to a length."""
-    more = values[..., -1:].expand(*values.shape[:-1], length - values.shape[-1])
-    if name == "attention_mask":
-        more = torch.zeros_like(more)
-    elif name == "token_type_ids" and answer_type is not None:
-        more = torch.full_like(more, answer_type)
-    elif name == "position_ids":
-        more = more + torch.arange(1, more.shape[-1] + 1, device=more.device)
-    return torch.cat([values, more], dim=-1)

@@ -24,8 +24,9 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from repro.models.card import ModelCard
 from repro.models.images import read_image
 from repro.models.loading import load_part, load_tokenizer
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
 from repro.models.processors import WITH_PIL
+from repro.models.prompts import Prompt
 from repro.models.weights import load_checkpoint
 from repro.segments import Segments
 

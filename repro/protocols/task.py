@@ -11,7 +11,8 @@ from repro.benchmarks.benchmark import Benchmark, Item, Score, image_names
 if TYPE_CHECKING:
     import numpy as np
 
-    from repro.models.lvlm import Lvlm, Prompt
+    from repro.models.lvlm import Lvlm
+    from repro.models.prompts import Prompt
     from repro.scores import Scores
 
 

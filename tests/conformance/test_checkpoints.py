@@ -364,8 +364,9 @@ def test_a_checkpoint_saved_by_transformers_5_is_that_of_transformers_4(name, tm
     saved = load_model(name)
     directory = shutil.copytree(saved.path, tmp_path / "saved")
     file, preparation = directory / "processor_config.json", directory / "preprocessor_config.json"
-    nested = {"image_processor": json.loads(preparation.read_text())}
-    file.write_text(json.dumps((json.loads(file.read_text()) if file.is_file() else {}) | nested))
+    if not file.is_file():
+        file.write_text("{}")
+    edit_json(file, image_processor=json.loads(preparation.read_text()))
     preparation.unlink()
     image = Image.new("RGB", (70, 40), "red")
     if transformers.__version__.startswith("4"):
@@ -384,13 +385,10 @@ def test_a_checkpoint_saved_by_transformers_5_is_that_of_transformers_4(name, tm
         ("config.json", "text_config", {"return_dict": False}),
     ],
 )
-def test_settings_that_change_no_number_are_read_over(tmp_path, file, part, setting):
-    saved = load_model("llava-1.5")
-    directory = shutil.copytree(saved.path, tmp_path / "saved")
-    settings = json.loads((directory / file).read_text())
-    (settings[part] if part else settings).update(setting)
-    (directory / file).write_text(json.dumps(settings))
-    lvlm = load_model("llava-1.5", directory)
+def test_settings_that_change_no_number_are_read_over(checkpoint, file, part, setting):
+    before = json.loads((checkpoint / file).read_text())
+    edit_json(checkpoint / file, **({part: before[part] | setting} if part else setting))
+    saved, lvlm = load_model(NAME), load_model(NAME, checkpoint)
     image = Image.new("RGB", (70, 40), "red")
     assert torch.equal(lvlm.logits(lvlm.prompt(image, "Is it?")), saved.logits(saved.prompt(image, "Is it?")))
     assert lvlm.answer(lvlm.prompt(image, "Is it?"), 2) == saved.answer(saved.prompt(image, "Is it?"), 2)

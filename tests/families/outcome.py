@@ -26,7 +26,8 @@ from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
 from repro.models.loading import CheckpointError
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.segments import IMAGE
 from repro.sweep import sweep
 from repro.truncation import truncated

@@ -25,7 +25,8 @@ from repro.benchmarks.benchmark import Item
 from repro.cam import llava_cam
 from repro.golden import Arrays, Golden, pack
 from repro.models.card import FIXTURES
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.protocols import find_task
 from repro.sweep import sweep
 from repro.truncation import truncated

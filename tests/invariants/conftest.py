@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from repro.models.lvlm import Lvlm, Prompt
+    from repro.models.lvlm import Lvlm
+    from repro.models.prompts import Prompt
 
 #: Of different lengths, as the questions of a benchmark are.
 QUESTIONS = (

@@ -139,12 +139,12 @@ def test_weights_that_are_not_a_number_are_refused(broken, prompts):
 def test_the_memory_of_a_sweep_is_what_it_holds(lvlm, prompt, monkeypatch, longest):
     runs, module = [], sys.modules["repro.sweep"]
 
-    class Kept(module._Pass):
+    class Kept(module.PackedPass):
         def __init__(self, *args):
             super().__init__(*args)
             runs.append(self)
 
-    monkeypatch.setattr(module, "_Pass", Kept)
+    monkeypatch.setattr(module, "PackedPass", Kept)
     monkeypatch.setattr(lvlm.generation_config, "eos_token_id", -1)  # every answer takes all its tokens
     sweep(lvlm, [prompt], longest)
     (run,) = runs

@@ -27,7 +27,7 @@ from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
 from repro.models.llava import Llava
-from repro.models.lvlm import Prompt
+from repro.models.prompts import Prompt
 from repro.segments import Segments
 from repro.sweep import memory_of, sweep
 from repro.truncation import truncated

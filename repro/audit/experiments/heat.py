@@ -17,12 +17,14 @@ from scipy.stats import spearmanr
 from repro.audit.experiments.common import Case, above, every, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
-from repro.cam import Module, llava_cam
+from repro.cam import llava_cam
 from repro.curves import deletion_curve, token_heat
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.run import evaluate
+from repro.models.anatomy import Role
 from repro.models.images import read_image
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.statistics import mean_interval
 
 #: Left out: its image tokens have no place in the image.
@@ -33,7 +35,7 @@ ITEMS = 8
 #: Noisy copies of an image, as in the report.
 SAMPLES = 4
 #: Modules that are compared with the norm behind the attention.
-OTHERS: tuple[Module, ...] = ("input_norm", "attention", "mlp", "layer")
+OTHERS: tuple[Role, ...] = ("input_norm", "attention", "mlp", "layer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ def cells(paper: Paper) -> list[tuple[str, str, str]]:
     return [(model, name, f"{model} {name}") for model in models_of(paper) for name in ASKED]
 
 
-def plain_gain(load: Load, model: str, benchmark: str, module: Module) -> np.ndarray:
+def plain_gain(load: Load, model: str, benchmark: str, module: Role) -> np.ndarray:
     """Gain (see ``gains``) of a module's maps without noise, mean over all layers but the last: [items]."""
     questions = questions_of(load, model, benchmark)
     heats = cams(load(model), questions, noise=0, module=module)
@@ -137,7 +139,7 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
     without noise each. A case, a model on a benchmark with another module, holds where the
     norm's gain is larger for certain.
     """
-    cases: dict[Module, list[Case]] = {module: [] for module in OTHERS}
+    cases: dict[Role, list[Case]] = {module: [] for module in OTHERS}
     for model, name, _ in cells(paper):
         own = plain_gain(load, model, name, "post_attention_norm")
         for module, held in cases.items():

@@ -7,7 +7,8 @@ from torch import Tensor
 from repro.audit.experiments.common import Case, above, percent, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.evaluation.flow import spread
-from repro.models.lvlm import Answer, Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Answer, Prompt
 from repro.segments import IMAGE
 from repro.statistics import flips, mcnemar, wilson
 from repro.truncation import truncated

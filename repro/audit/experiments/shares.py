@@ -17,7 +17,8 @@ from repro.audit.experiments.common import Case, every, items_of, percent, posit
 from repro.audit.ledger import Finding, Load, Paper
 from repro.evaluation.flow import mean_shares, spread
 from repro.evaluation.run import evaluate
-from repro.models.lvlm import Lvlm, Prompt
+from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.segments import SYSTEM, USER, Segments
 
 IMAGES = 8

@@ -116,6 +116,7 @@ def test_instruments_run_at_the_positions_of_qwen2_5_vl(qwen2_5_vl, picture, dec
         types = {name: pad(values, (0, len(answer))) for name, values in prompt.sequence_inputs.items()}
         return places(lambda: qwen2_5_vl.model(input_ids=ids, **types, **prompt.image_inputs))
 
+    assert len(qwen2_5_vl.roles) == qwen2_5_vl.n_layers  # learnt by a pass of its own
     assert torch.equal(places(lambda: attention_shares(qwen2_5_vl, prompt, [7, 8])), own([7, 8]))
     assert torch.equal(places(lambda: llava_cam(qwen2_5_vl, prompt, [7, 8])), own([7]))
 

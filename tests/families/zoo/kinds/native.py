@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from .kind import Kind
-from .parts import GLM, GLM_CONFIG, GRID, LINEAR, MROPE, MULTIPLIERS, OMNI, OMNI_CONFIG, QWEN
+from .parts import (
+    GEMMA4,
+    GEMMA4_TEXT,
+    GLM,
+    GLM_CONFIG,
+    GRID,
+    LINEAR,
+    MROPE,
+    MULTIPLIERS,
+    OMNI,
+    OMNI_CONFIG,
+    QWEN,
+)
 
 NATIVE: dict[str, Kind] = {
     "qwen2_vl": Kind(
@@ -243,26 +255,10 @@ NATIVE: dict[str, Kind] = {
         processor={"patch_size": 4, "spatial_merge_size": 2},
     ),
     "gemma4": Kind(
-        image_token="<|image|>",
-        placeholder="<|image|>",
-        tokens={
-            "image_token": "<|image|>",
-            "boi_token": "<|image>",
-            "eoi_token": "<image|>",
-            "audio_token": "<|audio|>",
-            "boa_token": "<|audio>",
-            "eoa_token": "<audio|>",
-        },
-        more=("<|video|>",),
-        bos=True,
+        **GEMMA4,
         config={
-            "text_config": {
-                "per_layer_config": {"1": {"head_dim": 16}, "3": {"head_dim": 16}},
-                "hidden_size_per_layer_input": 8,
-                "vocab_size_per_layer_input": "vocab_size",
-                "final_logit_softcapping": 5.0,
-                "num_kv_shared_layers": 1,
-            },
+            "text_config": GEMMA4_TEXT
+            | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": "vocab_size"},
             "vision_config": {
                 "model_type": "gemma4_vision",
                 "num_key_value_heads": 4,

@@ -37,6 +37,35 @@ IDEFICS3_TOKENS = (
     "<global-img>",
     *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
 )
+IDEFICS3: dict[str, Any] = {
+    "image_token": IMAGE,
+    "placeholder": IMAGE,
+    "more": IDEFICS3_TOKENS,
+    "bos": True,
+    "config": {"image_token_id": IMAGE},
+    "image": {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}},
+    "processor": {"image_seq_len": 4},
+}
+GEMMA4: dict[str, Any] = {
+    "image_token": "<|image|>",
+    "placeholder": "<|image|>",
+    "tokens": {
+        "image_token": "<|image|>",
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "audio_token": "<|audio|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+    },
+    "more": ("<|video|>",),
+    "bos": True,
+}
+#: Two layers with wider heads, the last of which takes its keys from an earlier one; logits are capped.
+GEMMA4_TEXT: dict[str, Any] = {
+    "per_layer_config": {"1": {"head_dim": 16}, "3": {"head_dim": 16}},
+    "final_logit_softcapping": 5.0,
+    "num_kv_shared_layers": 1,
+}
 
 PINPOINTS: dict[str, Any] = {"image_grid_pinpoints": [[16, 32], [32, 16], [32, 32], [16, 48], [48, 16]]}
 LLAVA: dict[str, Any] = {

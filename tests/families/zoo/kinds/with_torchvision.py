@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .kind import Kind
-from .parts import GRID, IMAGE, MINICPM, SIGLIP, SQUARE
+from .parts import GEMMA4, GEMMA4_TEXT, GRID, IMAGE, MINICPM, SIGLIP, SQUARE
 
 PIXTRAL: dict[str, Any] = {
     "image_token": "[IMG]",
@@ -48,24 +48,9 @@ TORCHVISION: dict[str, Kind] = {
         image={"size": {"height": 32, "width": 32}, "max_patches": 3, "patch_size": 4},
     ),
     "gemma4_unified": Kind(
-        image_token="<|image|>",
-        placeholder="<|image|>",
-        tokens={
-            "image_token": "<|image|>",
-            "boi_token": "<|image>",
-            "eoi_token": "<image|>",
-            "audio_token": "<|audio|>",
-            "boa_token": "<|audio>",
-            "eoa_token": "<audio|>",
-        },
-        more=("<|video|>",),
-        bos=True,
+        **GEMMA4,
         config={
-            "text_config": {
-                "per_layer_config": {"1": {"head_dim": 16}, "3": {"head_dim": 16}},
-                "final_logit_softcapping": 5.0,
-                "num_kv_shared_layers": 1,
-            },
+            "text_config": GEMMA4_TEXT,
             "vision_config": {
                 "model_type": "gemma4_unified_vision",
                 "pooling_kernel_size": 2,
