@@ -4,22 +4,23 @@ The proofs stand beside the instruments.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from operator import methodcaller
 
 from repro.attention import prove_shares
 from repro.cam import prove_cam
-from repro.models.chat import prove_prompt
+from repro.curves import prove_deletion
 from repro.models.lvlm import Lvlm, NotAdmitted
 from repro.sweep import prove_sweep
 from repro.truncation import prove_truncation
 
 PROOFS: dict[str, Callable[[Lvlm], str]] = {
-    "prompt": prove_prompt,
+    "prompt": methodcaller("prove_prompt"),
     "shares": prove_shares,
     "cam": prove_cam,
     "truncation": prove_truncation,
     "sweep": prove_sweep,
+    "deletion": prove_deletion,
 }
 
 
@@ -42,8 +43,12 @@ class Admitted:
 
 def admission(lvlm: Lvlm) -> Iterator[Admitted]:
     """Every instrument's proof on a model that is not known, one after the other; nothing for one with a card."""
+    if not lvlm.proves:
+        return
     for instrument, proof in PROOFS.items():
-        with suppress(NotAdmitted):
+        try:
             lvlm.admit(instrument, proof)
-        if (outcome := lvlm.admission.get(instrument)) is not None:
-            yield Admitted(instrument, not isinstance(outcome, NotAdmitted), str(outcome))
+        except NotAdmitted as error:
+            yield Admitted(instrument, False, str(lvlm.admission.get(instrument, error)))
+        else:
+            yield Admitted(instrument, True, str(lvlm.admission[instrument]))

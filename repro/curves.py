@@ -5,15 +5,16 @@ tokens and their positions, which a mask would not: without them, attention goes
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from repro.models.anatomy import Arguments, replaced
-from repro.models.lvlm import Lvlm
+from repro.models.anatomy import Arguments, first_output, replaced
+from repro.models.lvlm import Lvlm, NotAdmitted, apart
 from repro.models.prompts import Prompt
 
 
@@ -41,8 +42,10 @@ def deletion_curve(
         steps: points of the curve, at least 2, evenly spaced from no token to all.
         insert: instead, all tokens are deleted at first and return in this order.
 
-    Raises ValueError for an empty answer, another order, or fewer than two steps.
+    Raises ValueError for an empty answer, another order, or fewer than two steps; NotAdmitted for a model whose
+    image reaches later layers in other ways than through its tokens at layer 1.
     """
+    lvlm.admit("deletion", prove_deletion)
     image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
     if len(answer) == 0 or steps < 2 or sorted(order) != list(range(len(image))):
         raise ValueError(
@@ -53,27 +56,67 @@ def deletion_curve(
     counts = torch.linspace(0, len(image), steps, device=lvlm.device).round()
     deleted = (rank < counts[:, None]) ^ insert
     with torch.inference_mode():
-        with _deleted(lvlm, image, deleted):
-            logits = lvlm.forward([prompt] * steps, answer[:-1], last=len(answer))
+        parts = []
+        for rows in deleted.split(steps if lvlm.batches else 1):
+            with _deleted(lvlm, image, rows):
+                parts.append(lvlm.forward([prompt] * len(rows), answer[:-1], last=len(answer)))
+        logits = torch.cat(parts)
         log_probabilities = logits.double().log_softmax(dim=-1)
         ids = torch.tensor(list(answer), device=lvlm.device).expand(steps, -1)
         return log_probabilities.gather(-1, ids[..., None]).sum(dim=(1, 2)).exp().cpu().numpy()
 
 
+def prove_deletion(lvlm: Lvlm) -> str:
+    """That of two images whose tokens are all replaced by the same, nothing reaches the logits.
+
+    Raises NotAdmitted, with the difference, if something does.
+    """
+    prompt, other, _ = lvlm.trial_prompts
+    image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
+    every = torch.ones(1, len(image), dtype=torch.bool, device=lvlm.device)
+    with _deleted(lvlm, image, every, 0.0):
+        left = apart(*(lvlm.logits(one)[-1] for one in (prompt, other)))
+    if not left <= lvlm.tolerance:
+        raise NotAdmitted(
+            f"with every image token replaced, logits of two images still differ by {left:.2g}; rounding is "
+            f"{lvlm.tolerance:.2g}"
+        )
+    return f"nothing of the image is left, within {left:.1e}"
+
+
 @contextmanager
-def _deleted(lvlm: Lvlm, image: Tensor, deleted: Tensor) -> Iterator[None]:
-    """Within the context, row b of a batch has the image tokens ``deleted[b]`` replaced as they enter layer 1."""
+def _deleted(lvlm: Lvlm, image: Tensor, deleted: Tensor, by: float | None = None) -> Iterator[None]:
+    """Within the context, row b of a batch has the image tokens ``deleted[b]`` replaced as they enter layer 1.
+
+    And what a model adds to them between later layers.
+
+    Args:
+        by: the value put in all places; None: the mean of the image's tokens.
+    """
     anatomy = lvlm.anatomy  # learnt by passes of its own, before this one
 
-    def replace(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        place, hidden, axis = anatomy.hidden(0, args, kwargs)
-        tokens = hidden.index_select(axis, image)
-        mixed = torch.where(deleted[..., None], tokens.mean(dim=axis, keepdim=True), tokens)
+    before: list[Any] = [None]  # output of the layer before
+
+    def record(module: Any, args: tuple[Any, ...], output: Any) -> None:
+        before[0] = first_output(output)
+
+    def replace(index: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        place, hidden, axis = anatomy.hidden(index, args, kwargs)
+        left = before[0] if index else None
+        if hidden is left:
+            return args, kwargs
+        tokens = (hidden if left is None else hidden - left).index_select(axis, image)
+        substitute = tokens.mean(dim=axis, keepdim=True) if by is None else tokens.new_tensor(by)
+        chosen = deleted.view(len(deleted), -1, *[1] * (-axis - 1))
+        mixed = torch.where(chosen, substitute, tokens)
+        if left is not None:
+            mixed = left.index_select(axis, image) + mixed
         new = {place: hidden.index_copy(axis, image, mixed)}
         return replaced(args, new), replaced(kwargs, new)
 
-    handle = lvlm.layers[0].register_forward_pre_hook(replace, with_kwargs=True)
-    try:
+    with ExitStack() as hooks:
+        for index, layer in enumerate(lvlm.layers):
+            hook = layer.register_forward_pre_hook(partial(replace, index), with_kwargs=True)
+            hooks.callback(hook.remove)
+            hooks.callback(layer.register_forward_hook(record).remove)
         yield
-    finally:
-        handle.remove()

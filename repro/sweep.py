@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.models.lvlm import Lvlm
+from repro.models.lvlm import Lvlm, apart, raise_if_passing
 from repro.models.prompts import Answer, Prompt
 from repro.packed import PackedPass
 from repro.truncation import (
@@ -181,6 +181,7 @@ def layer_by_layer(
             ids: list[int] = []
             first = rows = lvlm.logits(prompt)[-1].float()
             while True:
+                _check_finite(rows[None, None], len(ids) + 1, after)
                 if ids and repetition_penalty != 1:
                     rows = _penalised(rows, rows.new_tensor(ids).long(), repetition_penalty)
                 ids.append(int(processors(lvlm.sequence(prompt, ids), rows[None])[0].argmax()))
@@ -206,6 +207,7 @@ def prove_sweep(lvlm: Lvlm) -> str:
         [swept] = sweep(lvlm, [prompt], 3)
         worst = max(_distance(lvlm, prompt, swept, after) for after in (0, lvlm.n_layers // 2, lvlm.n_layers))
     except Exception as error:  # of the model's own code, which is not made for several branches
+        raise_if_passing(error)
         lvlm.packs = False
         return f"one run per layer: {type(error).__name__}: {error}"
     if not worst <= lvlm.tolerance:
@@ -219,8 +221,8 @@ def _distance(lvlm: Lvlm, prompt: Prompt, swept: Sweep, after: int) -> float:
     ids = swept.answers[after].ids
     with truncated(lvlm, after):
         rows = lvlm.logits(prompt, ids[:-1])[-len(ids) :].float().cpu()
-    behind = rows.amax(dim=-1) - rows.gather(1, torch.tensor(ids)[:, None])[:, 0]
-    return max(float(behind.max()), float(np.abs(rows[0].numpy() - swept.logits[after]).max()))
+    chosen = rows.gather(1, torch.tensor(ids)[:, None])[:, 0]
+    return max(apart(rows.amax(dim=-1), chosen), apart(rows[0], torch.from_numpy(swept.logits[after])))
 
 
 def _check(lvlm: Lvlm, prompts: Sequence[Prompt], max_new_tokens: int, keep: int, ranking_row: str) -> None:
@@ -237,13 +239,13 @@ def _check(lvlm: Lvlm, prompts: Sequence[Prompt], max_new_tokens: int, keep: int
         raise RuntimeError("the model is truncated already; a sweep truncates by itself")
 
 
-def _check_finite(logits: Tensor, token: int) -> None:
-    """ValueError, naming prompt and layer, if logits [B, N + 1, vocabulary] of a token are not finite."""
+def _check_finite(logits: Tensor, token: int, first: int = 0) -> None:
+    """ValueError, naming prompt and layer, if logits [B, layers from ``first``, vocabulary] are not finite."""
     if not torch.isfinite(logits).all():
         item, layer = (~torch.isfinite(logits)).any(-1).nonzero()[0].tolist()
         raise ValueError(
-            f"logits of prompt {item}, truncated after {layer}, are not finite at answer token {token}: weights, "
-            "image or activations are NaN or infinite"
+            f"logits of prompt {item}, truncated after {first + layer}, are not finite at answer token {token}: "
+            "weights, image or activations are NaN or infinite"
         )
 
 

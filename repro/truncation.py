@@ -21,7 +21,7 @@ from repro.models.anatomy import (
     with_first_output,
 )
 from repro.models.attending import Attending, Removal
-from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm, NotAdmitted, apart
 
 Mode = Literal["drop", "mask"]
 RankingRow = Literal["last_prompt", "last_image", "random"]
@@ -89,6 +89,7 @@ class Cut(Removal):
 
     Tokens are removed before a layer and zeros put in their places behind it, so that whatever the model does
     between its layers (such as adding further image features) finds every token; behind the last layer none is.
+    It does nothing in passes that are to be undisturbed, when it is not the model's truncation.
     """
 
     def __init__(self, lvlm: Lvlm, after: int, keep: int, mode: Mode, ranking_row: RankingRow):
@@ -104,6 +105,10 @@ class Cut(Removal):
 
     def on_model(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Arguments of the model under which every layer computes every row."""
+        if self.lvlm.truncation is not self:
+            return args, kwargs
+        if not self.announced:  # and nothing is left of a pass that failed
+            self.is_image = None
         self.on_ids(module, args, kwargs)
         return args, kwargs if self.lvlm.keeps_rows else kwargs | {"logits_to_keep": 0}
 
@@ -113,7 +118,9 @@ class Cut(Removal):
         A single id always continues it: an answer may hold the id of the image token.
         """
         ids = kwargs.get("input_ids", args[0] if args else None)
-        if self.is_image is not None or not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] == 1:
+        if self.announced or self.lvlm.truncation is not self:
+            return
+        if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] == 1:
             return
         is_image = torch.isin(ids, torch.tensor(self.lvlm.image_token_ids, device=ids.device))
         if is_image.any():
@@ -145,6 +152,8 @@ class Cut(Removal):
         """After layer ``after`` has attended: the scores that decide which image tokens stay (Eqs. 9-10)."""
         if attending.layer != self.after - 1 or not self.prefill or not self.keep:
             return
+        if self.ranking_row == "random":
+            return
         assert self.image is not None and self.rank_rows is not None
         self.scores = ranking_scores(attending, self.rank_rows, self.image)
 
@@ -152,6 +161,8 @@ class Cut(Removal):
         self, index: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments:
         """New arguments of a layer."""
+        if self.lvlm.truncation is not self:
+            return args, kwargs
         _, hidden, axis = self.layers.hidden(index, args, kwargs)
         if index == 0:
             self.begin(hidden.shape[axis])
@@ -189,7 +200,7 @@ class Cut(Removal):
 
     def after_layer(self, index: int, module: Any, args: Any, output: Any) -> Any:
         """The output of a layer that tokens were removed from, with zeros in their places."""
-        if not self.prefill or self.mode == "mask" or self.stay is None:
+        if self.lvlm.truncation is not self or not self.prefill or self.mode == "mask" or self.stay is None:
             return output
         full = put(first_output(output), self.stay, self.layers.hidden_axis(index), self.length)
         return with_first_output(output, full)
@@ -353,18 +364,19 @@ def prove_truncation(lvlm: Lvlm) -> str:
         logits = []
         for mode in get_args(Mode) if masks else ("drop",):
             with truncated(lvlm, after, mode=mode):
-                logits.append(lvlm.logits(prompt)[-1].float())
-        worst = max(worst, float((logits[0] - logits[-1]).abs().max()))
+                logits.append(lvlm.logits(prompt)[-1])
+        worst = max(worst, apart(logits[0], logits[-1]))
         if not worst <= lvlm.tolerance:
             raise NotAdmitted(
                 f"truncated after {after}, dropped and masked image tokens give logits apart by {worst:.2g}, "
                 f"rounding is {lvlm.tolerance:.2g}"
             )
+    prompt = lvlm.trial_prompts[2]
     for after in (0, lvlm.n_layers // 2):
         with truncated(lvlm, after):
             answer, decoded = lvlm.generate(prompt, 3)
-            rows = lvlm.logits(prompt, answer[:-1])[-len(answer) :].float()
-        behind = float((rows - decoded).abs().max())
+            rows = lvlm.logits(prompt, answer[:-1])[-len(answer) :]
+        behind = apart(rows, decoded)
         if not behind <= lvlm.tolerance:
             raise NotAdmitted(
                 f"truncated after {after}, tokens decoded with a cache have logits {behind:.2g} off those of "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.models.card import NOT_INSTALLED, REGISTRY, ModelCard, register
+from repro.models.card import NOT_INSTALLED, REGISTRY, ModelCard, has_card, register
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +71,8 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
     card = find_card(name)
     if path is None and published:
         return cached(card)
+    if path is None and not has_card(name):
+        path = Path(card.hub_id)
     path = card.miniature if path is None else Path(path)
     if path is None:
         raise CheckpointError(
@@ -106,7 +108,7 @@ def load_model(
     """
     import torch
 
-    if name not in REGISTRY and (path is not None or Path(name).is_dir()):
+    if not has_card(name) and (path is not None or Path(name).is_dir()):
         path = Path(name if path is None else path)
         name = register(path, "" if path == Path(name) else name).name
     path = find_checkpoint(name, path)

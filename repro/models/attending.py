@@ -123,12 +123,14 @@ class Removal:
         stay: int64 [B, S'], positions of the pass with the image that later layers see; None before such a pass.
         is_image: bool [B, T], of the pass that comes; None unless it holds the image.
         last: int64 [B], last prompt row of that pass; None: its last row.
+        announced: whether both were said of a pass before it began, and its ids are not to be asked.
     """
 
     after: int
     stay: Tensor | None = None
     is_image: Tensor | None = None
     last: Tensor | None = None
+    announced: bool = False
 
 
 @dataclass
@@ -235,21 +237,41 @@ class ObservableAttention:
     @contextmanager
     def _hooks(self) -> Iterator[_Hooks]:
         """Within the context, the decoder attends by ``_dispatch``; the outermost context ends that."""
-        for _, module, _ in self._configured:
-            if _NAME in module.__dict__:
-                yield module.__dict__[_NAME][0]
-                return
-        hooks = _Hooks()
-        configs = {id(config): config for _, _, config in self._configured}
-        before = {key: config._attn_implementation for key, config in configs.items()}
-        for index, module, config in self._configured:
-            module.__dict__[_NAME] = (hooks, index, before[id(config)])
-        for key, config in configs.items():
-            config._attn_implementation = _NAMES.get(before[key], "repro")
+        if (hooks := self._installed) is not None:
+            yield hooks
+            return
+        self._install(hooks := _Hooks())
         try:
             yield hooks
         finally:
-            for key, config in configs.items():
-                config._attn_implementation = before[key]
-            for _, module, _ in self._configured:
-                del module.__dict__[_NAME]
+            self._uninstall()
+
+    @contextmanager
+    def unobserved(self) -> Iterator[None]:
+        """Within the context, the decoder attends as if it were neither observed nor replaced."""
+        if (hooks := self._installed) is None:
+            yield
+            return
+        self._uninstall()
+        try:
+            yield
+        finally:
+            self._install(hooks)
+
+    @property
+    def _installed(self) -> _Hooks | None:
+        for _, module, _ in self._configured:
+            if _NAME in module.__dict__:
+                return module.__dict__[_NAME][0]
+        return None
+
+    def _install(self, hooks: _Hooks) -> None:
+        before = {id(config): config._attn_implementation for _, _, config in self._configured}
+        for index, module, config in self._configured:
+            module.__dict__[_NAME] = (hooks, index, before[id(config)])
+        for _, _, config in self._configured:
+            config._attn_implementation = _NAMES.get(before[id(config)], "repro")
+
+    def _uninstall(self) -> None:
+        for _, module, config in self._configured:
+            config._attn_implementation = module.__dict__.pop(_NAME)[2]

@@ -175,14 +175,19 @@ REGISTRY: dict[str, ModelCard] = {
 }
 
 
+def has_card(name: str) -> bool:
+    """Whether a model is known by its card, not by its checkpoint alone."""
+    return name in REGISTRY and REGISTRY[name].style != CHAT
+
+
 def register(path: Path, name: str = "") -> ModelCard:
     """Make the checkpoint in a directory a model of the registry, by the directory's name unless one is given.
 
-    Nothing is read yet. Raises KeyError if a model with a card of its own has the name.
+    Nothing is read yet. Raises KeyError if another model has the name: one with a card, or of another directory.
     """
     path = path.expanduser().resolve()
     name = re.sub(r"[^\w.+-]+", "-", name or path.name) or "model"
-    if name in REGISTRY and REGISTRY[name].style != CHAT:
+    if name in REGISTRY and REGISTRY[name].hub_id != str(path):
         raise KeyError(f"{path} would be called {name}, which is another model: give it a name, NAME={path}")
     REGISTRY[name] = ModelCard(
         name=name,

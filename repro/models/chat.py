@@ -6,9 +6,9 @@ Its processor and its chat template make the prompt; see ``repro.models.anatomy`
 import importlib.util
 import inspect
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isqrt
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +25,7 @@ from repro.models.anatomy import NoLayers
 from repro.models.card import ModelCard
 from repro.models.images import read_image
 from repro.models.loading import CheckpointError, check_outputs, read_json
-from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm, NotAdmitted, apart, raise_if_passing
 from repro.models.processors import load_processor
 from repro.models.prompts import Prompt, batched
 from repro.models.weights import load_checkpoint, shards_of
@@ -111,6 +111,11 @@ class Chat(Lvlm):
         self.decoder = self.model.get_decoder()
 
     @property
+    def checked_tokens(self) -> set[str]:
+        """None: whatever the tokenizer knows is no text."""
+        return set()
+
+    @property
     def context(self) -> int:
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 20)
 
@@ -131,10 +136,10 @@ class Chat(Lvlm):
         settings: dict[str, Any] = {"add_generation_prompt": True}
         if not template and getattr(processor, "chat_template", None):
             tensors: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+            if self._wanted and "processor_kwargs" in _parameters(processor.apply_chat_template):
+                tensors["processor_kwargs"] = self._wanted
             # The processor nests an image that is in a turn; some read no nested ones.
-            with suppress(ValueError):
-                if self._wanted and "processor_kwargs" in _parameters(processor.apply_chat_template):
-                    tensors["processor_kwargs"] = self._wanted
+            if self._reads_turns:
                 return processor.apply_chat_template(messages, **settings, **tensors)
             text = processor.apply_chat_template(messages, **settings, tokenize=False)
         elif not template and getattr(self.tokenizer, "chat_template", None):
@@ -144,6 +149,16 @@ class Chat(Lvlm):
             if not template and self._names_image:
                 text = f"{processor.image_token}\n{question}"
         return processor(images=image, text=text, return_tensors="pt", **self._wanted)
+
+    @cached_property
+    def _reads_turns(self) -> bool:
+        """Whether the processor finds an image within a turn."""
+        self._reads_turns = True  # tried
+        try:
+            self.processed(Image.new("RGB", (64, 48)), "?")
+        except ValueError:
+            return False
+        return True
 
     @cached_property
     def _names_image(self) -> bool:
@@ -162,7 +177,14 @@ class Chat(Lvlm):
 
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         image = read_image(image)
-        outputs = dict(self.processed(image, question, template).to(self.device))
+        try:
+            outputs = dict(self.processed(image, question, template).to(self.device))
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            raise_if_passing(error)
+            raise ValueError(
+                f"the processor of {self.card.name}, {type(self.processor).__name__}, cannot prepare an image of "
+                f"{image.width} x {image.height} with this question: {type(error).__name__}: {error}"
+            ) from error
         input_ids = outputs.pop("input_ids")
         for name in ("attention_mask", "labels"):
             outputs.pop(name, None)
@@ -192,7 +214,7 @@ class Chat(Lvlm):
             image_inputs=images,
             segments=Segments.from_image_mask(is_image),
             grid=grid or (1, int(is_image.sum())),
-            image=image,
+            image=self._seen(images["pixel_values"]) if grid and _is_one_image(images) else image,
             text=self.tokenizer.decode(input_ids[0]),
             spatial=grid is not None,
             sequence_inputs=sequences,
@@ -205,10 +227,9 @@ class Chat(Lvlm):
             merge = isqrt(rows * columns // n_image)
             rows, columns = rows // merge, columns // merge
             return (rows, columns) if rows * columns == n_image else None
-        pixels = images.get("pixel_values")
-        if pixels is None or pixels.dim() < 4 or pixels.shape[:-3].numel() > 1:
+        if not _is_one_image(images):
             return None
-        height, width = pixels.shape[-2:]
+        height, width = images["pixel_values"].shape[-2:]
         rows = round((n_image * height / width) ** 0.5)
         return (rows, n_image // rows) if rows and rows * (n_image // rows) == n_image else None
 
@@ -224,116 +245,152 @@ class Chat(Lvlm):
         grid = self.grid(plain.image_inputs, len(plain.segments.image))
         if grid is None:
             return False
-        before = self.embedded(plain)[plain.segments.image]
+        before = self.reading(plain)[0][plain.segments.image]
         rows, columns = grid
         for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2)):
             spotted = Image.new("RGB", (side, side), "grey")
             corner = (column * side // columns, row * side // rows)
             spotted.paste("red", (*corner, corner[0] + side // columns, corner[1] + side // rows))
-            after = self.embedded(self.prompt(spotted, "?"))[plain.segments.image]
+            after = self.reading(self.prompt(spotted, "?"))[0][plain.segments.image]
             if int((after - before).norm(dim=-1).argmax()) != row * columns + column:
                 return False
         return True
 
-    def settle_answers(self, prompt: Prompt) -> bool:
-        """Set ``answer_type`` so that an answer changes nothing before it; False if there is no such type."""
-        alone = self.logits(prompt)[-1].float()
+    def prove_prompt(self) -> str:
+        """That image tokens are what changes with the image, and that nothing changes with what follows it.
+
+        Sets ``causal``, ``batches`` and ``answer_type``. Raises NotAdmitted if a token outside the image changes
+        with it.
+        """
+        notes = []
+        prompt, other, _ = self.trial_prompts
+        if not prompt.input_ids.equal(other.input_ids):
+            raise NotAdmitted("prompts of two images of one shape differ in their tokens")
+        (entering, last, alone), (other_entering, other_last, other_alone) = map(
+            self.reading, (prompt, other)
+        )
+        changed = (entering != other_entering).any(dim=-1).cpu().numpy()
+        is_image = prompt.segments.labels == IMAGE
+        if (changed & ~is_image).any():
+            ids = prompt.input_ids[0].cpu().numpy()[changed & ~is_image]
+            raise NotAdmitted(
+                f"{(changed & ~is_image).sum()} tokens other than {list(self.image_token_ids)} change with the "
+                f"image: {self.tokenizer.convert_ids_to_tokens(ids[:5].tolist())}"
+            )
+        if not changed.any():
+            raise NotAdmitted("no token changes with the image")
+        if fixed := int((is_image & ~changed).sum()):
+            notes.append(f"{fixed} image tokens are the same for every image")
+        before = np.arange(len(is_image)) < is_image.argmax()
+        # Experts compute their tokens together, in another order with another image.
+        apart_before = (last - other_last)[before].abs()
+        if before.any() and float(apart_before.max()) > 1e-3 * float(last[before].abs().max()):
+            self.causal = False
+            notes.append(
+                "not causal over its prompt: what stands before the image sees it, and is part of each branch"
+            )
+        if not self.settle_answers(prompt, alone):
+            raise NotAdmitted("what follows a prompt changes what the prompt's last token predicts")
+        if self.batches:
+            try:
+                with torch.inference_mode():
+                    together = self.forward([prompt, other])
+                self.batches = apart(together, torch.stack([alone, other_alone])) <= self.tolerance
+            except Exception as error:  # of the model's own code
+                raise_if_passing(error)
+                self.batches = False
+        if not self.batches:
+            notes.append("prompts are run one by one: a batch gives other logits")
+        return (
+            "; ".join(notes)
+            or "image tokens are what changes with the image; a batch gives what its prompts give"
+        )
+
+    def settle_answers(self, prompt: Prompt, alone: Tensor) -> bool:
+        """Set ``answer_type`` so that an answer changes nothing before it; False if there is no such type.
+
+        Args:
+            alone: [T, vocabulary], logits of the prompt.
+        """
         for answer_type in (None, 1, 0):
             self.answer_type = answer_type
-            followed = self.logits(prompt, [int(prompt.input_ids[0, -1])])[-2].float()
-            if float((alone - followed).abs().max()) <= self.tolerance:
+            followed = self.logits(prompt, [int(prompt.input_ids[0, -1])])
+            if apart(followed[-2], alone[-1]) <= self.tolerance:
                 return True
         return False
 
-    def embedded(self, prompt: Prompt) -> Tensor:
-        """What enters layer 1: [T, width]."""
-        return self.entering(prompt, 0)
+    def reading(self, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
+        """What enters the first layer and the last, float32 [T, width], and logits [T, vocabulary]."""
+        entering: list[Tensor] = []
 
-    def entering(self, prompt: Prompt, layer: int) -> Tensor:
-        """What enters a layer, counted from 0: float32 [T, width]."""
-        seen: list[Tensor] = []
-
-        def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def record(layer: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             _, hidden, axis = self.anatomy.hidden(layer, args, kwargs)
-            seen.append(hidden.movedim(axis, 0).flatten(1).float())
+            entering.append(hidden.movedim(axis, 0).flatten(1).float())
 
-        handle = self.layers[layer].register_forward_pre_hook(record, with_kwargs=True)
-        try:
-            with torch.inference_mode():
-                self.forward([prompt], last=1)
-        finally:
-            handle.remove()
-        return seen[0]
+        with ExitStack() as hooks:
+            for layer in (0, self.n_layers - 1):
+                hook = self.layers[layer].register_forward_pre_hook(partial(record, layer), with_kwargs=True)
+                hooks.callback(hook.remove)
+            logits = self.logits(prompt)
+        return entering[0], entering[1], logits
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
-        pixels, scale = prompt.image_inputs[self.pixel_name(prompt)], self._noise_scale(prompt)
-        copies = [
-            {
-                **prompt.image_inputs,
-                self.pixel_name(prompt): pixels + (one.view_as(pixels).to(pixels) * scale),
-            }
-            for one in noise
-        ]
-        return batched(copies)
+        name, scale = self.pixel_name(prompt), self._noise_scale(prompt)
+        pixels = prompt.image_inputs[name]
+        drawn = noise.to(pixels).view(-1, *pixels.shape)
+        if pixels.dim() < 4:  # flat patches
+            drawn = drawn[..., self._same_pixel(name)]
+        return batched([{**prompt.image_inputs, name: pixels + one * scale} for one in drawn])
+
+    def _same_pixel(self, name: str) -> Tensor:
+        """For each value of a flat patch the first that holds the same pixel: int64 [width].
+
+        An image is the same in all frames of a video's patch.
+        """
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8))
+        values = self.processed(image, "?")[name].flatten(0, -2)
+        _, groups = torch.unique(values, dim=1, return_inverse=True)
+        place = torch.arange(len(groups))
+        first = torch.full_like(groups, len(groups)).scatter_reduce(0, groups, place, "amin")
+        return first[groups].to(self.device)
+
+    def _seen(self, pixels: Tensor) -> Image.Image:
+        """The image that the vision tower sees, from prepared pixels [..., 3, H, W]: cropped, padded, resized."""
+        black, white = self._black_and_white
+        colours = ((pixels.float().cpu().flatten(0, -4)[0] - black) / (white - black)).clamp(0, 1)
+        return Image.fromarray((255 * colours).round().byte().permute(1, 2, 0).numpy())
+
+    @cached_property
+    def _black_and_white(self) -> tuple[Tensor, Tensor]:
+        """What black and white become in pixels [..., 3, H, W]: float32 [3, 1, 1] each."""
+        black, white = (
+            self.processed(Image.new("RGB", (64, 64), colour), "?")["pixel_values"].float().flatten(0, -4)[0]
+            for colour in ("black", "white")
+        )
+        # In margins both are the same.
+        at = (white - black).flatten(1).argmax(dim=1, keepdim=True)
+        return (
+            black.flatten(1).gather(1, at)[..., None],
+            white.flatten(1).gather(1, at)[..., None],
+        )
 
     def _noise_scale(self, prompt: Prompt) -> Tensor:
         """What each value of the prepared pixels changes by from black to white: 1 / std, and 0 in margins."""
         name = self.pixel_name(prompt)
+        if prompt.spatial and _is_one_image(prompt.image_inputs):
+            black, white = self._black_and_white
+            return (white - black).to(prompt.image_inputs[name])
         black, white = (
             self.processed(Image.new("RGB", prompt.image.size, (v, v, v)), "?")[name] for v in (0, 255)
         )
         return (white - black).to(prompt.image_inputs[name])
 
 
-def prove_prompt(lvlm: Lvlm) -> str:
-    """That image tokens are what changes with the image, and that batches give what their prompts give alone.
-
-    Sets ``causal`` and ``batches``. Raises NotAdmitted if a token outside the image changes with it.
-    """
-    assert isinstance(lvlm, Chat)
-    notes = []
-    prompt = lvlm.trial_prompts[0]
-    other = lvlm.prompt(prompt.image.transpose(Image.Transpose.ROTATE_180), "?")
-    other = replace(prompt, image_inputs=other.image_inputs)
-    changed = (lvlm.embedded(prompt) != lvlm.embedded(other)).any(dim=-1).cpu().numpy()
-    is_image = prompt.segments.labels == IMAGE
-    if (changed & ~is_image).any():
-        ids = prompt.input_ids[0].cpu().numpy()[changed & ~is_image]
-        raise NotAdmitted(
-            f"{(changed & ~is_image).sum()} tokens other than {list(lvlm.image_token_ids)} change with the image: "
-            f"{lvlm.tokenizer.convert_ids_to_tokens(ids[:5].tolist())}"
-        )
-    if not changed.any():
-        raise NotAdmitted("no token changes with the image")
-    if fixed := int((is_image & ~changed).sum()):
-        notes.append(f"{fixed} image tokens are the same for every image")
-    before = np.arange(len(is_image)) < is_image.argmax()
-    last = [lvlm.entering(one, lvlm.n_layers - 1)[before] for one in (prompt, other)]
-    # Experts compute their tokens together, in another order with another image.
-    if before.any() and float((last[0] - last[1]).abs().max()) > 1e-3 * float(last[0].abs().max()):
-        lvlm.causal = False
-        notes.append(
-            "not causal over its prompt: what stands before the image sees it, and is part of each branch"
-        )
-    if not lvlm.settle_answers(prompt):
-        raise NotAdmitted("what follows a prompt changes what the prompt's last token predicts")
-    pair = list(lvlm.trial_prompts)
-    alone = [lvlm.logits(one)[-1].float() for one in pair]
-    if lvlm.batches:
-        try:
-            with torch.inference_mode():
-                together = lvlm.forward(pair)
-            rows = [together[i, len(one.segments) - 1].float() for i, one in enumerate(pair)]
-            worst = max(float((a - b).abs().max()) for a, b in zip(alone, rows, strict=True))
-            lvlm.batches = worst <= lvlm.tolerance
-        except Exception:  # of the model's own code
-            lvlm.batches = False
-    if not lvlm.batches:
-        notes.append("prompts are run one by one: a batch gives other logits")
-    return (
-        "; ".join(notes)
-        or "image tokens are what changes with the image; a batch gives what its prompts give"
-    )
+def _is_one_image(images: Mapping[str, Tensor]) -> bool:
+    """Whether the pixels are those of one complete image, in colour: [..., 3, H, W]."""
+    if "image_grid_thw" in images or (pixels := images.get("pixel_values")) is None or pixels.dim() < 4:
+        return False
+    return pixels.shape[:-3].numel() == 1 and pixels.shape[-3] == 3
 
 
 def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,9 +23,29 @@ from repro.models.prompts import Answer, Prompt, batched, extended
 from repro.models.weights import check_directory
 from repro.segments import IMAGE
 
+#: Logits below this are those of tokens that a model never says: some give them the lowest number there is.
+UNSAID = -1e30
+
 
 class NotAdmitted(ValueError):
     """An instrument that would be wrong on this model; the message has the reason."""
+
+
+def raise_if_passing(error: Exception) -> None:
+    """Raise an error again that is for lack of memory, a device or a file, and need not come another time."""
+    lacking = (MemoryError, OSError, torch.OutOfMemoryError, torch.AcceleratorError)
+    if isinstance(error, lacking) or re.search("out of memory|allocate memory", str(error)):
+        raise error
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """Largest difference of two tensors of logits; infinite if it is not a number.
+
+    Tokens that are unsaid in both are left out.
+    """
+    said = ~((one < UNSAID) & (other < UNSAID))
+    largest = (one.float() - other.float()).abs()[said].max()
+    return float(largest) if torch.isfinite(largest) else float("inf")
 
 
 class Lvlm(ObservableAttention):
@@ -95,6 +116,11 @@ class Lvlm(ObservableAttention):
         raise NotImplementedError
 
     @property
+    def checked_tokens(self) -> set[str]:
+        """Tokens that ``build_prompt`` checks a question for by itself: Shikra allows its placeholder there."""
+        return {self.card.placeholder}
+
+    @property
     def tokenizers(self) -> tuple[Any, ...]:
         """All tokenizers that read a question."""
         return (self.tokenizer,)
@@ -144,6 +170,8 @@ class Lvlm(ObservableAttention):
     answer_type: int | None = None
     #: Whether instruments must prove themselves on the model before their first use.
     proves = False
+    #: The instrument that is proving itself, and those that it needs.
+    _proving: tuple[str, ...] = ()
     #: Whether a sweep's branches can ride with the prompt through the model's layers.
     packs = True
     #: Whether prompts of one batch give what each gives alone.
@@ -157,51 +185,84 @@ class Lvlm(ObservableAttention):
         Args:
             proof: gives what was shown; raises NotAdmitted, or what the instrument raises, if it is wrong here.
 
-        Raises NotAdmitted if the proof failed.
+        Prompts come first: nothing is admitted on a model that reads them in a way that is not known. A proof runs
+        on the untouched model, also where the instrument is first used on a truncated or observed one.
+
+        Raises NotAdmitted if the proof failed; and whatever went wrong for lack of memory or of a device, which
+        says nothing of the instrument.
         """
-        if not self.proves:
+        if not self.proves or instrument in self._proving:
             return
+        if instrument != "prompt":
+            self.admit("prompt", type(self).prove_prompt)
         if instrument not in self.admission:
-            self.admission[instrument] = "being proved"
-            truncation, self.truncation = self.truncation, None
+            self._proving = (*self._proving, instrument)
             try:
-                self.admission[instrument] = proof(self)
+                with self.undisturbed():
+                    self.admission[instrument] = proof(self)
             except NotAdmitted as error:
                 self.admission[instrument] = error
             except Exception as error:  # of the model's own code
+                raise_if_passing(error)
                 self.admission[instrument] = NotAdmitted(f"{type(error).__name__}: {error}")
             finally:
-                self.truncation = truncation
+                self._proving = self._proving[:-1]
         outcome = self.admission[instrument]
         if isinstance(outcome, NotAdmitted):
             raise NotAdmitted(f"{instrument} is refused for {self.card.name}: {outcome}")
 
+    def prove_prompt(self) -> str:
+        """What was shown of the model's prompts; raises NotAdmitted if they are not read as is known."""
+        raise NotImplementedError
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Within the context, passes are the model's own: truncated, observed and replaced by nobody."""
+        truncation, self.truncation = self.truncation, None
+        try:
+            with self.unobserved():
+                yield
+        finally:
+            self.truncation = truncation
+
     @cached_property
-    def trial_prompts(self) -> tuple[Prompt, Prompt]:
-        """Prompts of two images of different shapes, longer than the model's window where its context allows."""
+    def trial_prompts(self) -> tuple[Prompt, Prompt, Prompt]:
+        """Prompts longer than the model's window where its context allows.
+
+        Of an image, of another of its shape with the same question, and of one of another shape.
+        """
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
         words = 8 if window > self.context // 2 else max(8, window)
         asked = " ".join(["What is in this image?"] * (1 + words // 5))
-        return self.prompt(_noise(64, 48), asked), self.prompt(_noise(40, 72), f"{asked} Is it red?")
+        return (
+            self.prompt(image := _noise(64, 48), asked),
+            self.prompt(image.transpose(Image.Transpose.ROTATE_180), asked),
+            self.prompt(_noise(40, 72), f"{asked} Is it red?"),
+        )
 
     @cached_property
     def tolerance(self) -> float:
-        """Largest difference of logits that is rounding: ten times that of another batch, or some last digits."""
+        """Largest difference of logits that is rounding: some last digits, more where another batch moves more.
+
+        That is ten times what another batch moves, and at most eight times the least: what is above is no
+        rounding, and ``batches`` becomes False.
+        """
         prompt = self.trial_prompts[0]
-        single = self.logits(prompt)[-1].float()
-        last_digits = torch.finfo(self.model.dtype).eps * float(single.abs().max())
-        least = last_digits * (64 if self.model.dtype == torch.float32 else 4)
-        if not self.batches:
-            return least
-        try:
-            with torch.inference_mode():
-                noise = float((self.forward([prompt] * 2)[:, -1].float() - single).abs().max())
-        except (RuntimeError, ValueError, IndexError):
-            # Of the model's own code, which joins images in another way.
-            self.batches = False
-            return least
-        return max(10 * noise, least)
+        with self.undisturbed(), torch.inference_mode():
+            single = self.logits(prompt)
+            size = float(single[-1].float().abs()[single[-1] > UNSAID].max())
+            last_digits = torch.finfo(self.model.dtype).eps * size
+            least = last_digits * (64 if self.model.dtype == torch.float32 else 4)
+            if not self.batches:
+                return least
+            try:
+                noise = apart(self.forward([prompt] * 3), single.expand(3, -1, -1))
+            except Exception as error:  # of the model's own code, which joins images in another way
+                raise_if_passing(error)
+                noise = float("inf")
+        self.batches = noise <= 8 * least
+        return min(max(10 * noise, least), 8 * least) if self.batches else least
 
     @property
     def n_layers(self) -> int:
@@ -222,10 +283,10 @@ class Lvlm(ObservableAttention):
     def watchable(self) -> bool:
         """Whether the model gives the same logits while its attention is observed."""
         prompt = self.trial_prompts[0]
-        plain = self.logits(prompt)[-1].float()
-        with self.observed(lambda attending: None):
-            watched = self.logits(prompt)[-1].float()
-        return float((watched - plain).abs().max()) <= self.tolerance
+        with self.undisturbed():
+            plain = self.logits(prompt)[-1]
+            with self.observed(lambda attending: None):
+                return apart(self.logits(prompt)[-1], plain) <= self.tolerance
 
     @cached_property
     def attention_modules(self) -> list[nn.Module | None]:
@@ -235,14 +296,15 @@ class Lvlm(ObservableAttention):
         def record(attending: Attending) -> None:
             modules[attending.layer] = attending.module
 
-        with self.observed(record):
+        with self.undisturbed(), self.observed(record):
             self.try_pass()
         return modules
 
     @cached_property
     def roles(self) -> list[dict[str, nn.Module]]:
         """For each layer its parts by their roles, see ``repro.models.anatomy.ROLES``."""
-        return find_roles(self.layers, self.try_pass)
+        with self.undisturbed():
+            return find_roles(self.layers, self.try_pass)
 
     def try_pass(self, more: int = 0) -> None:
         """One untruncated pass over a grey image and a question, followed by so many more text tokens."""
@@ -267,13 +329,17 @@ class Lvlm(ObservableAttention):
             FileNotFoundError: there is no such image.
         """
         special = {token for tokenizer in self.tokenizers for token in tokenizer.get_added_vocab()}
-        # Families check the placeholder: Shikra allows it in the question.
-        if tokens := sorted(token for token in special - {self.card.placeholder} if token in question):
+        if tokens := sorted(token for token in special - self.checked_tokens if token in question):
             raise ValueError(
                 f"the question holds {tokens[0]!r}, which {self.card.name} reads as a token of its own and not as "
                 f"text: {question!r}"
             )
-        return self.build_prompt(image, question, template or self.template)
+        prompt = self.build_prompt(image, question, template or self.template)
+        if self.room(prompt) < 1:
+            raise ValueError(
+                f"a prompt of {len(prompt.segments)} tokens leaves no room for an answer within {self.context}"
+            )
+        return prompt
 
     @property
     def pixel_std(self) -> Sequence[float]:
@@ -326,10 +392,15 @@ class Lvlm(ObservableAttention):
             padded = np.stack([np.pad(row, (0, length - len(row))) for row in is_image])
             self.truncation.is_image = torch.from_numpy(padded).to(self.device)
             self.truncation.last = torch.tensor([len(p.segments) - 1 for p in prompts], device=self.device)
+            self.truncation.announced = True
         keep = {"logits_to_keep": last} if last and self.keeps_rows else {}
         images = self.batched(list(prompts)) if image_inputs is None else dict(image_inputs)
-        with self._answers_embedded(inputs["input_ids"], [len(p.segments) for p in prompts]) as ids:
-            out = self.model(**inputs | {"input_ids": ids}, **images, **keep, use_cache=False)
+        try:
+            with self._answers_embedded(inputs["input_ids"], [len(p.segments) for p in prompts]) as ids:
+                out = self.model(**inputs | {"input_ids": ids}, **images, **keep, use_cache=False)
+        finally:
+            if self.truncation is not None:
+                self.truncation.announced = False
         logits = out.logits if isinstance(out.logits, Tensor) else out[0]
         return logits[:, -last:] if last else logits
 
@@ -388,7 +459,11 @@ class Lvlm(ObservableAttention):
         return self.decode(self.generate(prompt, max_new_tokens)[0])
 
     def generate(self, prompt: Prompt, max_new_tokens: int) -> tuple[list[int], Tensor]:
-        """Ids of the greedy answer and the logits [tokens, vocabulary] that it was chosen by."""
+        """Ids of the greedy answer and the logits [tokens, vocabulary] that it was chosen by.
+
+        Raises ValueError for settings that are not supported, see ``logits_processors``.
+        """
+        self._check_settings()
         with torch.inference_mode():
             out = self.model.generate(
                 input_ids=prompt.input_ids,
@@ -414,12 +489,8 @@ class Lvlm(ObservableAttention):
 
         Raises ValueError for ``stop_strings``, which only ``generate`` with a tokenizer obeys.
         """
+        self._check_settings()
         settings = copy.deepcopy(self.generation_config)
-        if settings.stop_strings:
-            raise ValueError(
-                f"{self.card.name}: generation_config.json has stop_strings {settings.stop_strings!r}, which are "
-                "not supported: remove the setting, and cut answers when they are read"
-            )
         settings.update(do_sample=False, num_beams=1, repetition_penalty=1.0, max_new_tokens=max_new_tokens)
         length = len(prompt.segments)
         if settings.min_new_tokens:
@@ -435,6 +506,13 @@ class Lvlm(ObservableAttention):
             device=str(self.device),
             model_kwargs={},
         )
+
+    def _check_settings(self) -> None:
+        if stop := getattr(self.generation_config, "stop_strings", None):
+            raise ValueError(
+                f"{self.card.name}: generation_config.json has stop_strings {stop!r}, which are not supported: "
+                "remove the setting, and cut answers when they are read"
+            )
 
     @property
     def head(self) -> Any:

@@ -54,12 +54,7 @@ class Task:
             image = read_image(item.image)
             if self.crop:
                 image = middle_square(image, lvlm.crop_side)
-            prompt = lvlm.prompt(image, self.ask(item), self.template)
-            if lvlm.room(prompt) < 1:
-                raise ValueError(
-                    f"a prompt of {len(prompt.segments)} tokens leaves no room for an answer within {lvlm.context}"
-                )
-            return prompt
+            return lvlm.prompt(image, self.ask(item), self.template)
         except (OSError, ValueError) as error:
             raise type(error)(f"item {item.id}: {error}") from error
 

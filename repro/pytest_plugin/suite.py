@@ -21,7 +21,7 @@ from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_card, find_checkpoint, load_model
-from repro.models.card import NOT_INSTALLED, REGISTRY, register
+from repro.models.card import NOT_INSTALLED, REGISTRY, has_card, register
 from repro.protocols import PROTOCOLS, ProtocolError, find_task, tasks_of
 from repro.report.terminal import Ledger, Replays, Summary
 
@@ -130,10 +130,11 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
         name, given_path, path = given.partition("=")
-        if given_path and not path:
-            raise pytest.UsageError(f"--model {given}: no directory behind the equals sign")
+        if given_path and not (name and path):
+            missing = "directory behind" if name else "name before"
+            raise pytest.UsageError(f"--model {given}: no {missing} the equals sign")
         try:
-            if name not in REGISTRY and (path or Path(given).is_dir()):
+            if not has_card(name) and (path or Path(given).is_dir()):
                 path = path or given
                 name = register(Path(path), name if given_path else "").name
             find_card(name)

@@ -24,9 +24,10 @@ from transformers.utils import is_torchvision_available
 from repro.admission import admission
 from repro.attention import attention_shares
 from repro.cam import llava_cam
+from repro.curves import deletion_curve
 from repro.models import load_model
 from repro.models.loading import CheckpointError
-from repro.models.lvlm import Lvlm
+from repro.models.lvlm import Lvlm, NotAdmitted
 from repro.models.prompts import Prompt
 from repro.segments import IMAGE
 from repro.sweep import sweep
@@ -133,6 +134,42 @@ class Comparison:
                     self.close(self.lvlm.logits(self.prompt)[-1], expected)
                     assert list(self.lvlm.answer(self.prompt, TOKENS).ids) == self.answer(after)
 
+        self.kept()
+
+    def kept(self) -> None:
+        """Logits with the two image tokens that each row ranks first, dropped, masked and swept."""
+        if "shares" not in self.lvlm.admission or isinstance(self.lvlm.admission["shares"], NotAdmitted):
+            return
+        after, image = max(1, self.lvlm.n_layers // 2), torch.nonzero(self.places)[:, 0]
+        attention = reference.attention(self.eager, self.inputs, after - 1)
+        ranked = {
+            "last_prompt": attention[-1, image],
+            "last_image": attention[image[-1], image],
+            "random": torch.rand(len(image), generator=torch.Generator().manual_seed(0)),
+        }
+        for row, scores in ranked.items():
+            hidden = self.places.clone()
+            hidden[image[scores.topk(2).indices]] = False
+            expected = reference.truncated_logits(self.eager, self.inputs, hidden, after)
+            for mode in ("drop", "mask"):
+                with truncated(self.lvlm, after, keep=2, mode=mode, ranking_row=row):
+                    self.close(self.lvlm.logits(self.prompt)[-1], expected, f"two kept by {row}, {mode}")
+            [swept] = sweep(self.lvlm, [self.prompt], 1, keep=2, ranking_row=row)
+            self.close(torch.from_numpy(swept.logits[after]), expected, f"two kept by {row}, swept")
+
+    def deletion(self) -> None:
+        """The probability of the first token with every second image token replaced by the mean, and all."""
+        answer = self.lvlm.answer(self.prompt, 1).ids
+        image = torch.nonzero(self.places)[:, 0]
+        order = [*range(0, len(image), 2), *range(1, len(image), 2)]
+        found = deletion_curve(self.lvlm, self.prompt, answer, order, steps=3)
+        half = round(len(image) / 2)
+        for step, count in enumerate((0, half, len(image))):
+            replaced = image[sorted(order[:count])]
+            rows = reference.deleted_logits(self.eager, self.inputs, image, replaced)
+            expected = float(rows.softmax(dim=-1)[answer[0]])
+            assert abs(found[step] - expected) < 1e-4, f"step {step}: {found[step]:.6f}, not {expected:.6f}"
+
     def sweep(self) -> None:
         """Logits and answers of three tokens at every layer, alone and in a batch."""
         other = self.lvlm.prompt(zoo.picture(60, 44, seed=4), "is it red")
@@ -148,16 +185,18 @@ class Comparison:
             self.close(torch.from_numpy(swept.logits[after]), expected)
             assert list(swept.answers[after].ids) == self.answer(after), f"another answer after {after}"
         if together:
-            self.close(torch.from_numpy(together[0].logits), torch.from_numpy(swept.logits))
-            assert together[0].answers == swept.answers
+            alone = [swept, *sweep(self.lvlm, [other], TOKENS)]
+            for one, in_batch in zip(alone, together, strict=True):
+                self.close(torch.from_numpy(in_batch.logits), torch.from_numpy(one.logits), "in a batch")
+                assert in_batch.answers == one.answers, "other answers in a batch"
 
     def answer(self, after: int) -> list[int]:
         return reference.truncated_answer(self.eager, self.inputs, self.places, after, TOKENS)
 
-    def close(self, found: torch.Tensor, expected: torch.Tensor) -> None:
+    def close(self, found: torch.Tensor, expected: torch.Tensor, what: str = "") -> None:
         kept = expected > -1e30  # some models give tokens that they never say the lowest number
         difference = float((found - expected)[kept].abs().max())
-        assert difference < self.tolerance, f"logits differ by {difference:.2g}"
+        assert difference < self.tolerance, f"logits differ by {difference:.2g} {what}"
 
 
 def outcome_of(model_type: str, directory: Path) -> Outcome:
@@ -175,6 +214,7 @@ def outcome_of(model_type: str, directory: Path) -> Outcome:
         "cam": comparison.cam,
         "truncation": comparison.truncation,
         "sweep": comparison.sweep,
+        "deletion": comparison.deletion,
     }
     for admitted in admission(comparison.lvlm):
         if not admitted.admitted:
@@ -182,6 +222,7 @@ def outcome_of(model_type: str, directory: Path) -> Outcome:
             continue
         outcome.notes[admitted.instrument] = admitted.note
         try:
+            assert comparison.lvlm.tolerance < 1e-3, f"takes {comparison.lvlm.tolerance:.2g} for rounding"
             checks[admitted.instrument]()
             outcome.equal.append(admitted.instrument)
         except Exception as error:

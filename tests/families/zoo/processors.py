@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,8 +75,6 @@ class NoPart(dict[str, Any]):
 @contextmanager
 def pictures_only() -> Iterator[None]:
     """Within it processors do without parts for videos and sounds, and without words for numbers."""
-    from transformers.models.smolvlm import processing_smolvlm
-
     check = ProcessorMixin.check_argument_for_proper_class
 
     def lenient(self: ProcessorMixin, name: str, argument: object) -> object:
@@ -87,15 +85,27 @@ def pictures_only() -> Iterator[None]:
         patch.object(ProcessorMixin, "check_argument_for_proper_class", lenient),
         patch.object(video_processing_auto, "AutoVideoProcessor", no_auto),
         patch.object(feature_extraction_auto, "AutoFeatureExtractor", no_auto),
-        patch.object(processing_smolvlm, "num2words", str),
+        without_words_for_numbers(),
     ):
         yield
+
+
+def without_words_for_numbers() -> AbstractContextManager[Any]:
+    """Within it SmolVLM's processor does without num2words; in transformers 4 it wants torchvision to be there."""
+    try:
+        from transformers.models.smolvlm import processing_smolvlm
+    except ImportError:
+        return nullcontext()
+    return patch.object(processing_smolvlm, "num2words", str)
 
 
 def image_class_of(model_type: str, kind: Kind) -> type:
     """The type's image processor, where there is a choice the one that does without torchvision."""
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
-    return getattr(transformers, kind.image_class or names.get("pil") or names["torchvision"])
+    if isinstance(names, tuple):  # transformers 4: the one without torchvision first
+        names = {"pil": names[0]}
+    name = kind.image_class or names.get("pil") or names["torchvision"]
+    return getattr(transformers, name, None) or getattr(transformers, name.removesuffix("Pil"))
 
 
 def save_processor(model_type: str, kind: Kind, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:

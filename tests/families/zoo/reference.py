@@ -52,6 +52,47 @@ def shares(model: PreTrainedModel, inputs: Inputs) -> list[Tensor]:
     return [row[0, :, -1].float() for row in output.attentions if row is not None]
 
 
+@torch.no_grad()
+def attention(model: PreTrainedModel, inputs: Inputs, layer: int) -> Tensor:
+    """[S, S] softmax of a layer, counted from 0, averaged over heads."""
+    output = model(**inputs, use_cache=False, output_attentions=True)
+    output = output.get("language_model_outputs", output)
+    return output.attentions[layer][0].float().mean(dim=0)
+
+
+@torch.no_grad()
+def deleted_logits(model: PreTrainedModel, inputs: Inputs, image: Tensor, replaced: Tensor) -> Tensor:
+    """[V] of the last row where some places enter the first layer with the mean of what all the image's do.
+
+    What comes to the image's places between two layers, they get the mean of as well.
+    """
+    layers, left = list(layers_of(model)), [torch.zeros(())]
+
+    def wrapped(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            states = args[0] if args else kwargs["hidden_states"]
+            added = states - left[0]
+            changed = states.clone()
+            mean = added[:, image].mean(dim=1, keepdim=True)
+            changed[:, replaced] = states[:, replaced] - added[:, replaced] + mean
+            if args:
+                out = forward(changed, *args[1:], **kwargs)
+            else:
+                out = forward(**kwargs | {"hidden_states": changed})
+            left[0] = out[0] if isinstance(out, tuple) else out
+            return out
+
+        return run
+
+    for layer in layers:
+        layer.forward = wrapped(layer.forward)
+    try:
+        return logits(model, inputs)[-1]
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
 def heat(model: PreTrainedModel, inputs: Inputs, image: Tensor, names: list[str], token: int) -> Tensor:
     """[layers, image tokens]: LLaVA-CAM at one module of each layer, for the logit of a token; peaks are 1."""
     outputs: list[Tensor] = []
