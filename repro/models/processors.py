@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
 
-from repro.models.loading import CheckpointError, read_json
+from repro.models.loading import PREPARATION, CheckpointError, load_part, read_json
 
 #: Images are prepared with PIL even if torchvision is installed, whose resizing differs.
 WITH_PIL = {"backend": "pil"} if hasattr(transformers, "CLIPImageProcessorPil") else {"use_fast": False}
@@ -86,5 +86,5 @@ def _part(path: Path, name: str) -> Any:
         folder = path if name == "tokenizer" else path / name
         return AutoTokenizer.from_pretrained(folder, **settings)
     if name == "image_processor":
-        return AutoImageProcessor.from_pretrained(path, **settings, **WITH_PIL)
+        return load_part(AutoImageProcessor, path, PREPARATION, **WITH_PIL)
     return Absent()

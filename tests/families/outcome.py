@@ -73,6 +73,9 @@ class Comparison:
         self.eager = AutoModelForImageTextToText.from_pretrained(
             directory, attn_implementation="eager"
         ).eval()
+        for module in self.eager.modules():  # transformers 4 leaves a Q-Former's language model out
+            if hasattr(getattr(module, "config", None), "_attn_implementation"):
+                module.config._attn_implementation = "eager"
         image, question = zoo.picture(60, 44, seed=3), "what is the red thing in this picture here"
         self.inputs = zoo.prompt(directory, question, image)
         self.inputs.pop("labels", None)

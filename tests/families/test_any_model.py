@@ -31,6 +31,8 @@ REFUSED = {
     "qwen3_5": {"shares"},
     "dots3_note": {"shares"},
 }
+if zoo.OLD:  # an answer there changes how the prompt is masked
+    REFUSED["paligemma"] = {"prompt", "shares", "cam", "truncation", "sweep", "deletion"}
 
 
 def check(model_type, tmp_path):

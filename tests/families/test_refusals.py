@@ -42,6 +42,8 @@ def question(lvlm):
 def test_both_layouts_of_a_processor_give_the_same_prompt(built, directory, absent):
     """transformers 5 saves processor_config.json alone, with the image processor in it; 4 both, or the other."""
     whole = question(load_model(str(built)))
+    prepared = json.loads((directory / "preprocessor_config.json").read_text())
+    change(directory / "processor_config.json", image_processor=prepared)
     (directory / absent).unlink()
     if absent == "processor_config.json":
         change(directory / "tokenizer_config.json", processor_class="LlavaProcessor")

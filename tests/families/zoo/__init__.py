@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import is_torchvision_available
@@ -23,6 +24,7 @@ from .processors import (
 
 __all__ = ["BUILT", "LAYERS", "TYPES", "build", "image_places", "load_processor", "picture", "prompt"]
 
+OLD = transformers.__version__.startswith("4.")
 #: Model types that are out of the question here.
 OUT_OF_SCOPE = {
     "encoder-decoder": (
@@ -42,6 +44,7 @@ OUT_OF_SCOPE = {
     "a classifier: its weights are not those of the mapping's class": ("shieldgemma2",),
     "its vision tower needs timm": ("gemma3n", "perception_lm"),
     "its processor drops a first token that only its own tokenizer adds": ("fuyu",),
+    "not made with transformers 4": ("chameleon", "qwen2_5_vl", "qwen3_vl") if OLD else (),
     "its processor needs torchvision": () if is_torchvision_available() else tuple(TORCHVISION),
 }
 #: Every model type -> why there is no checkpoint of it, or None.
