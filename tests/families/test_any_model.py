@@ -30,6 +30,7 @@ TRIED = [name for name in SAMPLE if name in zoo.BUILT]
 REFUSED = {
     "qwen3_5": {"shares"},
     "dots3_note": {"shares"},
+    "gemma4": {"deletion"},
 }
 if zoo.OLD:  # an answer there changes how the prompt is masked
     REFUSED["paligemma"] = {"prompt", "shares", "cam", "truncation", "sweep", "deletion"}
