@@ -149,7 +149,7 @@ def evaluate(
         ValueError: every item fails, or answers are not finite; the message names items.
         ResultsError: rows cannot be written.
     """
-    digests = dict(zip([item.id for item in items], _digests(lvlm, task, items), strict=True))
+    digests = item_digests(lvlm, task, items)
     rows = run.known(digests, lvlm.n_layers + 1) if run else {}
     failed: dict[str, str] = {}
     title = f"{task.model} {task.benchmark.name}"
@@ -173,6 +173,11 @@ def evaluate(
     baseline = [Answer(layers[-1].ids, layers[-1].answer) for layers in ordered]
     probability = np.array([[row.probability for row in layers] for layers in ordered])
     return Evaluation(task, answered_items, parts, baseline, probability, failed)
+
+
+def item_digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, tuple[str, str]]:
+    """Digests of each item's question and image, by its id."""
+    return dict(zip([item.id for item in items], _digests(lvlm, task, items), strict=True))
 
 
 def _digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> Iterator[tuple[str, str]]:

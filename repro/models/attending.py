@@ -247,6 +247,18 @@ class ObservableAttention:
             self._uninstall()
 
     @contextmanager
+    def kernel(self, implementation: str) -> Iterator[None]:
+        """Within the context, the decoder attends by this implementation of transformers, e.g. "eager"."""
+        before = [(config, config._attn_implementation) for _, _, config in self._configured]
+        for config, _ in before:
+            config._attn_implementation = implementation
+        try:
+            yield
+        finally:
+            for config, own in before:
+                config._attn_implementation = own
+
+    @contextmanager
     def unobserved(self) -> Iterator[None]:
         """Within the context, the decoder attends as if it were neither observed nor replaced."""
         if (hooks := self._installed) is None:

@@ -1,0 +1,69 @@
+"""What the same model on the same prompt differs by, when nothing changed but the order of additions.
+
+Nothing is called a difference that is not above this. It is measured where a record is made, not guessed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+
+import numpy as np
+import torch
+
+from repro.gate.stages import Reading, over, read
+from repro.models.lvlm import Lvlm, raise_if_passing
+from repro.models.prompts import Prompt
+
+#: A stage differs from its noise times this on: other machines round in more ways than one machine can try.
+FACTOR = 8
+#: Of relative distances, in last digits of the number type: rounding, also where none varied.
+DIGITS = 64
+#: Least tolerances of distances that are no relative ones.
+LEAST = {"shares": 1e-5, "heat": 1e-4}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def noise(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """The largest distance at each stage between readings of the same prompts in different ways.
+
+    In reverse order; in a batch of three, where the model gives the same in a batch; with another attention
+    kernel; with another number of threads.
+    """
+    pairs = list(zip(prompts, answers, strict=True))
+    first = [read(lvlm, *pair) for pair in pairs]
+    other = "eager" if getattr(lvlm.decoder.config, "_attn_implementation", "") != "eager" else "sdpa"
+    ways: list[tuple[Callable[[], object], int]] = [
+        (nullcontext, 1),
+        (_one_thread, 1),
+        (partial(lvlm.kernel, other), 1),
+    ]
+    if lvlm.batches:
+        ways.append((nullcontext, 3))
+    found: list[tuple[Reading, Reading]] = []
+    for context, copies in ways:
+        with suppress(NotImplementedError), context():  # type: ignore[attr-defined]
+            try:
+                again = [read(lvlm, *pair, copies) for pair in reversed(pairs)]
+            except Exception as error:  # a kernel that this model does not have
+                raise_if_passing(error)
+                continue
+            found += zip(first, reversed(again), strict=True)
+    return {stage: values[0] for stage, values in over(found).items()}
+
+
+def tolerances(measured: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
+    """From which distance on a stage differs: a multiple of its noise, or of that of any layer before it."""
+    least = DIGITS * torch.finfo(dtype).eps
+    return {
+        stage: np.maximum(LEAST.get(stage, least), FACTOR * np.maximum.accumulate(values))
+        for stage, values in measured.items()
+    }

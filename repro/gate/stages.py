@@ -1,0 +1,218 @@
+"""What becomes of a prompt on its way from image to answer, stage by stage, small enough to keep."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.attention import attention_shares
+from repro.cam import llava_cam
+from repro.models.anatomy import ROLES, arguments, first_output
+from repro.models.attending import Attending
+from repro.models.lvlm import UNSAID, Lvlm, NotAdmitted
+from repro.models.prompts import Prompt
+
+#: Tokens of an answer that the model generates for a reading.
+GENERATED = 12
+#: Numbers that stand for a tensor of any size.
+WIDTH = 64
+#: Stages in the order in which an image becomes an answer -> where to look if one is the first to differ.
+STAGES = {
+    "prompt": "the tokenizer, the chat template, or how many tokens the processor makes of an image",
+    "pixels": "the image processor: size, crop, padding, resampling, normalisation",
+    "image features": "the image tower or its projector",
+    "text embeddings": "the embedding of tokens that are no image",
+    "positions": "position ids or rotary tables",
+    "masks": "which tokens see which",
+    "layers": "this decoder layer: its attention, norms or MLP, or what is added to its output",
+    "logits": "the last norm or the head",
+    "shares": "how a layer attends",
+    "heat": "gradients",
+    "generated answer": "decoding: settings of generate, the cache, positions of new tokens",
+}
+#: One prompt at every stage: arrays by stage, a sketch or the values themselves.
+Reading = dict[str, np.ndarray]
+
+
+def sketch(tensor: Tensor) -> np.ndarray:
+    """A tensor of any shape as float32 [64], whose distances are about those of the tensors.
+
+    A count sketch (Charikar, Chen & Farach-Colton 2002): values with fixed random signs, summed over every 64th
+    place. The squared distance of two sketches has the squared distance of the tensors as its mean.
+    """
+    values = tensor.detach().to("cpu", torch.float64).reshape(-1).numpy()
+    signed = values * _signs(len(values))
+    return np.pad(signed, (0, -len(signed) % WIDTH)).reshape(-1, WIDTH).sum(axis=0).astype(np.float32)
+
+
+@cache
+def _signs(count: int) -> np.ndarray:
+    """Signs that no version of a library draws otherwise: int8 [count]."""
+    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(b"repro").digest(count // 8 + 1), np.uint8))
+    return (2 * bits[:count].astype(np.int8) - 1).astype(np.int8)
+
+
+def read(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int = 1) -> Reading:
+    """Every stage of one prompt, with an answer teacher-forced behind it.
+
+    Args:
+        answer: token ids, at least one; usually those recorded before an upgrade, so that one other token does not
+            hide or invent what follows it.
+        copies: of the prompt in a batch; the first is read.
+
+    Stages that a model does not have, or whose instrument is refused, are left out.
+    """
+    reading = {"prompt": prompt.input_ids[0].cpu().numpy().astype(np.int32)}
+    reading["prompt tokens"] = np.asarray(prompt.segments.labels).astype(np.int8)
+    pixels = prompt.image_inputs[lvlm.pixel_name(prompt)]
+    reading["pixels"] = _shaped(pixels)
+    reading |= _within(lvlm, prompt, answer, copies)
+    try:
+        shares = attention_shares(lvlm, prompt, answer[:-1])
+        reading["shares"] = shares.raw.mean(axis=1).astype(np.float32)
+    except NotAdmitted:
+        pass
+    try:
+        module = next(
+            role for role in (ROLES[0], "attention", "layer") if all(role in parts for parts in lvlm.roles)
+        )
+        heat = llava_cam(lvlm, prompt, answer, noise=0, module=module)
+        reading["heat"] = heat.reshape(len(heat), -1).astype(np.float16)
+    except NotAdmitted:
+        pass
+    generated = lvlm.answer(prompt, min(GENERATED, lvlm.room(prompt)))
+    reading["generated answer"] = np.array(generated.ids, np.int32)
+    return reading
+
+
+def _shaped(tensor: Tensor) -> np.ndarray:
+    """A sketch behind its tensor's number of values, so that tensors of other sizes are never alike."""
+    return np.concatenate([np.array([tensor.numel()], np.float32), sketch(tensor)])
+
+
+def _within(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int) -> Reading:
+    """Stages of the decoder, from one pass."""
+    reading: Reading = {}
+    image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
+    layers: list[np.ndarray] = []
+    masks = np.zeros((lvlm.n_layers, 8), np.uint8)
+
+    def entering(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        _, hidden, axis = lvlm.anatomy.hidden(0, args, kwargs)
+        rows = hidden.movedim(axis, 0)[: len(prompt.segments)]
+        if axis != -hidden.dim():  # the batch comes before the sequence
+            rows = rows[:, :1]
+        reading["image features"] = _shaped(rows[image])
+        text = torch.ones(len(rows), dtype=torch.bool, device=rows.device).index_fill(0, image, False)
+        reading["text embeddings"] = _shaped(rows[text])
+        named = [(place, tensor) for place, tensor in arguments(args, kwargs) if "position" in str(place)]
+        chosen = [tensor for place, tensor in named if "embedding" in str(place)] or [
+            tensor for _, tensor in named
+        ]
+        if chosen:
+            reading["positions"] = np.concatenate([_shaped(_first(tensor, copies)) for tensor in chosen])
+
+    def leaving(module: Any, args: Any, output: Any) -> None:
+        hidden = first_output(output)
+        layers.append(sketch(_first(hidden, copies)))
+
+    def attended(attending: Attending) -> None:
+        masks[attending.layer] = _mask_digest(attending)
+
+    with ExitStack() as hooks:
+        hooks.callback(lvlm.layers[0].register_forward_pre_hook(entering, with_kwargs=True).remove)
+        for layer in lvlm.layers:
+            hooks.callback(layer.register_forward_hook(leaving).remove)
+        if not lvlm.proves or lvlm.watchable:
+            hooks.enter_context(lvlm.observed(attended))
+        with torch.inference_mode():
+            logits = lvlm.forward([prompt] * copies, answer[:-1], last=len(answer))[0].float()
+    reading["masks"] = masks
+    reading["layers"] = np.stack(layers)
+    reading["logits"] = sketch(logits.masked_fill(logits < UNSAID, 0))
+    return reading
+
+
+def _first(tensor: Tensor, copies: int) -> Tensor:
+    """The first prompt's part, where a tensor has one for each of the batch."""
+    return tensor[:1] if copies > 1 and tensor.shape[0] == copies else tensor
+
+
+def _mask_digest(attending: Attending) -> np.ndarray:
+    """Digest of which rows see which keys in the first prompt: uint8 [8], the same for every kind of mask."""
+    queries, keys = attending.query.shape[2], attending.key.shape[2]
+    if attending.mask is None:
+        seen = torch.ones(queries, keys, dtype=torch.bool)
+        seen = seen.tril(keys - queries) if attending.causal else seen
+    else:
+        mask = attending.mask[0, 0, :queries, :keys]
+        seen = (mask if mask.dtype == torch.bool else mask > -1e4).cpu()
+    bits = np.packbits(seen.numpy())
+    return np.frombuffer(hashlib.sha256(bits.tobytes()).digest()[:8], np.uint8)
+
+
+def distances(before: Reading, after: Reading) -> dict[str, np.ndarray]:
+    """How far two readings are apart at each stage that both have.
+
+    Of sketches, the distance relative to the first; of prompts and masks, 0 or infinity; of shares the largest
+    difference; of heat 1 - cosine. "layers", "masks", "shares" and "heat" have one value per layer, [N]. Infinite
+    where sizes differ or a value is not a number.
+    """
+    found = {}
+    for stage in STAGES:
+        one, other = before.get(stage), after.get(stage)
+        if one is None or other is None:
+            continue
+        if stage == "prompt":
+            same = np.array_equal(one, other) and np.array_equal(
+                before["prompt tokens"], after["prompt tokens"]
+            )
+            found[stage] = np.array([0.0 if same else np.inf])
+        elif one.shape != other.shape:
+            found[stage] = np.array([np.inf])
+        elif stage == "masks":
+            found[stage] = np.where((one != other).any(axis=1), np.inf, 0.0)
+        elif stage == "generated answer":
+            found[stage] = np.array([0.0 if np.array_equal(one, other) else np.inf])
+        else:
+            rows = (part.astype(np.float64).reshape(-1, part.shape[-1]) for part in (one, other))
+            found[stage] = np.nan_to_num(_METRICS.get(stage, _relative)(*rows), nan=np.inf)
+    return found
+
+
+def _relative(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Distance of rows over the norm of the first."""
+    distance, norm = (np.linalg.norm(rows, axis=1) for rows in (after - before, before))
+    return np.where(distance > 0, distance / np.maximum(norm, np.finfo(np.float32).tiny), 0.0)
+
+
+def _largest(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.abs(after - before).max(axis=1)
+
+
+def _cosine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """1 - cosine of rows; 0 where both are zero, 1 where one is."""
+    norms = [np.linalg.norm(rows, axis=1) for rows in (before, after)]
+    both = norms[0] * norms[1]
+    cosine = (before * after).sum(axis=1) / np.where(both > 0, both, 1)
+    return np.where(both > 0, 1 - cosine, (norms[0] != norms[1]).astype(float)).clip(0)
+
+
+_METRICS = {"shares": _largest, "heat": _cosine}
+
+
+def over(readings: Sequence[tuple[Reading, Reading]]) -> dict[str, np.ndarray]:
+    """The largest and the mean distance of pairs of readings at each stage that all have: [2, 1 or N]."""
+    found = [distances(*pair) for pair in readings]
+    gathered = {}
+    for stage in STAGES:
+        if all(stage in one for one in found):
+            # A single infinite distance, of readings of other sizes, counts for every layer.
+            rows = np.stack(np.broadcast_arrays(*(one[stage] for one in found)))
+            gathered[stage] = np.stack([rows.max(axis=0), rows.mean(axis=0)])
+    return gathered

@@ -1,0 +1,122 @@
+"""What a difference of scores means, from pairs of answers to the same items."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal, get_args
+
+import numpy as np
+from scipy.stats import norm
+
+from repro.cliff import compare, unchanged_is_evidence
+from repro.scores import Scores
+from repro.statistics import flips, mcnemar
+
+#: From nothing changed to what must not happen.
+Verdict = Literal["identical", "same within noise", "better", "not worse", "changed", "cannot tell", "worse"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+#: Verdicts under which a gate stays shut unless they are allowed by name; "worse" is not to be allowed.
+FAILING: tuple[Verdict, ...] = ("changed", "cannot tell", "worse")
+#: Largest loss of score that counts as none, unless ``--margin`` says otherwise.
+MARGIN = 0.01
+#: Of all decisions of one gate together, how often one may call a loss what is none.
+LEVEL = 0.95
+#: How often a gate without a difference may fail to show it, for the number of items that it recommends.
+_MISSED = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric before and after, on the same items.
+
+    Attributes:
+        before, after: its values.
+        gain: after - before, positive = better; ``low`` and ``high`` the ends of its 95 % interval.
+        lowest, highest: its ends at the level of all decisions together.
+        gained, lost: items whose score rose, and fell.
+        p: of McNemar's exact test on those.
+        n: items.
+        visible: the smallest loss that this many items would show with a probability of 90 %.
+        needed: items that would show the margin to be kept, if as many answers change.
+    """
+
+    metric: str
+    before: float
+    after: float
+    gain: float
+    low: float
+    high: float
+    lowest: float
+    highest: float
+    gained: int
+    lost: int
+    p: float
+    n: int
+    visible: float
+    needed: int
+
+    def verdict(self, margin: float) -> Verdict:
+        """By the intervals alone: worse if the wider lies below 0 and the loss may reach the margin.
+
+        That each of several benchmarks is not worse needs no correction for their number: all of them have to be.
+        """
+        if self.low > -margin:
+            return "better" if self.low > 0 else "not worse"
+        return "worse" if self.highest < 0 else "cannot tell"
+
+
+def level_of(decisions: int) -> float:
+    """Of the interval of each of several decisions, so that together they err as rarely as one (Bonferroni)."""
+    return 1 - (1 - LEVEL) / max(1, decisions)
+
+
+def difference(metric: str, before: Scores, after: Scores, margin: float, decisions: int = 1) -> Difference:
+    """The paired difference of a score, images resampled.
+
+    Args:
+        before, after: of the same items in the same order, at one layer each: parts [n, 1, 2].
+        decisions: how many are taken together, see ``level_of``.
+
+    Where few answers change, resampling shows too little (see "A limit" in ``repro.cliff``): the interval reaches
+    at least as far as n unchanged items leave open, the share that may change without one of n doing so.
+    """
+    parts = np.concatenate([after.parts, before.parts], axis=1)
+    pair = Scores(parts, before.strata, before.images, before.higher_is_better)
+    compared = compare(pair, LEVEL)
+    score, gain = compared.score, float(compared.difference[0])
+    rose, fell = flips(pair.goodness[:, 1], pair.goodness[:, 0])
+    left_open = _left_open(len(pair), LEVEL)
+    low, high = min(compared.low[0], gain - left_open), max(compared.high[0], gain + left_open)
+    lowest, highest, level = low, high, level_of(decisions)
+    if level > LEVEL:
+        wider = compare(pair, level, max(2000, ceil(10 / (1 - level))))
+        left_open = _left_open(len(pair), level)
+        lowest, highest = min(wider.low[0], gain - left_open), max(wider.high[0], gain + left_open)
+    z = norm.ppf((1 + LEVEL) / 2)
+    half = (high - low) / 2
+    needed = ceil(len(pair) * (half * (1 + norm.ppf(1 - _MISSED) / z) / margin) ** 2)
+    return Difference(
+        metric=metric,
+        before=float(score[1]),
+        after=float(score[0]),
+        gain=gain,
+        low=float(low),
+        high=float(high),
+        lowest=float(lowest),
+        highest=float(highest),
+        gained=rose,
+        lost=fell,
+        p=mcnemar(rose, fell),
+        n=len(pair),
+        visible=float(half * (1 + norm.ppf(0.9) / z)),
+        needed=unchanged_is_evidence(margin, LEVEL) if rose + fell == 0 else needed,
+    )
+
+
+def _left_open(n: int, level: float) -> float:
+    return 1 - ((1 - level) / 2) ** (1 / n)
+
+
+def items_for(margin: float, changing: float = 0.004) -> int:
+    """Items per benchmark that show a margin to be kept where that share of the answers changes by chance."""
+    z = norm.ppf((1 + LEVEL) / 2) + norm.ppf(1 - _MISSED)
+    return max(unchanged_is_evidence(margin, LEVEL), ceil(changing * (z / margin) ** 2))
