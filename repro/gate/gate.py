@@ -76,13 +76,16 @@ def check(
     by_id = {item.id: item for item in task.benchmark.load(data)}
     if missing := [item for item in before.items if item not in by_id]:
         raise GateError(
-            f"{len(missing)} of {len(before.items)} recorded items are not in {data}, the first is {missing[0]}: use "
-            "the data of the record"
+            f"{len(missing)} of {len(before.items)} recorded items are not in {data}, the first is {missing[0]}: "
+            "use the data of the record"
         )
     items = [by_id[item] for item in before.items]
     check_comparable(before, task, items, item_digests(lvlm, task, items))
     after = measure(lvlm, task, items, report, before, progress)
-    return compare(before, after, task, items, margin, decisions)
+    outcome = compare(before, after, task, items, margin, decisions)
+    for flip in outcome.flips[:PICTURES]:
+        flip["picture"] = _thumbnail(by_id[flip["item"]])
+    return outcome
 
 
 def _task(lvlm: Lvlm, benchmark: Benchmark | str, protocol: str) -> Task:
@@ -90,11 +93,9 @@ def _task(lvlm: Lvlm, benchmark: Benchmark | str, protocol: str) -> Task:
     return find_task(protocol, lvlm.card.name, benchmark)
 
 
-def write_outcome(outcome: Outcome, items: Mapping[str, Item], report: Path) -> Path:
-    """An outcome as JSON, with small images of its first flips; numbers that are not finite become null."""
+def write_outcome(outcome: Outcome, report: Path) -> Path:
+    """An outcome as JSON; numbers that are not finite become null."""
     content = plain(asdict(outcome))
-    for flip in content["flips"][:PICTURES]:
-        flip["picture"] = _thumbnail(items[flip["item"]])
     path = report / FOLDER / f"{outcome.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, allow_nan=False) + "\n")

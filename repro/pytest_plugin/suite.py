@@ -23,7 +23,7 @@ from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import NOT_INSTALLED, REGISTRY, has_card, register
 from repro.protocols import PROTOCOLS, ProtocolError, find_task, tasks_of
-from repro.report.terminal import Ledger, Replays, Summary
+from repro.report.terminal import Gates, Ledger, Replays, Summary
 
 if TYPE_CHECKING:
     from repro.benchmarks.benchmark import Benchmark
@@ -37,14 +37,15 @@ MARKERS = {
     "conformance": "equality with the official evaluators and the published formats",
     "audit": "each claim of the paper: its verdict, its evidence, and what miniatures show",
     "performance": "speed and memory ratios (deselected by default)",
+    "gate": "what an upgrade changed of a model, by --record and --against (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
-OPT_IN = ("gpu", "performance", "families")
+OPT_IN = ("gpu", "performance", "families", "gate")
 #: Markers of the tests whose figures go into the report.
-REPORTED = ("table1", "audit")
+REPORTED = ("table1", "audit", "gate")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,6 +99,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "miniature data sets)",
     )
     _add_options_of_answers(group)
+    _add_options_of_gate(group)
 
 
 def _add_options_of_answers(group: pytest.OptionGroup) -> None:
@@ -120,6 +122,53 @@ def _add_options_of_answers(group: pytest.OptionGroup) -> None:
         default=True,
         help="go on with the answers of a run that was broken off, in the report's directory (default: --resume)",
     )
+
+
+def _add_options_of_gate(group: pytest.OptionGroup) -> None:
+    """Options of ``-m gate``."""
+    group.addoption(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="with -m gate: measure the model as it is trusted, into DIR",
+    )
+    group.addoption(
+        "--against", type=Path, metavar="DIR", help="with -m gate: what changed since the record in DIR"
+    )
+    group.addoption(
+        "--gate-items",
+        type=int,
+        metavar="N",
+        help="with --record: about N items of each benchmark (default: as many as the margin needs)",
+    )
+    group.addoption(
+        "--allow",
+        action="append",
+        default=[],
+        choices=["changed", "cannot tell"],
+        help="with --against: a verdict that does not fail; may be repeated",
+    )
+
+
+def _check_gate(config: pytest.Config) -> None:
+    """UsageError unless the options of a gate say what to do."""
+    given = {name: config.getoption(name) for name in ("--record", "--against")}
+    gates = "gate" in (config.getoption("-m") or "").split()
+    if gates and sum(value is not None for value in given.values()) != 1:
+        raise pytest.UsageError(
+            "-m gate: give --record DIR in the environment that is trusted, then --against DIR after the upgrade"
+        )
+    used = [name for name in ("--record", "--against", "--gate-items") if config.getoption(name) is not None]
+    if not gates and (used or config.getoption("--allow")):
+        raise pytest.UsageError(f"{(used or ['--allow'])[0]}: is an option of -m gate, which is not given")
+    if config.getoption("--gate-items") is not None and (
+        given["--record"] is None or config.getoption("--gate-items") < 8
+    ):
+        raise pytest.UsageError(
+            "--gate-items: a number from 8 on, with --record; --against has the record's items"
+        )
+    if gates and config.getoption("--limit") is not None:
+        raise pytest.UsageError("-m gate: --limit is not for it, see --gate-items")
 
 
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
@@ -200,6 +249,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
         config.pluginmanager.register(Ledger())
+        config.pluginmanager.register(Gates())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     other = limit is not None or other_data or config.getoption("--protocol") != "official"
@@ -208,6 +258,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "--snapshot-update records whole runs of the shipped data under protocol official: leave --limit, "
             "--data and --protocol out"
         )
+    _check_gate(config)
     margin = config.getoption("--margin")
     if margin is not None and not 0 < margin < 100:
         raise pytest.UsageError(f"--margin {margin:g}: expected points of a score, above 0 and below 100")

@@ -66,6 +66,29 @@ class Summary:
             terminalreporter.write_line(self.trouble, red=True)
 
 
+class Gates:
+    """What became of the models of a gate, in the terminal and as a page."""
+
+    def __init__(self) -> None:
+        self.outcomes: set[Path] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.outcomes |= {Path(str(value)) for name, value in report.user_properties if name == "gate"}
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        if not self.outcomes:
+            return
+        from repro.report.gate import gate_lines, load_outcomes, write_gate
+
+        outcomes = load_outcomes(sorted(self.outcomes))
+        terminalreporter.section("Gate")
+        for line in gate_lines(outcomes):
+            terminalreporter.write_line(line)
+        _write(partial(write_gate, outcomes, _command(config)), terminalreporter, config)
+
+
 class Replays:
     """The rows of replayed answers."""
 

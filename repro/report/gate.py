@@ -1,0 +1,175 @@
+"""A gate in the terminal, as one self-contained page, as JSON, and as Markdown for a pull request."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from repro.gate.verdict import VERDICTS
+from repro.report.figures import house_style, png
+from repro.report.pages import check_writable, now, render, write
+from repro.text import columns, percent, points, points_interval, visible
+
+PAGE, DATA, SUMMARY = "gate.html", "gate.json", "gate.md"
+#: First line of the Markdown, by which a comment on a pull request is found and updated.
+MARK = "<!-- repro gate -->"
+#: One comparison, as ``repro.gate.gate.write_outcome`` wrote it.
+Outcome = dict[str, Any]
+_COLOURS = {"before": "#888888", "after": "#332288"}
+
+
+def load_outcomes(paths: Sequence[Path]) -> list[Outcome]:
+    """Outcomes, the worst verdict first."""
+    outcomes = [json.loads(path.read_text()) for path in paths]
+    return sorted(outcomes, key=lambda one: (-VERDICTS.index(one["verdict"]), one["name"]))
+
+
+def gate_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """One line per benchmark, and a sentence on where a change began."""
+    rows = [["model and benchmark", "verdict", "score before and after, %", "difference, points", "flips"]]
+    rows += [_row(one) for one in outcomes]
+    sentences = [f"{visible(one['name'], 80)}: {visible(one['sentence'], 400)}" for one in outcomes]
+    return [*columns(rows), *sentences]
+
+
+def _row(one: Outcome) -> list[str]:
+    score = one["scores"][0]
+    return [
+        visible(one["name"], 60),
+        one["verdict"],
+        f"{visible(score['metric'], 20)} {percent(score['before'])} → {percent(score['after'])}",
+        f"{points(score['gain'])} {points_interval((score['low'], score['high']))}",
+        f"{score['gained']} better, {score['lost']} worse, of {score['n']}",
+    ]
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """For ``$GITHUB_STEP_SUMMARY`` and for one comment on a pull request, which ``MARK`` finds again."""
+
+    def cell(text: str) -> str:
+        for character in "\\`*_{}[]<>|~#":
+            text = text.replace(character, f"\\{character}")
+        return text
+
+    header, *rows = [["model and benchmark", "verdict", "score, %", "difference, points", "flips"]] + [
+        list(map(cell, _row(one))) for one in outcomes
+    ]
+    lines = [
+        MARK,
+        f"**Gate: {outcomes[0]['verdict']}**",
+        "",
+        f"| {' | '.join(header)} |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines += [
+        "",
+        *(f"- {cell(visible(one['name'], 80))}: {cell(visible(one['sentence'], 400))}" for one in outcomes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_gate(outcomes: Sequence[Outcome], command: str, directory: Path) -> Path:
+    """Write ``gate.html``, whose path is returned, ``gate.json`` and ``gate.md``.
+
+    Raises ReportError as ``check_writable`` does.
+    """
+    check_writable(directory)
+    report = SimpleNamespace(
+        title=f"Gate: {outcomes[0]['verdict']}", command=command, created=now(), environment={}
+    )
+    page = render("gate.html.j2", report=report, parts=list(map(_part, outcomes)), verdicts=VERDICTS)
+    data = json.dumps({"verdict": outcomes[0]["verdict"], "created": report.created, "outcomes": outcomes})
+    write(directory, {PAGE: page, DATA: data.encode() + b"\n", SUMMARY: markdown(outcomes).encode()})
+    return directory / PAGE
+
+
+def _part(one: Outcome) -> SimpleNamespace:
+    """What the page shows of one comparison."""
+    before, after = one["before"], one["after"]
+    versions = sorted({*before["environment"], *after["environment"]})
+    environment = [
+        (name, before["environment"].get(name, ""), after["environment"].get(name, "")) for name in versions
+    ]
+    environment.insert(0, ("recorded, measured", before["created"], after["created"]))
+    environment.insert(1, ("weights", before["revision"][:12], after["revision"][:12]))
+    flips = [
+        SimpleNamespace(**flip, uri=_uri(flip.get("picture")), layers=_layers(flip)) for flip in one["flips"]
+    ]
+    return SimpleNamespace(
+        one=one,
+        anchor="".join(c if c.isalnum() else "-" for c in one["name"]),
+        score=_row(one),
+        others=[_row(one | {"scores": [score]})[2:] for score in one["scores"][1:]],
+        strip=_strip(one["stages"]),
+        environment=environment,
+        flips=flips,
+        cliffs=[_cliff(cliff) for cliff in one["cliffs"]],
+        figure=_image(png(_figure(one))),
+    )
+
+
+def _strip(stages: Sequence[Mapping[str, Any]]) -> list[SimpleNamespace]:
+    """Stages up to the first beyond noise and behind it, each with its largest distance."""
+    strip = []
+    for stage in stages:
+        distance, allowed = stage["distance"], stage["tolerance"]
+        beyond = distance is None or distance > allowed
+        title = stage["stage"] if not stage["layer"] else f"{stage['stage'].rstrip('s')} {stage['layer']}"
+        shown = "other" if distance is None else f"{distance:.1g}"
+        strip.append(SimpleNamespace(title=title, beyond=beyond, shown=shown, allowed=f"{allowed:.1g}"))
+    return strip
+
+
+def _cliff(cliff: Sequence[int] | None) -> str:
+    return "none" if cliff is None else f"{cliff[0]} [{cliff[1]}, {cliff[2]}]"
+
+
+def _layers(flip: Mapping[str, Any]) -> list[tuple[int, str, str]]:
+    """Both answers at every L."""
+    return [(layer, *pair) for layer, pair in enumerate(zip(flip["before"], flip["after"], strict=False))]
+
+
+def _uri(picture: str | None) -> Markup | None:
+    """A picture that is base 64 and nothing else."""
+    try:
+        return _image(base64.b64decode(picture, validate=True)) if picture else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _image(data: bytes) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(data).decode())
+
+
+@house_style()
+def _figure(one: Outcome) -> Figure:
+    """Score by truncation layer, image share of attention by layer, and heat of one item, before and after."""
+    heat = one["heat"]
+    figure = Figure(figsize=(9.2 if heat else 7.2, 2.6), layout="constrained")
+    ratios = [3, 3, 1.2, 1.2] if heat else [3, 3]
+    axes = figure.subplots(1, len(ratios), width_ratios=ratios)
+    for side, colour in _COLOURS.items():
+        look: dict[str, Any] = {"color": colour, "label": side, "lw": 2.4 if side == "before" else 1.2}
+        if one["curve"]:
+            values = [np.nan if layer[side] is None else 100 * layer[side] for layer in one["curve"]]
+            axes[0].plot(range(len(values)), values, **look)
+        shares = one["shares"][list(_COLOURS).index(side)]
+        if shares:
+            axes[1].plot(range(1, len(shares) + 1), [100 * layer[1] for layer in shares], **look)
+        if heat:
+            panel = axes[2 + list(_COLOURS).index(side)]
+            panel.imshow(heat[side], cmap="magma", vmin=0, vmax=1)
+            panel.set(xticks=[], yticks=[])
+            panel.set_title(f"{side}, layer {heat['layer']}", fontsize=8)
+    axes[0].set(xlabel="L: layers that see the image", ylabel=f"{visible(one['scores'][0]['metric'], 20)}, %")
+    axes[1].set(xlabel="layer", ylabel="attention on the image, %")
+    axes[0].legend()
+    return figure
