@@ -135,7 +135,7 @@ def compare(
         decisions: comparisons of this gate, which together err as rarely as one.
     """
     alike = all(before.about[name] == after.about[name] for name in ("model_type", "layers"))
-    stages, left_out = _stages(before, after) if alike else ([], list(STAGES))
+    stages, left_out = stages_of(before, after) if alike else ([], list(STAGES))
     scores = _scores(before, after, task, items, margin, decisions)
     curve = (
         _curve(before, after, task, items, margin, decisions)
@@ -167,7 +167,8 @@ def compare(
     )
 
 
-def _stages(before: Record, after: Record) -> tuple[list[Stage], list[str]]:
+def stages_of(before: Record, after: Record) -> tuple[list[Stage], list[str]]:
+    """Every stage that both records have, in order, and the names of the others."""
     found = over(list(zip(before.readings, after.readings, strict=True)))
     limits = tolerances(before.noise, getattr(torch, before.about["dtype"].removeprefix("torch.")))
     stages = []
@@ -281,7 +282,9 @@ def _decide(
     points = (
         f"{decisive.metric} {100 * decisive.before:.1f} → {100 * decisive.after:.1f} ({_points(decisive)})"
     )
-    where = where_it_began(beyond, after)
+    where = where_it_began(beyond) if stages else "stages of models of other depth are not compared"
+    if before.about["dtype"] != after.about["dtype"]:
+        where = f"computed in {after.about['dtype']}, recorded in {before.about['dtype']}; {where}"
     if after.trouble:
         return ("worse" if by_score == "worse" else "changed"), f"{after.trouble[0]}; {where}; {points}"
     if by_score == "worse":
@@ -313,10 +316,10 @@ def _points(one: Difference) -> str:
     return f"{100 * one.gain:+.1f} points [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
 
 
-def where_it_began(beyond: Sequence[Stage], after: Record) -> str:
+def where_it_began(beyond: Sequence[Stage]) -> str:
     """The first stage beyond noise, in a sentence."""
     if not beyond:
-        return "no stage moved beyond noise" if after.readings else "stages are not compared"
+        return "no stage moved beyond noise"
     first = beyond[0]
     size = (
         f"relative {first.distance:.2g}, noise allows {first.tolerance:.1g}"

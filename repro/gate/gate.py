@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.benchmark import Benchmark, Item
+from repro.evaluation.results import revision_of
 from repro.evaluation.run import item_digests
-from repro.gate.compare import Outcome, check_comparable, compare
-from repro.gate.record import GateError, chosen, load, measure, name_of, save
+from repro.gate.compare import Outcome, check_comparable, compare, stages_of, where_it_began
+from repro.gate.record import GateError, Record, chosen, load, measure, name_of, readings_of, save
 from repro.gate.verdict import MARGIN, items_for
 from repro.models.images import read_image
 from repro.models.lvlm import Lvlm
@@ -73,6 +74,7 @@ def check(
     """
     task = _task(lvlm, benchmark, protocol)
     before = load(directory / f"{name_of(task.model, task.benchmark.name, task.protocol)}.npz")
+    _check_depth(before, lvlm)
     by_id = {item.id: item for item in task.benchmark.load(data)}
     if missing := [item for item in before.items if item not in by_id]:
         raise GateError(
@@ -81,11 +83,39 @@ def check(
         )
     items = [by_id[item] for item in before.items]
     check_comparable(before, task, items, item_digests(lvlm, task, items))
-    after = measure(lvlm, task, items, report, before, progress)
+    try:
+        after = measure(lvlm, task, items, report, before, progress)
+    except (RuntimeError, ValueError, IndexError) as error:
+        # Where prompts no longer fit the model, they say more than the model's error.
+        raise GateError(
+            f"{before.name} cannot be asked any more: {error}; {_prompts(lvlm, task, items, before)}"
+        ) from error
     outcome = compare(before, after, task, items, margin, decisions)
     for flip in outcome.flips[:PICTURES]:
         flip["picture"] = _thumbnail(by_id[flip["item"]])
     return outcome
+
+
+def _check_depth(before: Record, lvlm: Lvlm) -> None:
+    """GateError if the recorded weights are now found to be another model."""
+    now = (lvlm.model.config.model_type, lvlm.n_layers)
+    recorded = (before.about["model_type"], before.about["layers"])
+    if now != recorded and before.about["revision"] == revision_of(lvlm.path):
+        raise GateError(
+            f"{before.name}: the weights are those of the record, a {recorded[0]} of {recorded[1]} layers, and are "
+            f"now a {now[0]} of {now[1]} layers: look at where the model's decoder layers are"
+        )
+
+
+def _prompts(lvlm: Lvlm, task: Task, items: Sequence[Item], before: Record) -> str:
+    """What differs in prompts and pixels, in words."""
+    try:
+        chosen_items = [items[i] for i in before.read]
+        readings, _ = readings_of(lvlm, task, chosen_items, [()] * len(chosen_items), only_prompts=True)
+    except (RuntimeError, ValueError, IndexError) as error:
+        return f"prompts cannot be made: {error}"
+    stages, _ = stages_of(before, replace(before, readings=readings))
+    return where_it_began([stage for stage in stages if stage.beyond])
 
 
 def _task(lvlm: Lvlm, benchmark: Benchmark | str, protocol: str) -> Task:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,21 @@ from repro.evaluation.results import Results, Row, revision_of, versions
 from repro.evaluation.run import begin, evaluate, item_digests
 from repro.gate.noise import noise
 from repro.gate.stages import Reading, read
-from repro.models.lvlm import Lvlm
+from repro.models.images import read_image
+from repro.models.lvlm import UNSAID, Lvlm, apart
+from repro.models.prompts import Prompt
 from repro.protocols.task import Task
 
 #: Raised with every change of what a record holds.
 SCHEMA = 1
 #: Items whose way through the model is kept, and those that noise is measured on.
 READ, VARIED, AGAIN = 24, 4, 60
+#: Prompts that are swept at once.
+BATCH = 24
+#: Of tripwires between passes that add in other orders, in last digits: 64 times the 64 of one pass.
+LOOSE = 64
+#: Factors by which the image of the first items is made wider and higher.
+SHAPES = ((2.3, 1), (1, 1.7), (3, 3), (0.6, 0.55))
 
 
 class GateError(ValueError):
@@ -40,7 +48,7 @@ class Record:
         parts: by metric, float64 [n, N + 1, 2].
         answers: texts [n][N + 1]; ``ids`` their token ids, as texts.
         read: which items the readings are of.
-        readings: of each of those, with its recorded answer.
+        readings: of each of those, with its recorded answer; then of the first with images of other shapes.
         noise: see ``repro.gate.noise``.
         varied: of how many items asked again in other batches how many scores changed, at any layer.
         trouble: what must hold of any model and does not.
@@ -96,20 +104,18 @@ def measure(
     digests = item_digests(lvlm, task, items)
     with closing(Results(directory / RESULTS, new=True)) as results:
         run = begin(results, lvlm, task, items)
-        evaluation = evaluate(lvlm, task, items, run, progress=progress)
+        evaluation = evaluate(lvlm, task, items, run, BATCH, progress)
         if evaluation.failed:
             raise ValueError("; ".join(list(evaluation.failed.values())[:5]))
         rows = run.known(digests, lvlm.n_layers + 1)
         results.finish([run.number])
     ordered = [rows[item.id] for item in items]
+    where = sorted(spread(range(len(items)), READ)) if before is None else before.read
     if before is None:
-        where = sorted(spread(range(len(items)), READ))
         answers = [ordered[i][-1].ids for i in where]
     else:
-        where = before.read
         answers = [tuple(json.loads(before.ids[i][-1])) for i in where]
-    prompts = [task.prompt(lvlm, items[i]) for i in where]
-    readings = [read(lvlm, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    readings, prompts = readings_of(lvlm, task, [items[i] for i in where], answers)
     return Record(
         about=_about(lvlm, task, items) | {"grid": list(prompts[0].grid) if prompts[0].spatial else None},
         items=[item.id for item in items],
@@ -123,6 +129,31 @@ def measure(
         varied=_asked_again(lvlm, task, items, ordered) if before is None else before.varied,
         trouble=tripwires(lvlm, prompts[:2], answers[:2]),
     )
+
+
+def readings_of(
+    lvlm: Lvlm,
+    task: Task,
+    items: Sequence[Item],
+    answers: Sequence[Sequence[int]],
+    only_prompts: bool = False,
+) -> tuple[list[Reading], list[Prompt]]:
+    """Readings of items, and of the first of them with their image in other shapes; the prompts of the items.
+
+    Data may happen to hold images of one size only, which no processor resizes.
+    """
+    prompts = [task.prompt(lvlm, item) for item in items]
+    shaped = []
+    for item, (wide, high) in zip(items, SHAPES, strict=False):
+        assert item.image is not None, "an item that was asked has an image"
+        image = read_image(item.image)
+        size = (max(1, round(wide * image.width)), max(1, round(high * image.height)))
+        resized: Any = image.resize(size)  # prompts read open images as well
+        shaped.append(replace(item, image=resized))
+    prompts += [task.prompt(lvlm, item) for item in shaped]
+    answers = [*answers, *answers[: len(shaped)]]
+    pairs = zip(prompts, answers, strict=True)
+    return [read(lvlm, *pair, only_prompt=only_prompts) for pair in pairs], prompts[: len(items)]
 
 
 def _asked_again(
@@ -141,35 +172,44 @@ def _asked_again(
     return len(places), changed
 
 
-def tripwires(lvlm: Lvlm, prompts: Sequence[Any], answers: Sequence[Sequence[int]]) -> list[str]:
+def tripwires(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> list[str]:
     """What does not hold, of what must hold of any model, with or without a record."""
     trouble = []
-    least = 64 * torch.finfo(lvlm.model.dtype).eps
     for prompt, answer in zip(prompts, answers, strict=True):
-        logits = lvlm.logits(prompt)[-1].float()
-        size = float(logits.abs().clamp(max=1e4).max())
+        logits = lvlm.logits(prompt)[-1]
+        size = float(logits.float().abs()[logits > UNSAID].max())
+        rounding = 64 * torch.finfo(lvlm.model.dtype).eps * size
         pixels = lvlm.pixel_name(prompt)
         blank = {**prompt.image_inputs, pixels: torch.zeros_like(prompt.image_inputs[pixels])}
         with torch.inference_mode():
-            without = lvlm.forward([prompt], image_inputs=blank, last=1)[0, -1].float()
-        if float((without - logits).abs().clamp(max=1e4).max()) <= least * size:
+            without = lvlm.forward([prompt], image_inputs=blank, last=1)[0, -1]
+        if apart(without, logits) <= rounding:
             trouble.append("a blank image gives the same logits: the image does not reach the answer")
         if len(answer) > 1:
-            followed = lvlm.logits(prompt, answer[:1])[len(prompt.segments) - 1].float()
-            if float((followed - logits).abs().clamp(max=1e4).max()) > 64 * least * size:
+            followed = lvlm.logits(prompt, answer[:1])[len(prompt.segments) - 1]
+            if apart(followed, logits) > LOOSE * rounding:
                 trouble.append(
                     "what follows the prompt changes what its last token predicts: causality is lost"
                 )
         generated, decoded = lvlm.generate(prompt, 4)
-        rows = lvlm.logits(prompt, generated[:-1])[-len(generated) :].float()
-        if float((rows - decoded.to(rows)).abs().clamp(max=1e4).max()) > 64 * least * size:
+        rows = lvlm.logits(prompt, generated[:-1])[-len(generated) :]
+        if apart(rows, decoded.to(rows.device)) > LOOSE * rounding:
             trouble.append(
                 "tokens decoded with a cache have other logits than in one pass: the cache is wrong"
             )
-        alone = lvlm.answer(prompt, 4)
-        lvlm.answer(prompts[0], 4)
-        if lvlm.answer(prompt, 4) != alone:
+        if lvlm.generate(prompt, 4)[0] != generated:
             trouble.append("an answer depends on what was asked before: state leaks from call to call")
+    if lvlm.batches and len(prompts) > 1:
+        pair = [prompts[0], replace(prompts[0], image_inputs=prompts[1].image_inputs)]
+        shapes = [{name: value.shape for name, value in prompt.image_inputs.items()} for prompt in pair]
+        if shapes[0] == shapes[1]:
+            alone = torch.stack([lvlm.logits(prompt)[-1] for prompt in pair])
+            with torch.inference_mode():
+                together = lvlm.forward(pair, last=1)[:, -1]
+            if apart(together, alone) > LOOSE * rounding:
+                trouble.append(
+                    "a batch gives other logits than its prompts alone: images or masks are mixed up"
+                )
     return list(dict.fromkeys(trouble))
 
 
@@ -228,17 +268,22 @@ def load(path: Path) -> Record:
             if schema != SCHEMA:
                 raise GateError(f"{path} has schema {schema}, this version reads {SCHEMA}: record it anew")
             named: dict[str, dict[str, np.ndarray]] = {"parts": {}, "noise": {}}
-            readings: list[Reading] = [{} for _ in content["read"]]
+            readings: dict[int, Reading] = {}
             for name in arrays.files:
                 kind, _, rest = name.partition("/")
                 if kind == "reading":
                     number, _, stage = rest.partition("/")
-                    readings[int(number)][stage] = arrays[name]
+                    readings.setdefault(int(number), {})[stage] = arrays[name]
                 elif kind in named:
                     named[kind][rest] = arrays[name]
             content["digests"] = [tuple(pair) for pair in content["digests"]]
             content["varied"] = tuple(content["varied"])
-            return Record(**content, parts=named["parts"], noise=named["noise"], readings=readings)
+            return Record(
+                **content,
+                parts=named["parts"],
+                noise=named["noise"],
+                readings=[readings[i] for i in range(len(readings))],
+            )
     except GateError:
         raise
     except Exception as error:  # zipfile, numpy and json each have their own

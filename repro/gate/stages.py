@@ -57,13 +57,16 @@ def _signs(count: int) -> np.ndarray:
     return (2 * bits[:count].astype(np.int8) - 1).astype(np.int8)
 
 
-def read(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int = 1) -> Reading:
+def read(
+    lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int = 1, only_prompt: bool = False
+) -> Reading:
     """Every stage of one prompt, with an answer teacher-forced behind it.
 
     Args:
         answer: token ids, at least one; usually those recorded before an upgrade, so that one other token does not
             hide or invent what follows it.
         copies: of the prompt in a batch; the first is read.
+        only_prompt: stop before the model.
 
     Stages that a model does not have, or whose instrument is refused, are left out.
     """
@@ -71,6 +74,8 @@ def read(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int = 1) -> 
     reading["prompt tokens"] = np.asarray(prompt.segments.labels).astype(np.int8)
     pixels = prompt.image_inputs[lvlm.pixel_name(prompt)]
     reading["pixels"] = _shaped(pixels)
+    if only_prompt:
+        return reading
     reading |= _within(lvlm, prompt, answer, copies)
     try:
         shares = attention_shares(lvlm, prompt, answer[:-1])

@@ -37,13 +37,14 @@ MARKERS = {
     "conformance": "equality with the official evaluators and the published formats",
     "audit": "each claim of the paper: its verdict, its evidence, and what miniatures show",
     "performance": "speed and memory ratios (deselected by default)",
+    "faults": "faults put in on purpose, each of which the gate must find (deselected by default)",
     "gate": "what an upgrade changed of a model, by --record and --against (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
-OPT_IN = ("gpu", "performance", "families", "gate")
+OPT_IN = ("gpu", "performance", "families", "gate", "faults")
 #: Markers of the tests whose figures go into the report.
 REPORTED = ("table1", "audit", "gate")
 
