@@ -102,8 +102,8 @@ def _check_depth(before: Record, lvlm: Lvlm) -> None:
     recorded = (before.about["model_type"], before.about["layers"])
     if now != recorded and before.about["revision"] == revision_of(lvlm.path):
         raise GateError(
-            f"{before.name}: the weights are those of the record, a {recorded[0]} of {recorded[1]} layers, and are "
-            f"now a {now[0]} of {now[1]} layers: look at where the model's decoder layers are"
+            f"{before.name}: the weights are those of the record, a {recorded[0]} of {recorded[1]} layers, "
+            f"and are now a {now[0]} of {now[1]} layers: look at where the model's decoder layers are"
         )
 
 

@@ -193,7 +193,7 @@ def distances(before: Reading, after: Reading) -> dict[str, np.ndarray]:
 def _relative(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Distance of rows over the norm of the first."""
     distance, norm = (np.linalg.norm(rows, axis=1) for rows in (after - before, before))
-    return np.where(distance > 0, distance / np.maximum(norm, np.finfo(np.float32).tiny), 0.0)
+    return np.where(distance == 0, 0.0, distance / np.maximum(norm, np.finfo(np.float32).tiny))
 
 
 def _largest(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -204,8 +204,8 @@ def _cosine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """1 - cosine of rows; 0 where both are zero, 1 where one is."""
     norms = [np.linalg.norm(rows, axis=1) for rows in (before, after)]
     both = norms[0] * norms[1]
-    cosine = (before * after).sum(axis=1) / np.where(both > 0, both, 1)
-    return np.where(both > 0, 1 - cosine, (norms[0] != norms[1]).astype(float)).clip(0)
+    cosine = (before * after).sum(axis=1) / np.where(both == 0, 1, both)
+    return np.where(both == 0, (norms[0] != norms[1]).astype(float), (1 - cosine).clip(0))
 
 
 _METRICS = {"shares": _largest, "heat": _cosine}
