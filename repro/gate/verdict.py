@@ -21,7 +21,7 @@ MARGIN = 0.01
 #: Of all decisions of one gate together, how often one may call a loss what is none.
 LEVEL = 0.95
 #: How often a gate without a difference may fail to show it, for the number of items that it recommends.
-_MISSED = 0.05
+_MISSED = 0.01
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,11 @@ def _left_open(n: int, level: float) -> float:
 
 
 def items_for(margin: float, changing: float = 0.004) -> int:
-    """Items per benchmark that show a margin to be kept where that share of the answers changes by chance."""
-    z = norm.ppf((1 + LEVEL) / 2) + norm.ppf(1 - _MISSED)
-    return max(unchanged_is_evidence(margin, LEVEL), ceil(changing * (z / margin) ** 2))
+    """Items per benchmark that show a margin to be kept, where that share of the answers changes by chance.
+
+    So many that a difference of chance alone rarely reaches what an interval leaves open at least.
+    """
+    n = unchanged_is_evidence(margin, LEVEL)
+    while norm.ppf((1 + LEVEL) / 2) * (changing / n) ** 0.5 + _left_open(n, LEVEL) > margin:
+        n += ceil(n / 100)
+    return n
