@@ -122,6 +122,6 @@ def items_for(margin: float, changing: float = 0.004) -> int:
     So many that a difference of chance alone rarely reaches what an interval leaves open at least.
     """
     n = unchanged_is_evidence(margin, LEVEL)
-    while norm.ppf((1 + LEVEL) / 2) * (changing / n) ** 0.5 + _left_open(n, LEVEL) > margin:
+    while norm.ppf(1 - _MISSED) * (changing / n) ** 0.5 + _left_open(n, LEVEL) > margin:
         n += ceil(n / 100)
     return n
