@@ -169,6 +169,11 @@ class Questions:
     key: Callable[[str, str], str] = lambda id, prompt: id
     part: str = ""
 
+    @property
+    def name(self) -> str:
+        """The benchmark's name, and the part's: "pope:popular"."""
+        return f"{self.benchmark.name}:{self.part}" if self.part else self.benchmark.name
+
 
 def image_names(items: Sequence[Item]) -> list[str]:
     """Image of each item, by folder and name: questions about one image succeed or fail together.

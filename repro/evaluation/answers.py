@@ -197,7 +197,7 @@ def replay(
 
     Args:
         source: a file of JSON lines, or one of ``sources``.
-        names: benchmarks to consider for answers that do not name theirs.
+        names: benchmarks to consider for answers that do not name theirs, or parts of them ("pope:popular").
         allow_missing: score what can be matched although ids are unknown or missing; those are left out.
         protocol: how to read and score LLaVA's and OPERA's files; the suite's own results keep theirs.
         chair_mode: how to score OPERA's captions; None: exact if NLTK finds its data.
@@ -237,10 +237,13 @@ def _candidates(
 ) -> Iterator[Questions]:
     """The questions that answers in a format may belong to."""
     for name, benchmark in BENCHMARKS.items():
-        if name in names and benchmark.captions == (kind == "opera"):
+        parts = {part for named, _, part in (given.partition(":") for given in names) if named == name}
+        if parts and benchmark.captions == (kind == "opera"):
             if benchmark.captions:
                 benchmark = find_benchmark(name, chair_mode or chair.best())
-            yield from benchmark.questions(data, answers)
+            for questions in benchmark.questions(data, answers):
+                if "" in parts or questions.part in parts:
+                    yield questions
 
 
 def _layers_of(rows: Sequence[Row], path: Path) -> int:
@@ -338,7 +341,11 @@ def _best(fits: Sequence[_Fit], count: int, path: Path, data: Path) -> _Fit:
             "asked: name their directory by --data"
         )
     fewest = min(fit.strangers for fit in fits)
-    best = min((fit for fit in fits if fit.strangers == fewest), key=lambda fit: fit.count)
+    first = [fit for fit in fits if fit.strangers == fewest]
+    # A name decides between what fits alike, never against what was asked.
+    named = [fit for fit in first if fit.questions.part and fit.questions.part in path.stem.lower()]
+    first = named if len({fit.questions.part for fit in named}) == 1 else first
+    best = min(first, key=lambda fit: fit.count)
     if fewest == count:
         tried = ", ".join(str(fit) for fit in fits if not fit.questions.part)
         spelling = next((fit.spelling for fit in fits if fit.spelling), "")
@@ -346,12 +353,14 @@ def _best(fits: Sequence[_Fit], count: int, path: Path, data: Path) -> _Fit:
             f"{path}: no answer belongs to any questions found: {tried}; expected the questions that were asked: "
             f"name their directory by --data{spelling}"
         )
-    alike = [fit for fit in fits if fit.strangers == fewest and not fit.scores_like(best)]
+    alike = [fit for fit in first if not fit.scores_like(best)]
     if alike:
         fitting = ", ".join(map(str, [best, *alike]))
+        options = {f"--benchmark {fit.questions.name}": None for fit in (best, *alike)}
+        choose = " or ".join(options) if len(options) > 1 else "--data"
         raise DataError(
             f"{path}: {count - fewest} of {count} answers fit these questions alike: {fitting}; expected a prompt "
-            "with the answers: name the questions by --benchmark"
+            f"with the answers: name the questions by {choose}"
         )
     if 2 * fewest > count:
         raise DataError(

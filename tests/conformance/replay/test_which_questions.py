@@ -95,3 +95,36 @@ def test_answers_that_fit_several_questions_alike_are_refused_with_their_names(p
     write(directory / "answers.jsonl", without_prompts(answers["popular"]))
     names = [f"POPE {category} 30" for category in CATEGORIES]
     refused(directory / "answers.jsonl", directory, "30 of 30 answers", *names, allow_missing=True)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_category_without_prompts_is_scored_by_the_one_named(pope, write, refused, category):
+    """By the option, or by the file's name; the name of two categories, or of none, names none."""
+    directory, answers = pope
+    rows = without_prompts(answers[category])
+    write(directory / "answers.jsonl", rows)
+    refused(directory / "answers.jsonl", directory, f"--benchmark pope:{category}", allow_missing=True)
+    write(directory / f"llava_POPE_{category}.jsonl", rows)
+    for path, names in (("answers.jsonl", [f"pope:{category}"]), (f"llava_POPE_{category}.jsonl", ["pope"])):
+        scored = replay(directory / path, directory, names)
+        assert scored.title == f"POPE {category} 30"
+        assert scored.parts["accuracy"][..., 0].all()
+    write(directory / "popular-or-random.jsonl", rows)
+    refused(directory / "popular-or-random.jsonl", directory, "alike", allow_missing=True)
+
+
+def test_a_files_name_says_nothing_against_the_prompts(pope, write):
+    directory, answers = pope
+    write(directory / "random.jsonl", answers["popular"])
+    assert replay(directory / "random.jsonl", directory).title == "POPE popular 30"
+
+
+def test_a_category_that_was_not_asked_is_refused(pope, write, refused):
+    directory, answers = pope
+    write(directory / "answers.jsonl", answers["popular"])
+    refused(
+        directory / "answers.jsonl",
+        directory,
+        "15 answers whose prompt asks something else",
+        names=["pope:random"],
+    )
