@@ -41,6 +41,8 @@ PUBLISHED = {
 }
 #: Words this similar (difflib's ratio) are one word in two spellings.
 SIMILAR = 0.9
+#: A denominator of a ratio that is 0 where there is nothing to divide; added to 1 or more it changes no float64.
+NOTHING = 1e-30
 #: Category, image name, text.
 Question = tuple[str, str, str]
 
@@ -228,8 +230,12 @@ def score_opera(item: Item, answer: str) -> dict[str, Part]:
 
 
 def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
-    """Parts by lmms-eval's reading; its yes ratio is that of the right answers, whatever was answered."""
+    """Parts by lmms-eval's reading; its yes ratio is that of the right answers, whatever was answered.
+
+    Where nothing can be divided its ratios are 0: every denominator is at least ``NOTHING``.
+    """
     parts = confusion(says_yes_lmms_eval(answer), item.reference)
+    parts = {name: (numerator, max(NOTHING, denominator)) for name, (numerator, denominator) in parts.items()}
     return parts | {"yes ratio": (float(item.reference), 1.0)}
 
 
