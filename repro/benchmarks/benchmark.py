@@ -157,6 +157,7 @@ class Questions:
         respelled: a question that was asked but is not among the items, and the item's question that differs
             in spelling only; None if there is none.
         key: the id in ``items`` of an answer, from the id and the prompt recorded with it.
+        part: the stratum that all items are of, if answers are recorded stratum by stratum.
     """
 
     benchmark: Benchmark
@@ -166,6 +167,12 @@ class Questions:
     complete: bool = True
     respelled: tuple[str, str] | None = None
     key: Callable[[str, str], str] = lambda id, prompt: id
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name, and the part's: "pope:popular"."""
+        return f"{self.benchmark.name}:{self.part}" if self.part else self.benchmark.name
 
 
 def image_names(items: Sequence[Item]) -> list[str]:

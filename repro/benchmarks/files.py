@@ -2,40 +2,66 @@
 
 import hashlib
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from repro.benchmarks.benchmark import DataError, Item
+from repro.reading import read_file
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text of a file; ``DataError`` if it is missing, unreadable or in another encoding."""
+    """The UTF-8 text of a file without its BOM; ``DataError`` if it is missing, unreadable or not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        content = read_file(path)
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         message = f"missing file {path}: put the published file there, or point the data directory elsewhere"
     except UnicodeDecodeError as error:
-        message = (
-            f"{path}: byte {error.start} is not UTF-8; expected the published UTF-8 text: download it again"
-        )
+        way = "save it as UTF-8" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "download it again"
+        message = f"{path}: byte {error.start} is not UTF-8; expected the published UTF-8 text: {way}"
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}; expected a readable file"
     raise DataError(message)
 
 
-def _parse(text: str, path: Path, first_line: int) -> Any:
+def _parse(text: str, path: Path, first_line: int, following: Sequence[str] = ()) -> Any:
+    """The value of a text; ``following`` are the lines behind it, which it should not need."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise DataError(
-            f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}); expected the published "
-            "file: it may be cut short, download it again"
+            f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}); "
+            f"{_expected(text, error, following)}"
         ) from None
     except (ValueError, RecursionError) as error:  # endless numbers or brackets
         raise DataError(f"{path}, from line {first_line}: {error}; expected the published file") from None
+
+
+def _expected(text: str, error: json.JSONDecodeError, following: Sequence[str]) -> str:
+    """What was expected in place of a text that is not JSON, and what to do."""
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        if following and _is_json("\n".join((text, *following))):
+            return "expected an object on each line, not over several: `jq -c . FILE` writes it so"
+        return "expected the published file: it may be cut short, download it again"
+    if error.msg == "Extra data":
+        return "expected a single JSON value: use the published file, unconverted"
+    first = text.lstrip().partition("\n")[0]
+    if first[0] not in "{[" and ("," in first or "\t" in first):
+        return f"expected JSON, not a table that begins {first!r:.60}: use the published file, unconverted"
+    return "expected the published file: use it unconverted and unedited"
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text begins with a JSON value."""
+    try:
+        json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
@@ -51,12 +77,20 @@ def _require(value: Any, kind: type, where: Path | str, expected: str) -> None:
 
 
 def read_json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file, each with its place ("FILE, line N"); blank lines are skipped."""
-    rows = []
+    """The objects of a JSON-lines file, or of a JSON list, each with its place; blank lines are skipped.
+
+    A place is "FILE, line N", in a list "FILE, row N", counted from 1.
+    """
+    text, rows = read_text(path), []
+    if text.lstrip().startswith("["):
+        values = _parse(text, path, 1)
+        if all(isinstance(value, dict) for value in values):
+            return [(f"{path}, row {number}", value) for number, value in enumerate(values, 1)]
     # Not splitlines(), which also splits at characters that JSON allows inside a string.
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
         if line.strip():
-            value, where = _parse(line, path, number), f"{path}, line {number}"
+            value, where = _parse(line, path, number, lines[number:]), f"{path}, line {number}"
             _require(value, dict, where, "a JSON object on each line")
             rows.append((where, value))
     return rows

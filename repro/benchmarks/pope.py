@@ -14,8 +14,9 @@ Recorded answers may also belong to::
     DIR/*/llava_pope_test.jsonl                              LLaVA's ids for one of them; or beside the answers
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ PUBLISHED = {
 }
 #: Words this similar (difflib's ratio) are one word in two spellings.
 SIMILAR = 0.9
+#: A denominator of a ratio that is 0 where there is nothing to divide; added to 1 or more it changes no float64.
+NOTHING = 1e-30
 #: Category, image name, text.
 Question = tuple[str, str, str]
 
@@ -114,14 +117,18 @@ def version(items: Sequence[Item]) -> str:
 def questions(data: Path, answers: Path) -> Iterator[Questions]:
     """Each version of the questions under its own ids, and under LLaVA's if its question file is there.
 
-    LLaVA numbers the questions anew; category, image and text lead to the row that has the label.
+    Each of these also category by category, because published files number each category from 1, and answers are
+    often recorded in three files. LLaVA numbers the questions anew; category, image and text lead to the row that
+    has the label.
     """
     files = [(path, read_json_lines(path)) for path in question_files(LLAVA_POPE, data, answers)]
     for folder in (data / "pope", *sorted((data / "pope").glob("*/"))):
         if not any((folder / f"coco_pope_{category}.json").is_file() for category in CATEGORIES):
             continue
         items = read(folder, data / "coco" / "val2014")
-        yield POPE.own_questions(items, folder)
+        own = POPE.own_questions(items, folder)
+        yield own
+        yield from _parts(own, Counter(item.stratum for item in items))
         labelled = {(item.stratum, item.image.name, item.question): item for item in items if item.image}
         for path, rows in files:
             unique((field(row, "question_id", (int, str), where) for where, row in rows), str(path))
@@ -131,7 +138,21 @@ def questions(data: Path, answers: Path) -> Iterator[Questions]:
                 by_id[str(row["question_id"])] = category, image, text.partition("\n")[0]
             matches = {id: labelled[question] for id, question in by_id.items() if question in labelled}
             pair = _respelled(set(by_id.values()) - set(labelled), set(labelled) - set(by_id.values()))
-            yield Questions(POPE, f"POPE {len(rows)}", folder, matches, respelled=pair)
+            by_llava = Questions(POPE, f"POPE {len(rows)}", folder, matches, respelled=pair)
+            yield by_llava
+            yield from _parts(by_llava, Counter(category for category, _, _ in by_id.values()))
+
+
+def _parts(questions: Questions, asked: Mapping[str, int]) -> Iterator[Questions]:
+    """The questions of each category, of which so many were asked, under their ids or their numbers in it."""
+    for category in CATEGORIES:
+        items = {id: item for id, item in questions.items.items() if item.stratum == category}
+
+        def key(id: str, prompt: str, items: dict[str, Item] = items, category: str = category) -> str:
+            return id if id in items else f"{category}-{id}"
+
+        title = f"POPE {category} {asked.get(category, 0)}"
+        yield replace(questions, title=title, items=items, key=key, part=category)
 
 
 def _respelled(asked: Set[Question], known: Set[Question]) -> tuple[str, str] | None:
@@ -209,8 +230,12 @@ def score_opera(item: Item, answer: str) -> dict[str, Part]:
 
 
 def score_lmms_eval(item: Item, answer: str) -> dict[str, Part]:
-    """Parts by lmms-eval's reading; its yes ratio is that of the right answers, whatever was answered."""
+    """Parts by lmms-eval's reading; its yes ratio is that of the right answers, whatever was answered.
+
+    Where nothing can be divided its ratios are 0: every denominator is at least ``NOTHING``.
+    """
     parts = confusion(says_yes_lmms_eval(answer), item.reference)
+    parts = {name: (numerator, max(NOTHING, denominator)) for name, (numerator, denominator) in parts.items()}
     return parts | {"yes ratio": (float(item.reference), 1.0)}
 
 

@@ -138,16 +138,31 @@ def questions(data: Path, answers: Path) -> Iterator[Questions]:
     if (data / "textvqa" / FILE).is_file():
         items = load(data)
         yield TEXTVQA.own_questions(items, data / "textvqa")
-        named = {llava_id(Path(item.image.name).stem, item.question): item for item in items if item.image}
-        yield Questions(TEXTVQA, f"TextVQA {len(named)}", data / "textvqa", named, key=llava_id)
+        yield _by_image(items, data / "textvqa")
 
 
-def llava_id(image: str, prompt: str) -> str:
-    """What identifies a question in LLaVA's answers: the image's id and, in any case, the prompt's first line.
+def _by_image(items: Sequence[Item], source: Path) -> Questions:
+    """The questions under LLaVA's ids: the image's, which the prompt's text tells apart.
 
-    LLaVA records the image's id; its scorer distinguishes the questions about an image by their text.
+    Whatever stands around the question in the prompt, of several questions about the image the first one in it is
+    asked, and of those that begin there the longest. Case and kinds of blanks do not count, as in LLaVA's scorer.
     """
-    return f"{image}: {prompt.partition(chr(10))[0].lower()}"
+    by_image: dict[str, dict[str, Item]] = {}
+    for item in items:
+        if item.image:
+            by_image.setdefault(Path(item.image.name).stem, {})[_plain(item.question)] = item
+
+    def key(image: str, prompt: str) -> str:
+        text, asked = _plain(prompt), by_image.get(image, {})
+        places = [(text.find(question), -len(question), question) for question in asked if question in text]
+        return f"{image}: {min(places)[2]}" if places else image
+
+    named = {f"{image}: {text}": item for image, asked in by_image.items() for text, item in asked.items()}
+    return Questions(TEXTVQA, f"TextVQA {len(named)}", source, named, key=key)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def score(item: Item, answer: str) -> dict[str, Part]:

@@ -7,7 +7,8 @@ Three formats:
 - the suite's own results file, run by run (``repro.evaluation.results``).
 
 Answers find their question by id, never by their place in the file, and a recorded prompt must ask that question.
-LLaVA's ``eval_pope.py`` goes by order instead.
+LLaVA's ``eval_pope.py`` goes by order instead. Of several sets of questions those are taken to which the most
+answers belong, however many of the questions are left without one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -86,6 +87,24 @@ class _Fit:
     def count(self) -> int:
         """How many problems there are."""
         return sum(map(len, self.problems.values()))
+
+    @property
+    def strangers(self) -> int:
+        """How many answers belong to none of the questions: their id is unknown, or their prompt another."""
+        return len(self.problems[_UNKNOWN]) + len(self.problems[_MISMATCH])
+
+    def scores_like(self, other: "_Fit") -> bool:
+        """Whether the other questions score every answer as these do."""
+        return self.questions.benchmark is other.questions.benchmark and self._asked() == other._asked()
+
+    def _asked(self) -> dict[str, tuple[object, ...]]:
+        """What decides an answer's score, by the answer's place."""
+        return {
+            row.where: (item.stratum, item.reference, item.image and item.image.name)
+            for id, layers in self.answers.items()
+            for item in [self.questions.items[id]]
+            for row in layers.values()
+        }
 
     @property
     def notes(self) -> list[str]:
@@ -173,12 +192,12 @@ def replay(
     """Score recorded answers.
 
     LLaVA's and OPERA's files do not say what was asked: of the questions in ``data`` (and beside the answers)
-    those are taken that the answers fit best. Nor do they name the model: they are read and scored as answers
-    of LLaVA-1.5, which every protocol defines. The suite's own results say all this.
+    those are taken to which the most answers belong, by id and prompt. Nor do they name the model: they are read
+    and scored as answers of LLaVA-1.5, which every protocol defines. The suite's own results say all this.
 
     Args:
         source: a file of JSON lines, or one of ``sources``.
-        names: benchmarks to consider for answers that do not name theirs.
+        names: benchmarks to consider for answers that do not name theirs, or parts of them ("pope:popular").
         allow_missing: score what can be matched although ids are unknown or missing; those are left out.
         protocol: how to read and score LLaVA's and OPERA's files; the suite's own results keep theirs.
         chair_mode: how to score OPERA's captions; None: exact if NLTK finds its data.
@@ -202,7 +221,7 @@ def replay(
         kind, rows = read_answers(path)
         candidates = list(_candidates(kind, names, data, path.parent, chair_mode))
     layers = _layers_of(rows, path)
-    fit = _best([_fit(questions, rows, layers, asks) for questions in candidates], path, data)
+    fit = _best([_fit(questions, rows, layers, asks) for questions in candidates], len(rows), path, data)
     refused = fit.problems[_MISMATCH] or fit.problems[_DUPLICATE]
     if refused or (fit.count and not allow_missing):
         advice = "" if refused else "; --allow-missing scores the others"
@@ -218,10 +237,13 @@ def _candidates(
 ) -> Iterator[Questions]:
     """The questions that answers in a format may belong to."""
     for name, benchmark in BENCHMARKS.items():
-        if name in names and benchmark.captions == (kind == "opera"):
+        parts = {part for named, _, part in (given.partition(":") for given in names) if named == name}
+        if parts and benchmark.captions == (kind == "opera"):
             if benchmark.captions:
                 benchmark = find_benchmark(name, chair_mode or chair.best())
-            yield from benchmark.questions(data, answers)
+            for questions in benchmark.questions(data, answers):
+                if "" in parts or questions.part in parts:
+                    yield questions
 
 
 def _layers_of(rows: Sequence[Row], path: Path) -> int:
@@ -308,23 +330,42 @@ def _asks(prompt: str, item: Item) -> bool:
     return True
 
 
-def _best(fits: Sequence[_Fit], path: Path, data: Path) -> _Fit:
-    """The questions that answers fit with the fewest problems."""
+def _best(fits: Sequence[_Fit], count: int, path: Path, data: Path) -> _Fit:
+    """The questions to which the most of ``count`` answers belong.
+
+    Among those that score all answers alike, the ones with the fewest problems: all that was asked, and no more.
+    """
     if not fits:
         raise DataError(
             f"{path}: no questions found under {data}; expected the published files of the benchmark that was "
             "asked: name their directory by --data"
         )
-    best = min(fits, key=lambda fit: fit.count)
-    if not any(best.answers.values()):
+    fewest = min(fit.strangers for fit in fits)
+    first = [fit for fit in fits if fit.strangers == fewest]
+    # A name decides between what fits alike, never against what was asked.
+    named = [fit for fit in first if fit.questions.part and fit.questions.part in path.stem.lower()]
+    first = named if len({fit.questions.part for fit in named}) == 1 else first
+    best = min(first, key=lambda fit: fit.count)
+    if fewest == count:
+        tried = ", ".join(str(fit) for fit in fits if not fit.questions.part)
+        spelling = next((fit.spelling for fit in fits if fit.spelling), "")
         raise DataError(
-            f"{path}: no answer belongs to any questions found: {', '.join(map(str, fits))}; expected the "
-            f"questions that were asked: name their directory by --data{best.spelling}"
+            f"{path}: no answer belongs to any questions found: {tried}; expected the questions that were asked: "
+            f"name their directory by --data{spelling}"
         )
-    for fit in fits:
-        if fit.count == best.count and fit.questions.benchmark is not best.questions.benchmark:
-            raise DataError(
-                f"{path}: fits {best.questions.title} and {fit.questions.title} alike; expected a prompt with the "
-                "answers: name one by --benchmark"
-            )
+    alike = [fit for fit in first if not fit.scores_like(best)]
+    if alike:
+        fitting = ", ".join(map(str, [best, *alike]))
+        options = {f"--benchmark {fit.questions.name}": None for fit in (best, *alike)}
+        choose = " or ".join(options) if len(options) > 1 else "--data"
+        raise DataError(
+            f"{path}: {count - fewest} of {count} answers fit these questions alike: {fitting}; expected a prompt "
+            f"with the answers: name the questions by {choose}"
+        )
+    if 2 * fewest > count:
+        raise DataError(
+            f"{path}: only {count - fewest} of {count} answers belong to {best}, which has the most: "
+            f"{'; '.join(best.notes)}. Expected the questions that were asked: name their directory by --data"
+            f"{best.spelling}"
+        )
     return best

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from repro.reading import read_file
+
 
 class Encoded(Protocol):
     """An encoded image that is not a file, e.g. in a row of a data set on the hub."""
@@ -22,7 +24,8 @@ def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return to_rgb(source)
     try:
-        with Image.open(source if isinstance(source, str | Path) else BytesIO(source.read_bytes())) as image:
+        content = read_file(Path(source)) if isinstance(source, str | Path) else source.read_bytes()
+        with Image.open(BytesIO(content)) as image:
             return to_rgb(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {source}") from None

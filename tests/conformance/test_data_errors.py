@@ -171,3 +171,52 @@ def test_a_problem_id_cannot_lead_out_of_the_image_folder(data):
     write(SPLITS, {"test": ["../../11"]})
     with pytest.raises(DataError, match="leads outside"):
         BENCHMARKS["scienceqa"].load(directory)
+
+
+def test_a_bom_is_no_part_of_a_file(data):
+    directory, _ = data
+    expected = {name: one.load(directory) for name, one in BENCHMARKS.items()}
+    for name in (POPE, PROBLEMS, SPLITS, TEXT, INSTANCES, CAPTIONS, SAMPLE):
+        path = directory / name
+        path.write_text(path.read_text(), "utf-8-sig")
+    assert {name: one.load(directory) for name, one in BENCHMARKS.items()} == expected
+
+
+def test_rows_as_one_list_are_read(data):
+    directory, write = data
+    expected = BENCHMARKS["pope"].load(directory)
+    (directory / POPE).write_text(json.dumps([QUESTION], indent=2))
+    assert BENCHMARKS["pope"].load(directory) == expected
+    write(POPE, [QUESTION, without(QUESTION, "label")])
+    with pytest.raises(DataError, match="popular.json, row 2: no 'label'"):
+        BENCHMARKS["pope"].load(directory)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "content", "said"),
+    [
+        *(("chair", name, POINTER, "pointer of Git LFS") for name in (INSTANCES, SAMPLE)),
+        ("pope", POPE, POINTER, "pointer of Git LFS"),
+        (
+            "pope",
+            POPE,
+            "question_id,image,text,label\n1,a.jpg,Is it?,yes\n",
+            "a table that begins 'question_id",
+        ),
+        ("textvqa", TEXT, "question_id\tanswer\n1\tx\n", "a table that begins"),
+        ("pope", POPE, json.dumps(QUESTION, indent=2), "an object on each line, not over several"),
+        ("pope", POPE, json.dumps(QUESTION).replace(", ", ",\n", 1), "an object on each line"),
+        ("textvqa", TEXT, json.dumps({"data": [TEXT_ROW]}) * 2, "a single JSON value"),
+        ("textvqa", TEXT, json.dumps({"data": [TEXT_ROW]}).replace(":", "=", 1), "unedited"),
+    ],
+)
+def test_a_file_in_another_form_is_not_called_cut_short(data, which, name, content, said):
+    directory, _ = data
+    (directory / name).write_text(content)
+    with pytest.raises(DataError) as error:
+        BENCHMARKS[which].load(directory)
+    assert str(directory / name) in str(error.value) and said in str(error.value)
+    assert "cut short" not in str(error.value)

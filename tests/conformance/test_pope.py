@@ -87,6 +87,19 @@ def test_lmms_evals_yes_ratio_is_that_of_the_right_answers():
     assert figures(answers, labels, names=["yes ratio"]) == 1
 
 
+@pytest.mark.parametrize("answers", [["Yes.", "Maybe", ""], ["No", "no", "No"], ["Yes.", "No", "yes!"]])
+def test_lmms_evals_ratios_are_0_where_nothing_can_be_divided(answers):
+    """As in its ``tasks/pope/utils.py``, whether no answer is yes or none can be read."""
+    labels, names = ["yes", "no", "no"], ["F1", "precision", "recall"]
+    assert figures(answers, labels, score=score_lmms_eval, names=names).tolist() == [0, 0, 0]
+    # One readable answer counts alone.
+    mixed = [*answers[:2], "yes"]
+    assert figures(mixed, labels, score=score_lmms_eval, names=["precision"]).tolist() == [0]
+    assert figures(
+        [*answers, "Yes"], [*labels, "yes"], score=score_lmms_eval, names=["precision"]
+    ).tolist() == [1]
+
+
 @pytest.mark.parametrize("case", VECTORS["metric_cases"], ids=lambda case: case["name"])
 @pytest.mark.parametrize("evaluator", SCORES)
 def test_every_figure_is_as_recorded(case, evaluator):

@@ -207,6 +207,13 @@ def test_a_picture_that_cannot_be_read_is_named(llava, picture, tmp_path, kind, 
         llava.prompt(path, "What is it?")
 
 
+def test_a_pointer_in_a_pictures_place_is_named(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    with pytest.raises(ValueError, match=f"cannot read the image {path}: .*Git LFS.*git lfs pull"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_grey_of_16_bits_is_scaled_to_8(tmp_path, suffix):
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16)[None].repeat(4, axis=0)

@@ -134,11 +134,21 @@ def test_a_file_that_holds_no_recorded_answers_is_refused(tmp_path, content, sai
     assert len(message) < 1000
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_another_encoding_is_refused(tmp_path, encoding, refused):
     path = tmp_path / "answers.jsonl"
     path.write_bytes(json.dumps(ROW | {"text": "né"}, ensure_ascii=False).encode(encoding))
-    refused(path, tmp_path, "UTF-8" if encoding != "utf-8-sig" else "BOM")
+    refused(path, tmp_path, "UTF-8")
+
+
+@pytest.mark.parametrize("rewritten", ["BOM", "list", "list on a line"])
+def test_answers_rewritten_by_another_program_are_read(made, rewritten):
+    path = made / "llava-1.5-13b" / "pope_answers.jsonl"
+    before, text = rows(replay(path, made)), path.read_text()
+    values = [json.loads(line) for line in text.splitlines()]
+    lists = json.dumps(values, indent=None if "line" in rewritten else 2)
+    path.write_text(text if rewritten == "BOM" else lists, "utf-8-sig" if rewritten == "BOM" else "utf-8")
+    assert rows(replay(path, made)) == before
 
 
 def test_odd_ids_are_spelled_out(made, change, refused):

@@ -118,6 +118,38 @@ def test_llavas_textvqa_answers_are_told_apart_by_image_and_first_line(tmp_path,
     assert scored.title == "TextVQA 2"
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{} Answer the question using a single word or phrase.",
+        "{} \nAnswer the question using a single word or phrase.",
+        "{}\r\nReference OCR token: x\r\nAnswer the question using a single word or phrase.",
+        "<image>\n{}\nAnswer the question using a single word or phrase.",
+        "USER: <image>\nBriefly: {} ASSISTANT:",
+    ],
+)
+def test_textvqas_questions_are_found_in_any_prompt_around_them(tmp_path, write, prompt):
+    """Also where a question is the beginning, or the end, of another one about the image."""
+    questions = [
+        "what is written",
+        "What is written  on the sign?",
+        "is written on the sign?",
+        "Who made it?",
+    ]
+    published = [
+        {"image_id": "ab", "question_id": i, "question": question, "answers": [str(i)] * 10}
+        for i, question in enumerate(questions)
+    ]
+    write(tmp_path / "textvqa" / "TextVQA_0.5.1_val.json", json.dumps({"data": published}))
+    answers = [
+        {"question_id": "ab", "prompt": prompt.format(question.capitalize()), "text": str(i)}
+        for i, question in reversed(list(enumerate(questions)))
+    ]
+    write(tmp_path / "answers.jsonl", answers)
+    scored = replay(tmp_path / "answers.jsonl", tmp_path)
+    assert scored.parts["accuracy"][:, 0, 0].tolist() == [1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("odd", ["<b>No</b>", "No\x00", "\x1b[31mNo", "\u202eNo", "\ud800", "No\u2028no", ""])
 def test_markup_and_control_characters_are_answers_like_others(made, odd, change):
     """They are read as the official rules read them, take no row of the file apart, and reach no terminal."""
