@@ -1,7 +1,9 @@
 """What a user names must run or fail, never be skipped; what cannot work is refused before it starts."""
 
+import errno
 import itertools
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -210,6 +212,43 @@ def test_a_results_file_locked_at_the_end_leaves_the_runs_open_and_says_so(run, 
     held[0].close()
     [one] = Results(tmp_path / "results.sqlite").runs()
     assert one.finished is None
+
+
+@pytest.mark.usefixtures("swept")
+def test_a_disk_that_fills_up_while_the_pages_are_written_fails_and_leaves_the_runs_open(
+    run, monkeypatch, tmp_path
+):
+    command = (*ONE, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("repro.report.pages._replace", disk_full)
+        result = run(*command)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert f"the report is not written: cannot write the report to {str(tmp_path)!r}: No space" in said(
+        result
+    )
+    assert "the runs are not marked as finished, and go on the next time: their report is" in said(result)
+    [one] = Results(tmp_path / "results.sqlite").runs()
+    assert one.finished is None
+    assert run(*command).ret == pytest.ExitCode.OK
+    [again] = Results(tmp_path / "results.sqlite").runs()
+    assert again.number == one.number and again.finished
+
+
+def test_a_page_of_the_audit_that_cannot_be_written_fails(pytester, monkeypatch, tmp_path):
+    monkeypatch.setattr("repro.report.pages._replace", disk_full)
+    chosen = f"{ROOT / 'tests' / 'audit' / 'test_ledger.py'}"
+    fixed = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider"]
+    result = pytester.runpytest_inprocess(
+        *map(str, [*fixed, "-m", "audit", "-k", "verdict and cliff", "--report", tmp_path, chosen])
+    )
+    assert "failed" not in result.parseoutcomes() and "passed" in result.parseoutcomes()
+    assert "the report is not written: " in said(result)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def disk_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_results_file_that_cannot_be_used_fails_and_names_it(run, tmp_path):
