@@ -76,7 +76,7 @@ class Curve:
         score, low, high: [N + 1], mean and its interval.
         cliff, cliff_interval: the cliff layer, 0...N; None if there is none.
         non_inferior: bool [N + 1], whether the answers at L are non-inferior to the baseline.
-        probability: [N + 1], mean probability that the truncated model gives the baseline answer, or None.
+        probability: [N + 1], mean probability of the first token of the baseline answer, or None.
         limit: the worst score the margin allows (baseline minus margin; plus, if lower is better).
         n: items behind the curve.
 

@@ -170,7 +170,9 @@ def _curve_panel(axes: Axes, curve: Curve, colour: str, entries: dict[str, Line2
         background.tick_params(axis="y", labelsize=7, labelcolor=_SECOND, color=_SECOND)
         axes.set_zorder(background.get_zorder() + 1)  # the score stays on top
         axes.patch.set_visible(False)
-        entries["mean probability of the baseline's answer, % (right axis)"] = _sample(color=_SECOND, lw=0.9)
+        entries["mean probability of the baseline answer's first token, % (right axis)"] = _sample(
+            color=_SECOND, lw=0.9
+        )
     if curve.cliff_interval is not None:
         start, end = curve.cliff_interval
         background.axvspan(start - 0.2, end + 0.2, color=_SPAN, lw=0, zorder=0)

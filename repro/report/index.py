@@ -124,7 +124,8 @@ def _figure5(report: Report, colours: dict[str, str]) -> _Section:
         cells = zip(_cells(curve.score, curve.low, curve.high), marks, strict=True)
         columns.append((f"{head}, %", [f"{cell} {mark}" for cell, mark in cells]))
         if curve.probability is not None:
-            columns.append((f"{head}: probability, %", list(map(text.percent, curve.probability))))
+            name = f"{head}: probability of the baseline answer's first token, %"
+            columns.append((name, list(map(text.percent, curve.probability))))
     cliffs = "; ".join(
         f"{_listed([f'{c.benchmark} {c.metric}'])}: baseline {text.percent(c.score[-1])} %, "
         f"cliff layer {text.layer(c.cliff)} {text.layer_interval(c.cliff_interval)}"
@@ -135,7 +136,9 @@ def _figure5(report: Report, colours: dict[str, str]) -> _Section:
         "Figure 5: score against truncation layer",
         "The image tokens are seen by layers 1 to L and by no layer after (Eqs. 9–13); the rightmost point, "
         "L = N, is the untouched baseline. Filled points are non-inferior to the baseline; the cliff layer "
-        "is the first from which on that holds, judged by the benchmark's first metric.",
+        "is the first from which on that holds, judged by the benchmark's first metric. The line of the right "
+        "axis is the mean probability that the truncated model begins the baseline's answer: of its first "
+        "token, which says little about a long answer, as all captions may begin alike.",
         f"Line charts of the score at every truncation layer. {cliffs}.",
         FILES[0],
         png(figure5(report.curves, colours)),

@@ -43,6 +43,9 @@ def test_curve_is_drawn_as_given(sample):
     assert span.get_x() < 7 and span.get_x() + span.get_width() > 9
     np.testing.assert_allclose(second.lines[0].get_ydata(), 100 * given.probability)
     assert "cliff 8 [7, 9], n = 612" in texts(figure)
+    [legend] = figure.legends
+    named = [text.get_text() for text in legend.get_texts() if "probability" in text.get_text()]
+    assert named == ["mean probability of the baseline answer's first token, % (right axis)"]
 
 
 def test_small_differences_are_not_blown_up(sample):

@@ -83,6 +83,8 @@ def test_figures_come_with_their_numbers(written, sample):
     for value in given.curves[0].probability:
         assert f" {text.percent(value)} " in page
     assert page.count("●") == 3 + 1 and page.count("○") == 8 + 1  # once each in the heading of the table
+    # Of longer answers it says little about the rest: 100 % at L = 0 where all begin alike.
+    assert "POPE Acc, n = 612: probability of the baseline answer's first token, %" in page
     for part in ("n = 77", "n = 41", "box 9.9 % of the area", "Is there a donut in the image?"):
         assert part in page
 
