@@ -243,17 +243,16 @@ def pointing_of(title: str, energy: np.ndarray, area_share: float) -> Pointing:
 
 
 def heat_row(lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, boxes: Boxes) -> HeatRow:
-    """The maps of one item over the image as the model sees it, with the first of its boxes."""
+    """The maps of one item over the image as the model sees it, with its boxes."""
     item, prompt = evaluation.items[index], evaluation.prompt(lvlm, index)
     wide, high = np.array(prompt.image.size) / image_size(item)
-    x, y, width, height = boxes(item)[0]
     return HeatRow(
         benchmark=evaluation.benchmark.title,
         question=evaluation.task.ask(item).replace("\n", " "),
         answer=evaluation.answers[index].text,
         image=np.asarray(prompt.image),
         heat=heat,
-        box=(x * wide, y * high, width * wide, height * high),
+        boxes=[(x * wide, y * high, width * wide, height * high) for x, y, width, height in boxes(item)],
     )
 
 

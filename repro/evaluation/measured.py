@@ -135,7 +135,7 @@ class HeatRow:
         question, answer: texts as asked and answered; untrusted.
         image: uint8 [H, W, 3], covered by the token grid edge to edge.
         heat: [N, h, w] in [0, 1], each layer scaled by its own maximum; layer N is zero.
-        box: x, y, w, h in pixels of ``image`` of the object in question, or None.
+        boxes: x, y, w, h in pixels of ``image``: what the question is about, every object for a caption.
 
     Raises ValueError if a shape or the image's type differs.
     """
@@ -145,7 +145,7 @@ class HeatRow:
     answer: str
     image: np.ndarray
     heat: np.ndarray
-    box: tuple[float, float, float, float] | None
+    boxes: Sequence[tuple[float, float, float, float]]
 
     def __post_init__(self) -> None:
         image, owner = np.asarray(self.image), f"heat of {self.benchmark!r}"
@@ -157,11 +157,11 @@ class HeatRow:
 
 @dataclass(frozen=True, eq=False)
 class Pointing:
-    """How much of the CAM falls into the box of the object in question, per layer.
+    """How much of the CAM falls into the boxes of what the question is about, per layer.
 
     Attributes:
         benchmark: name as printed.
-        energy, low, high: [N], share of the heat inside the box; NaN if a map is all zero.
+        energy, low, high: [N], share of the heat inside the boxes; NaN if a map is all zero.
         area_share: share of the image's area that the boxes take: the energy of an even map.
         n: items behind the means.
 

@@ -251,7 +251,7 @@ def figure2(shares: Sequence[MeanShares]) -> Figure:
 
 @house_style()
 def figure_pointing(pointing: Sequence[Pointing], colours: Mapping[str, str] | None = None) -> Figure:
-    """Share of the CAM inside the object's box per layer, against the box's share of the area.
+    """Share of the CAM inside the boxes per layer, against their share of the area.
 
     ValueError for nothing to draw.
     """
@@ -265,11 +265,11 @@ def figure_pointing(pointing: Sequence[Pointing], colours: Mapping[str, str] | N
         energy, low, high = (_percent(values) for values in (part.energy, part.low, part.high))
         axes.fill_between(layers, low, high, color=colour, alpha=0.18, lw=0)
         axes.plot(layers, energy, color=colour, marker="o")
-        entries["heat inside the box, with its interval"] = _sample(color=_INK, marker="o")
+        entries["heat inside the boxes, with its interval"] = _sample(color=_INK, marker="o")
         if np.isfinite(part.area_share):
             look: dict[str, Any] = {"color": _MUTED, "lw": 1.0, "ls": (0, (4, 2))}
             axes.axhline(float(_percent(part.area_share)), **look)
-            entries["box's share of the area"] = _sample(**look)
+            entries["the boxes' share of the area"] = _sample(**look)
         values = np.concatenate([energy, high, [_percent(part.area_share)]])
         ceiling = max(ceiling, np.max(values, initial=0, where=np.isfinite(values)))
         axes.set_ylabel("heat in box, %")

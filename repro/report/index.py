@@ -178,10 +178,10 @@ def _figures3_4(report: Report, colours: dict[str, str]) -> _Section:
     return _Section(
         "figures-3-4",
         "Figures 3–4: LLaVA-CAM at every layer",
-        "Where the answer's logits depend on the image, layer by layer (Eqs. 1–5); the frame is the object "
-        "asked about. Each map is scaled to its own maximum, so compare places within a layer, not "
-        "brightness between layers; the last layer is zero by construction, because nothing after it passes "
-        "information from image tokens to the answer.",
+        "Where the answer's logits depend on the image, layer by layer (Eqs. 1–5); frames hold what the "
+        "question is about, every object for a caption. Each map is scaled to its own maximum, so compare places "
+        "within a layer, not brightness between layers; the last layer is zero by construction, because nothing "
+        "after it passes information from image tokens to the answer.",
         f"Heat maps over the image at every layer for {_listed(row.benchmark for row in report.heats)}.",
         FILES[2],
         png(figures3_4(report.heats), 800_000),
@@ -198,14 +198,15 @@ def _pointing(report: Report, colours: dict[str, str]) -> _Section:
     return _Section(
         "pointing",
         "Does the CAM point at the object?",
-        "Share of the LLaVA-CAM heat (Eqs. 1–5) that falls inside the box of the object asked about. Heat "
-        "spread evenly over the image would lie on the dashed line, the box's share of the area; where a "
+        "Share of the LLaVA-CAM heat (Eqs. 1–5) that falls inside the boxes of what the question is about, "
+        "every object for a caption. Heat spread evenly over the image would lie on the dashed line, the boxes' "
+        "share of the area; where a "
         "map is all zero, as in the last layer, there is no share.",
-        "Line charts of the heat inside the object's box per layer for "
+        "Line charts of the heat inside the boxes per layer for "
         f"{_listed(part.benchmark for part in report.pointing)}.",
         FILES[3],
         png(figure_pointing(report.pointing, colours)),
-        _by_layer("Heat inside the box in percent [interval], by layer", 1, columns),
+        _by_layer("Heat inside the boxes in percent [interval], by layer", 1, columns),
     )
 
 

@@ -85,6 +85,7 @@ def test_figures_come_with_their_numbers(written, sample):
     assert page.count("●") == 3 + 1 and page.count("○") == 8 + 1  # once each in the heading of the table
     # Of longer answers it says little about the rest: 100 % at L = 0 where all begin alike.
     assert "POPE Acc, n = 612: probability of the baseline answer's first token, %" in page
+    assert page.count("every object for a caption") == 2 and "asked about." not in page
     for part in ("n = 77", "n = 41", "box 9.9 % of the area", "Is there a donut in the image?"):
         assert part in page
 
@@ -157,7 +158,7 @@ def test_undefined_values_are_said_to_be_undefined(tmp_path, sample):
                              probability=None, limit=nan, n=0),
                 sample.curve(low=np.full(11, -math.inf), high=np.full(11, math.inf))],
         shares=[MeanShares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan), n=0)],
-        heats=[sample.heats(heat=np.full((10, 6, 6), nan), box=None)],
+        heats=[sample.heats(heat=np.full((10, 6, 6), nan), boxes=[])],
         pointing=[Pointing("x", *(np.full(10, nan),) * 3, nan, 0)],
     )  # fmt: skip
     with warnings.catch_warnings():
