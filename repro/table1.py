@@ -139,7 +139,7 @@ def measure(
         shares=[] if "shares" in refused else [shares_of(lvlm, evaluation)],
         heats=heats,
         pointing=pointing,
-        recorded=tables(lvlm, evaluation, held.cliff.margin),
+        recorded=tables(lvlm, evaluation, held),
         admission=[str(outcome) for outcome in admitted.values()],
     )
 
@@ -171,6 +171,7 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 margin=held.cliff.margin,
                 protocol=task.protocol,
                 data=evaluation.data,
+                caveat=held.caveat,
             )
         )
     return rows
@@ -195,6 +196,7 @@ def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
                 probability=evaluation.probability.mean(axis=0) if decides else None,
                 limit=compared.worst_allowed(margin),
                 n=len(evaluation.items),
+                caveat=held.caveat,
             )
         )
     return panels

@@ -81,6 +81,11 @@ def layer_interval(interval: tuple[int, int] | None) -> str:
     return f"[{layer(interval[0])}, {layer(interval[1])}]" if interval else f"[{MISSING}]"
 
 
+def cliff_interval(interval: tuple[int, int] | None, caveat: str) -> str:
+    """The interval of a cliff layer, and why it says little."""
+    return f"{layer_interval(interval)} {caveat}".rstrip()
+
+
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines with aligned columns; a row may lack its last cells."""
     widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(max(map(len, rows)))]

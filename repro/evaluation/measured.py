@@ -45,6 +45,7 @@ class TableRow:
         margin: largest loss that counted as none, in units of the score.
         protocol: how the model was asked and its answers scored.
         data: the version of the benchmark.
+        caveat: why the cliff layer says little, or empty; see ``repro.cliff.HeldOut``.
     """
 
     model: str
@@ -65,6 +66,7 @@ class TableRow:
     margin: float
     protocol: str
     data: str
+    caveat: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,7 @@ class Curve:
         probability: [N + 1], mean probability of the first token of the baseline answer, or None.
         limit: the worst score the margin allows (baseline minus margin; plus, if lower is better).
         n: items behind the curve.
+        caveat: why the cliff layer says little, or empty.
 
     Raises ValueError if the arrays differ in length.
     """
@@ -94,6 +97,7 @@ class Curve:
     probability: np.ndarray | None
     limit: float
     n: int
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         names = ["low", "high", "non_inferior"] + ["probability"] * (self.probability is not None)

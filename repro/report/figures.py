@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from repro.evaluation.measured import Curve, MeanShares, Pointing
-from repro.text import layer, layer_interval, visible
+from repro.text import cliff_interval, layer, visible
 
 WIDTH = 4.2  # inches
 DPI = 220
@@ -198,7 +198,7 @@ def _curve_panel(axes: Axes, curve: Curve, colour: str, entries: dict[str, Line2
     _score_limits(axes, drawn)
     axes.set_ylabel("score, %")
     _layers(axes, 0, len(score) - 1)
-    cliff = f"cliff {layer(curve.cliff)} {layer_interval(curve.cliff_interval)}"
+    cliff = f"cliff {layer(curve.cliff)} {cliff_interval(curve.cliff_interval, curve.caveat)}"
     _title(axes, f"{curve.benchmark} {curve.metric}", f"{cliff}, n = {curve.n}")
 
 

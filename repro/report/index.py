@@ -128,7 +128,7 @@ def _figure5(report: Report, colours: dict[str, str]) -> _Section:
             columns.append((name, list(map(text.percent, curve.probability))))
     cliffs = "; ".join(
         f"{_listed([f'{c.benchmark} {c.metric}'])}: baseline {text.percent(c.score[-1])} %, "
-        f"cliff layer {text.layer(c.cliff)} {text.layer_interval(c.cliff_interval)}"
+        f"cliff layer {text.layer(c.cliff)} {text.cliff_interval(c.cliff_interval, c.caveat)}"
         for c in report.curves
     )
     return _Section(

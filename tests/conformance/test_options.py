@@ -167,6 +167,8 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     whole = run(*command)
     whole.assert_outcomes(passed=2)
     assert "Too few items to choose a layer on in 2 of 2 cases (at least 12)." in said(whole)
+    rows = [line for line in whole.outlines if line.startswith("llava-1.5") and " official " in line]
+    assert len(rows) == 3 and all(", too few " in row and "] too few items " in row for row in rows)
     assert swept["prompts"] == 96 - first
     assert len(results.runs()) == 2 and all(one.finished for one in results.runs())
     swept["prompts"] = 0

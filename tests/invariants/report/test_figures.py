@@ -48,6 +48,10 @@ def test_curve_is_drawn_as_given(sample):
     assert named == ["mean probability of the baseline answer's first token, % (right axis)"]
 
 
+def test_a_cliff_that_says_little_is_marked(sample):
+    assert "cliff 8 [7, 9] too few items, n = 612" in texts(figure5([sample.curve(caveat="too few items")]))
+
+
 def test_small_differences_are_not_blown_up(sample):
     flat = np.full(11, 0.8)
     panel = figure5([sample.curve(score=flat, low=flat, high=flat, limit=np.nan, probability=None)]).axes[0]

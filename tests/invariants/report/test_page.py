@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 
 from repro import text
-from repro.evaluation.measured import MeanShares, Pointing
+from repro.evaluation.measured import MeanShares, Measured, Pointing
 from repro.report import pages
 from repro.report.index import FILES, Report, write_report
 from repro.report.pages import ReportError, check_writable
+from repro.report.table import table_lines
 
 pytestmark = pytest.mark.invariant
 
@@ -127,6 +128,26 @@ def test_long_text_is_cut_for_display(tmp_path, sample):
     assert "W" * 299 + "…" in page.text and "W" * 300 not in page.source
     assert "N" * 3999 + "…" in page.text and "N" * 4000 not in page.source
     assert "(nothing)" in page.text
+
+
+@pytest.mark.parametrize(
+    ("caveat", "n"), [("borderline", "612 cliff"), ("too few items", "612, too few cliff"), ("", "612 cliff")]
+)
+def test_a_cliff_that_says_little_is_marked(tmp_path, caveat, n, sample):
+    report = Report("t", "c", "now", table=[sample.row(caveat=caveat)], curves=[sample.curve(caveat=caveat)])
+    page = sample.read(write_report(report, tmp_path))
+    shown = page.text.replace("\xa0", " ")
+    marked = f" {caveat}".rstrip()
+    assert f"6 of 10 [5, 7]{marked} margin 3 points" in shown and n in shown
+    assert any(
+        f"cliff layer 8 [7, 9]{marked}." in value for _, name, value in page.attributes if name == "alt"
+    )
+    part = Measured("", list(report.table), [], [], [], [], [])
+    header, line, *words = table_lines([part])
+    assert f"6 of 10 [5, 7]{marked}  " in line and (", too few" in line) == (caveat == "too few items")
+    assert any("stays undecided after 100,000 resamples" in word for word in words) == (
+        caveat == "borderline"
+    )
 
 
 def test_empty_sections_are_left_out(tmp_path, sample):
