@@ -344,6 +344,36 @@ def as_real(monkeypatch, tmp_path):
     return f"--model=llava-1.5={copy}"
 
 
+@pytest.mark.parametrize("chosen", ["checkpoint", "chair", "cuda"])
+def test_an_update_that_would_record_nothing_fails_before_it_measures(
+    run, swept, monkeypatch, tmp_path, chosen
+):
+    records = tmp_path / "records"
+    monkeypatch.setattr("repro.evaluation.recorded.RECORDS", records)
+    copy = shutil.copytree(REGISTRY["llava-1.5"].miniature, tmp_path / "checkpoint")
+    arguments = {
+        "checkpoint": [f"--model=llava-1.5={copy}", "--benchmark", "textvqa"],
+        "chair": [*ONE, "--benchmark", "chair", "--chair", "exact"],
+        "cuda": [
+            *ONE[:1],
+            f"llava-1.5={REGISTRY['llava-1.5'].miniature}",
+            "-m",
+            "gpu",
+            "--benchmark",
+            "pope",
+        ],
+    }[chosen]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a stand-in")
+    monkeypatch.setattr(
+        "repro.pytest_plugin.suite.load_model", lambda name, path, device: load_model(name, path)
+    )
+    result = run(*arguments, "--snapshot-update", "--report", tmp_path / "report")
+    result.assert_outcomes(failed=1)
+    assert "--snapshot-update records shipped miniatures" in said(result) and swept["prompts"] == 0
+    assert not records.exists()
+
+
 def test_on_cuda_a_real_model_is_not_compared_on_miniature_data(run, as_real, tmp_path):
     result = run("-m", "gpu", as_real, "--benchmark", "textvqa", "--report", tmp_path / "report")
     result.assert_outcomes(failed=1)
