@@ -36,6 +36,11 @@ def visible(text: object, limit: int) -> str:
     return "".join(pieces) + "…"
 
 
+def printable(message: str) -> str:
+    """A message for a terminal: ``visible``, but of any length, and lines stay lines."""
+    return "".join(character if character == "\n" else _shown(character) for character in message)
+
+
 def percent(value: float | None, decimals: int = 1, sign: str = "") -> str:
     """A fraction as percent; ``n/a`` if undefined. With ``sign="+"`` positive numbers get their sign too."""
     if value is None or math.isnan(value):

@@ -21,6 +21,7 @@ from repro.benchmarks.chair import BY_MODE
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError
 from repro.models.card import REGISTRY
+from repro.text import columns, printable
 
 if TYPE_CHECKING:
     from repro.evaluation.measured import Measured
@@ -70,10 +71,10 @@ class Summary:
 
         terminalreporter.section("Table 1")
         for line in table_lines(self.parts):
-            terminalreporter.write_line(line)
+            _line(terminalreporter, line)
         self.page.show(terminalreporter)
         if self.trouble:
-            terminalreporter.write_line(self.trouble, red=True)
+            _line(terminalreporter, self.trouble, red=True)
 
 
 class Replays:
@@ -95,12 +96,11 @@ class Replays:
             return
         from repro.evaluation.breakdown import PAIRED
         from repro.report.replay import HEADER
-        from repro.text import columns
 
         terminalreporter.section("Table 1, recorded answers")
         header = (HEADER + PAIRED)[: max(map(len, self.rows))]
         for line in [*columns([header, *self.rows]), *self.notes]:
-            terminalreporter.write_line(line)
+            _line(terminalreporter, line)
 
 
 class Ledger:
@@ -133,9 +133,9 @@ class Ledger:
 
         terminalreporter.section("Audit of the paper's claims")
         for line in ledger_lines(self.entries):
-            terminalreporter.write_line(line)
+            _line(terminalreporter, line)
         if broken := broken_line(self.entries):
-            terminalreporter.write_line(broken, red=True)
+            _line(terminalreporter, broken, red=True)
         self.page.show(terminalreporter)
 
 
@@ -147,7 +147,12 @@ class Written:
     failed: bool
 
     def show(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.write_line(self.line, red=self.failed)
+        _line(terminalreporter, self.line, red=self.failed)
+
+
+def _line(terminalreporter: pytest.TerminalReporter, line: str, red: bool = False) -> None:
+    """A line with names from outside: no control character of theirs reaches the terminal."""
+    terminalreporter.write_line(printable(line), red=red)
 
 
 def _command(config: pytest.Config) -> str:

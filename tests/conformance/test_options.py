@@ -239,14 +239,24 @@ def test_a_disk_that_fills_up_while_the_pages_are_written_fails_and_leaves_the_r
 
 def test_a_page_of_the_audit_that_cannot_be_written_fails(pytester, monkeypatch, tmp_path):
     monkeypatch.setattr("repro.report.pages._replace", disk_full)
-    chosen = f"{ROOT / 'tests' / 'audit' / 'test_ledger.py'}"
-    fixed = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider"]
-    result = pytester.runpytest_inprocess(
-        *map(str, [*fixed, "-m", "audit", "-k", "verdict and cliff", "--report", tmp_path, chosen])
-    )
+    result = audited(pytester, tmp_path)
     assert "failed" not in result.parseoutcomes() and "passed" in result.parseoutcomes()
     assert "the report is not written: " in said(result)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def audited(pytester: pytest.Pytester, report: Path) -> pytest.RunResult:
+    """A few claims of the audit."""
+    chosen = ROOT / "tests" / "audit" / "test_ledger.py"
+    fixed = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider"]
+    arguments = ["-m", "audit", "-k", "verdict and cliff", "--report", report, chosen]
+    return pytester.runpytest_inprocess(*map(str, [*fixed, *arguments]))
+
+
+def test_no_control_character_of_the_reports_path_reaches_the_terminal(pytester, tmp_path):
+    result = audited(pytester, tmp_path / "a\x1b[2Jb")
+    assert result.ret == pytest.ExitCode.OK and "\x1b" not in said(result)
+    assert f"report: {tmp_path}/a␛[2Jb/audit.html" in said(result)
 
 
 def disk_full(*_: object) -> None:
