@@ -15,6 +15,11 @@ drawn, with all their questions in whatever strata, and all questions about an i
 nothing, so it counts as inferior; in a resample it could be anything, so it pushes both ends of an interval
 outwards, to -inf and inf as soon as there are more such resamples than a tail holds.
 
+**Draws.** A decision that hangs on the seed is none: draws go on until another seed would decide the same, or
+up to ``MOST``. Whether a limit lies above the margin depends on how many draws fall short of it, a count with a
+known Monte Carlo error: it must be ``CERTAIN`` errors away from where the decision turns, or close calls must not
+matter to the layer. A cliff that is still undecided after ``MOST`` draws is *borderline*.
+
 **A limit.** If no item's parts differ between L and N, every resample has the difference 0 and the interval
 shrinks to the point 0, however few the items. For accuracy it then only shows that fewer than about 3.7 / items
 of the answers change (97.5 %, one-sided): below ``unchanged_is_evidence`` (122 items for a margin of 3 points)
@@ -31,6 +36,14 @@ from repro.scores import Scores, TooFew, mean_of_ratios, require
 
 #: Largest loss that still counts as no loss, in units of the score (3 points), unless ``--margin`` says otherwise.
 MARGIN = 0.03
+#: Resamples of an interval; of a cliff layer the first ones.
+REPLICATES = 2000
+#: Resamples after which an undecided cliff layer counts as borderline.
+MOST = 100_000
+#: Monte Carlo standard errors by which a decision must be clear.
+CERTAIN = 4.0
+#: What is said of a cliff layer that another seed could move, or that too few items chose (see "A limit" above).
+BORDERLINE, TOO_FEW = "borderline", "too few items"
 #: A difference this close to the margin lies on it: 0.97 - 1 must not pass where 0.47 - 0.5 fails.
 _ROUNDING = 1e-9
 
@@ -88,6 +101,7 @@ class Cliff:
         non_inferior: the decision for each single L.
         difference, low, high: as in ``Comparison``.
         margin: the margin of the decision.
+        borderline: whether ``interval`` could be another with another seed.
     """
 
     layer: int
@@ -97,6 +111,7 @@ class Cliff:
     low: np.ndarray
     high: np.ndarray
     margin: float
+    borderline: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +134,13 @@ class HeldOut:
     low: float
     high: float
 
+    @property
+    def caveat(self) -> str:
+        """Why the cliff layer says little: "too few items" or "borderline"; empty if it says something."""
+        if self.chosen_on < unchanged_is_evidence(self.cliff.margin):
+            return TOO_FEW
+        return BORDERLINE if self.cliff.borderline else ""
+
 
 def unchanged_is_evidence(margin: float, level: float = 0.95) -> int:
     """How many items it takes for "no answer changed" to mean that the loss is below ``margin``.
@@ -129,7 +151,7 @@ def unchanged_is_evidence(margin: float, level: float = 0.95) -> int:
     return ceil(log((1 - level) / 2) / log(1 - margin))
 
 
-def compare(scores: Scores, level: float = 0.95, replicates: int = 2000, seed: int = 0) -> Comparison:
+def compare(scores: Scores, level: float = 0.95, replicates: int = REPLICATES, seed: int = 0) -> Comparison:
     """The score at every truncation layer and its paired difference to the baseline.
 
     Args:
@@ -140,13 +162,14 @@ def compare(scores: Scores, level: float = 0.95, replicates: int = 2000, seed: i
 
     Raises ValueError for arguments other than described, UndefinedScore for a baseline without a score.
     """
-    values, draws = _resample(scores, level, replicates, seed)
+    resampler = _Resampler(scores, level, replicates, seed)
+    values, draws = resampler.values, resampler.draw(replicates)
     score_ends, ends = _ends(draws, level), _ends(scores.gain(draws), level)
     return Comparison(values, *score_ends, scores.gain(values), *ends, scores.higher_is_better)
 
 
 def cliff_layer(
-    scores: Scores, margin: float = MARGIN, level: float = 0.95, replicates: int = 2000, seed: int = 0
+    scores: Scores, margin: float = MARGIN, level: float = 0.95, replicates: int | None = None, seed: int = 0
 ) -> Cliff:
     """The smallest L from which on no truncation is worse than the baseline by ``margin`` or more.
 
@@ -164,34 +187,48 @@ def cliff_layer(
     noisy layers one fails in nearly every resample, and lifts its layer above the truth.
 
     Args:
-        scores, level, replicates, seed: as in ``compare``.
+        scores, level, seed: as in ``compare``.
+        replicates: resamples; None: as many as the decision takes (see "Draws" above).
         margin: largest loss, in units of the score, that still counts as no loss; > 0.
 
     Raises ValueError as ``compare`` does, and for a margin that is not positive.
     """
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
-    values, draws = _resample(scores, level, replicates, seed)
-    gains = scores.gain(draws)
+    first = REPLICATES if replicates is None else replicates
+    resampler = _Resampler(scores, level, first, seed)
+    draws = resampler.draw(first)
+    while True:
+        gains = scores.gain(draws)
+        highest = _highest_ranks(gains)
+        borderline = not _stable(gains, highest, level, margin)
+        if replicates is not None or not borderline or len(draws) >= MOST:
+            break
+        batches = min(len(draws), MOST - len(draws)) // first
+        draws = np.concatenate([draws, *(resampler.draw(first) for _ in range(batches))])
     low, high = _ends(gains, level)
     non_inferior = _above(low, margin)
     layer = int(first_lasting(non_inferior))
-    earliest = int(first_lasting(_above(_joint_upper(gains, level), margin)))
-    return Cliff(layer, (earliest, layer), non_inferior, scores.gain(values), low, high, margin)
+    earliest = int(first_lasting(_above(_joint_upper(gains, highest, level), margin)))
+    difference = scores.gain(resampler.values)
+    return Cliff(layer, (earliest, layer), non_inferior, difference, low, high, margin, borderline)
 
 
-def cliff_draws(scores: Scores, margin: float = MARGIN, replicates: int = 2000, seed: int = 0) -> np.ndarray:
+def cliff_draws(
+    scores: Scores, margin: float = MARGIN, replicates: int = REPLICATES, seed: int = 0
+) -> np.ndarray:
     """The cliff layer of each single resample: int [replicates], to compare benchmarks or models.
 
     The smallest L from which on score(L) - score(N) of the resample stays above -margin. Not an interval of the
     cliff layer: see ``cliff_layer`` for why these are too high if many layers are noisy. Arguments and errors as
     in ``cliff_layer``.
     """
-    return first_lasting(_above(scores.gain(_resample(scores, 0.95, replicates, seed)[1]), margin))
+    draws = _Resampler(scores, 0.95, replicates, seed).draw(replicates)
+    return first_lasting(_above(scores.gain(draws), margin))
 
 
 def held_out(
-    scores: Scores, margin: float = MARGIN, level: float = 0.95, replicates: int = 2000, seed: int = 0
+    scores: Scores, margin: float = MARGIN, level: float = 0.95, replicates: int | None = None, seed: int = 0
 ) -> HeldOut:
     """Choose the cliff layer on one half of the images and report its score on the other.
 
@@ -200,42 +237,59 @@ def held_out(
     """
     choosing, reporting = scores.halves()
     cliff = cliff_layer(choosing, margin, level, replicates, seed)
-    report = compare(reporting, level, replicates, seed)
+    report = compare(reporting, level, REPLICATES if replicates is None else replicates, seed)
     at = cliff.layer
     values = (report.score[-1], report.score[at], report.difference[at], report.low[at], report.high[at])
     return HeldOut(cliff, len(choosing), len(reporting), *map(float, values))
 
 
-def _resample(scores: Scores, level: float, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Metric values of the sample [N + 1] and of its resamples [replicates, N + 1], NaN where undefined."""
-    if min(scores.parts.shape) < 2:
-        raise ValueError(f"needs at least 2 items and 2 layers (L = 0 and N), not {scores.parts.shape[:2]}")
-    for stratum, count in zip(*np.unique(scores.strata, return_counts=True), strict=True):
-        require(repr(str(stratum)), count, 2, "items", "resampling needs")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not {level}")
-    if _tail(level, replicates) < 1:
-        raise ValueError(f"{replicates} replicates are too few for a level of {level}")
-    units, groups = _units(scores)
-    # Units with equal parts are of one kind: few kinds make the products small, and their sorted order makes the
-    # draws independent of the order of the items.
-    rows = np.column_stack([groups, units.reshape(len(units), -1)])
-    kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    group, kind_parts = kinds[:, 0], kinds[:, 1:].reshape(len(kinds), *units.shape[1:])
-    weights = np.empty((1 + replicates, len(kinds)))
-    weights[0] = counts
-    generator = np.random.default_rng(seed)
-    for code in np.unique(group):
-        size = counts[group == code]
-        weights[1:, group == code] = generator.multinomial(size.sum(), size / size.sum(), size=replicates)
-    values = mean_of_ratios(np.tensordot(weights, kind_parts, axes=1), axis=1)
-    values[~np.isfinite(values)] = np.nan
-    if np.isnan(values[0, -1]):
-        raise UndefinedScore(
-            "the score of the baseline is undefined: the denominators of a stratum sum to 0, as where no answer "
-            "says yes or no, or names an object"
-        )
-    return values[0], values[1:]
+class _Resampler:
+    """Draws resamples of scores, each call new ones.
+
+    Attributes:
+        values: metric values of the sample itself [N + 1], NaN where undefined.
+
+    Raises ValueError as ``compare`` does, for ``replicates`` resamples, and UndefinedScore.
+    """
+
+    def __init__(self, scores: Scores, level: float, replicates: int, seed: int) -> None:
+        if min(scores.parts.shape) < 2:
+            raise ValueError(
+                f"needs at least 2 items and 2 layers (L = 0 and N), not {scores.parts.shape[:2]}"
+            )
+        for stratum, count in zip(*np.unique(scores.strata, return_counts=True), strict=True):
+            require(repr(str(stratum)), count, 2, "items", "resampling needs")
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, not {level}")
+        if _tail(level, replicates) < 1:
+            raise ValueError(f"{replicates} replicates are too few for a level of {level}")
+        units, groups = _units(scores)
+        # Units with equal parts are of one kind: few kinds make the products small, and their sorted order makes
+        # the draws independent of the order of the items.
+        rows = np.column_stack([groups, units.reshape(len(units), -1)])
+        kinds, self._counts = np.unique(rows, axis=0, return_counts=True)
+        self._group, self._parts = kinds[:, 0], kinds[:, 1:].reshape(len(kinds), *units.shape[1:])
+        self._generator = np.random.default_rng(seed)
+        self.values = self._scored(self._counts[None].astype(float))[0]
+        if np.isnan(self.values[-1]):
+            raise UndefinedScore(
+                "the score of the baseline is undefined: the denominators of a stratum sum to 0, as where no "
+                "answer says yes or no, or names an object"
+            )
+
+    def draw(self, replicates: int) -> np.ndarray:
+        """Metric values of new resamples [replicates, N + 1], NaN where undefined."""
+        weights = np.empty((replicates, len(self._counts)))
+        for code in np.unique(self._group):
+            size = self._counts[self._group == code]
+            drawn = self._generator.multinomial(size.sum(), size / size.sum(), size=replicates)
+            weights[:, self._group == code] = drawn
+        return self._scored(weights)
+
+    def _scored(self, weights: np.ndarray) -> np.ndarray:
+        values = mean_of_ratios(np.tensordot(weights, self._parts, axes=1), axis=1)
+        values[~np.isfinite(values)] = np.nan
+        return values
 
 
 def _units(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
@@ -269,12 +323,41 @@ def _ends(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _joint_upper(draws: np.ndarray, level: float) -> np.ndarray:
-    """Upper limits [N + 1] that no layer exceeds, except in one tail of the draws."""
-    draws = np.where(np.isnan(draws), np.inf, draws)
+def _highest_ranks(draws: np.ndarray) -> np.ndarray:
+    """The highest rank that any layer has in each of the draws [replicates, N + 1]; NaN ranks highest."""
     # Ties share the lowest rank: a layer that never changes exceeds no limit.
-    highest = np.sort(rankdata(draws, method="min", axis=0).max(axis=1))
-    return np.sort(draws, axis=0)[int(highest[-1 - _tail(level, len(draws))]) - 1]
+    return rankdata(np.where(np.isnan(draws), np.inf, draws), method="min", axis=0).max(axis=1)
+
+
+def _joint_upper(draws: np.ndarray, highest: np.ndarray, level: float) -> np.ndarray:
+    """Upper limits [N + 1] that no layer exceeds, except in one tail of the draws, by their highest ranks."""
+    draws = np.where(np.isnan(draws), np.inf, draws)
+    return np.sort(draws, axis=0)[int(np.sort(highest)[-1 - _tail(level, len(draws))]) - 1]
+
+
+def _stable(gains: np.ndarray, highest: np.ndarray, level: float, margin: float) -> bool:
+    """Whether the ends of the cliff's interval are clear of the Monte Carlo error of ``gains``."""
+    count, tail = len(gains), _tail(level, len(gains))
+    above = _above(gains, margin)  # NaN is not: it counts against a lower limit
+    short = (~above).sum(axis=0)
+    binomial = CERTAIN * np.sqrt(tail * (1 - tail / count))
+    # The lower limit is above the margin while at most a tail falls short of it.
+    layer = _clear(tail + 0.5 - short, binomial)
+    # A joint upper limit is above the margin while more than a tail has a layer of higher rank than what falls
+    # short here. How many draws fall short varies too, and moves that number by as many as there are on each.
+    proven = (~(above | np.isnan(gains))).sum(axis=0)
+    beyond = (highest[:, None] > proven).sum(axis=0)
+    ratio = beyond / np.maximum(count - proven, 1)
+    return layer and _clear(
+        beyond - tail - 0.5, np.hypot(binomial, CERTAIN * ratio * np.sqrt(proven * (1 - proven / count)))
+    )
+
+
+def _clear(surplus: np.ndarray, error: np.ndarray | float) -> bool:
+    """Whether the first lasting layer is the same if every surplus [N + 1] is smaller or larger by its error."""
+    surely, possibly = surplus > error, surplus > -error
+    surely[-1] = possibly[-1] = True  # the baseline is never worse than itself
+    return bool(first_lasting(surely) == first_lasting(possibly))
 
 
 def _above(difference: np.ndarray, margin: float) -> np.ndarray:

@@ -139,7 +139,7 @@ def measure(
         shares=[] if "shares" in refused else [shares_of(lvlm, evaluation)],
         heats=heats,
         pointing=pointing,
-        recorded=tables(lvlm, evaluation, held.cliff.margin),
+        recorded=tables(lvlm, evaluation, held),
         admission=[str(outcome) for outcome in admitted.values()],
     )
 
@@ -171,6 +171,7 @@ def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
                 margin=held.cliff.margin,
                 protocol=task.protocol,
                 data=evaluation.data,
+                caveat=held.caveat,
             )
         )
     return rows
@@ -195,6 +196,7 @@ def curves(evaluation: Evaluation, held: HeldOut) -> list[Curve]:
                 probability=evaluation.probability.mean(axis=0) if decides else None,
                 limit=compared.worst_allowed(margin),
                 n=len(evaluation.items),
+                caveat=held.caveat,
             )
         )
     return panels
@@ -243,17 +245,16 @@ def pointing_of(title: str, energy: np.ndarray, area_share: float) -> Pointing:
 
 
 def heat_row(lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, boxes: Boxes) -> HeatRow:
-    """The maps of one item over the image as the model sees it, with the first of its boxes."""
+    """The maps of one item over the image as the model sees it, with its boxes."""
     item, prompt = evaluation.items[index], evaluation.prompt(lvlm, index)
     wide, high = np.array(prompt.image.size) / image_size(item)
-    x, y, width, height = boxes(item)[0]
     return HeatRow(
         benchmark=evaluation.benchmark.title,
         question=evaluation.task.ask(item).replace("\n", " "),
         answer=evaluation.answers[index].text,
         image=np.asarray(prompt.image),
         heat=heat,
-        box=(x * wide, y * high, width * wide, height * high),
+        boxes=[(x * wide, y * high, width * wide, height * high) for x, y, width, height in boxes(item)],
     )
 
 

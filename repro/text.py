@@ -36,6 +36,11 @@ def visible(text: object, limit: int) -> str:
     return "".join(pieces) + "…"
 
 
+def printable(message: str) -> str:
+    """A message for a terminal: ``visible``, but of any length, and lines stay lines."""
+    return "".join(character if character == "\n" else _shown(character) for character in message)
+
+
 def percent(value: float | None, decimals: int = 1, sign: str = "") -> str:
     """A fraction as percent; ``n/a`` if undefined. With ``sign="+"`` positive numbers get their sign too."""
     if value is None or math.isnan(value):
@@ -79,6 +84,11 @@ def layer(value: int | None) -> str:
 def layer_interval(interval: tuple[int, int] | None) -> str:
     """``[low, high]`` of layers."""
     return f"[{layer(interval[0])}, {layer(interval[1])}]" if interval else f"[{MISSING}]"
+
+
+def cliff_interval(interval: tuple[int, int] | None, caveat: str) -> str:
+    """The interval of a cliff layer, and why it says little."""
+    return f"{layer_interval(interval)} {caveat}".rstrip()
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

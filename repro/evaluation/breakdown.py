@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from repro.benchmarks.benchmark import Item, Metric
-from repro.cliff import compare, held_out
+from repro.cliff import HeldOut, compare, held_out
 from repro.evaluation.measured import RecordedTable
 from repro.evaluation.run import Evaluation
 from repro.evaluation.scored import Scored
@@ -21,14 +21,16 @@ PAIRED = ["cliff layer", "at the cliff", "difference", "better, worse", "McNemar
 CAPS = (16, 32, 64, 128, 256, 512)
 
 
-def tables(lvlm: Lvlm, evaluation: Evaluation, margin: float) -> list[RecordedTable]:
-    """All tables of one model on one benchmark."""
+def tables(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut) -> list[RecordedTable]:
+    """All tables of one model on one benchmark, whose cliff layer is held out."""
+    margin = held.cliff.margin
     title = f"{evaluation.benchmark.title}, protocol {evaluation.task.protocol}"
     failed = [list(pair) for pair in evaluation.failed.items()]
+    caveat = f", cliff layer: {held.caveat}" if held.caveat else ""
     rows = by_category(evaluation, margin)
     return [
         *([(f"{title}: items that failed", ["item", "why"], failed)] if failed else []),
-        (f"{title}: Table 1 by category, margin {margin_points(margin)}", HEADER + PAIRED, rows),
+        (f"{title}: Table 1 by category, margin {margin_points(margin)}{caveat}", HEADER + PAIRED, rows),
         *by_stratum(evaluation),
         *by_kind(evaluation),
         *by_cap(lvlm, evaluation),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from repro.evaluation.results import Recorded, Results, ResultsError, Row, digest_of
+from repro.text import printable
 
 _TEXTS = ("model", "revision", "dataset", "protocol", "settings", "versions", "started", "finished")
 _PART = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
@@ -71,9 +72,9 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="the Parquet file to write")
     arguments = parser.parse_args()
     try:
-        print(f"{export(Results(arguments.results), arguments.out)} rows in {arguments.out}")
+        print(printable(f"{export(Results(arguments.results), arguments.out)} rows in {arguments.out}"))
     except (ResultsError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
     return 0
 

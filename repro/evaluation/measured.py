@@ -45,6 +45,7 @@ class TableRow:
         margin: largest loss that counted as none, in units of the score.
         protocol: how the model was asked and its answers scored.
         data: the version of the benchmark.
+        caveat: why the cliff layer says little, or empty; see ``repro.cliff.HeldOut``.
     """
 
     model: str
@@ -65,6 +66,7 @@ class TableRow:
     margin: float
     protocol: str
     data: str
+    caveat: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +78,10 @@ class Curve:
         score, low, high: [N + 1], mean and its interval.
         cliff, cliff_interval: the cliff layer, 0...N; None if there is none.
         non_inferior: bool [N + 1], whether the answers at L are non-inferior to the baseline.
-        probability: [N + 1], mean probability that the truncated model gives the baseline answer, or None.
+        probability: [N + 1], mean probability of the first token of the baseline answer, or None.
         limit: the worst score the margin allows (baseline minus margin; plus, if lower is better).
         n: items behind the curve.
+        caveat: why the cliff layer says little, or empty.
 
     Raises ValueError if the arrays differ in length.
     """
@@ -94,6 +97,7 @@ class Curve:
     probability: np.ndarray | None
     limit: float
     n: int
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         names = ["low", "high", "non_inferior"] + ["probability"] * (self.probability is not None)
@@ -135,7 +139,7 @@ class HeatRow:
         question, answer: texts as asked and answered; untrusted.
         image: uint8 [H, W, 3], covered by the token grid edge to edge.
         heat: [N, h, w] in [0, 1], each layer scaled by its own maximum; layer N is zero.
-        box: x, y, w, h in pixels of ``image`` of the object in question, or None.
+        boxes: x, y, w, h in pixels of ``image``: what the question is about, every object for a caption.
 
     Raises ValueError if a shape or the image's type differs.
     """
@@ -145,7 +149,7 @@ class HeatRow:
     answer: str
     image: np.ndarray
     heat: np.ndarray
-    box: tuple[float, float, float, float] | None
+    boxes: Sequence[tuple[float, float, float, float]]
 
     def __post_init__(self) -> None:
         image, owner = np.asarray(self.image), f"heat of {self.benchmark!r}"
@@ -157,11 +161,11 @@ class HeatRow:
 
 @dataclass(frozen=True, eq=False)
 class Pointing:
-    """How much of the CAM falls into the box of the object in question, per layer.
+    """How much of the CAM falls into the boxes of what the question is about, per layer.
 
     Attributes:
         benchmark: name as printed.
-        energy, low, high: [N], share of the heat inside the box; NaN if a map is all zero.
+        energy, low, high: [N], share of the heat inside the boxes; NaN if a map is all zero.
         area_share: share of the image's area that the boxes take: the energy of an even map.
         n: items behind the means.
 

@@ -24,6 +24,7 @@ from repro.models import find_card, find_checkpoint, load_model
 from repro.models.card import NOT_INSTALLED, REGISTRY, has_card, register
 from repro.protocols import PROTOCOLS, ProtocolError, find_task, tasks_of
 from repro.report.terminal import Gates, Ledger, Replays, Summary
+from repro.text import printable
 
 if TYPE_CHECKING:
     from repro.benchmarks.benchmark import Benchmark
@@ -172,6 +173,11 @@ def _check_gate(config: pytest.Config) -> None:
         raise pytest.UsageError("-m gate: --limit is not for it, see --gate-items")
 
 
+def usage_error(message: str) -> pytest.UsageError:
+    """What is wrong with an option, with the invisible characters of names from outside spelled out."""
+    return pytest.UsageError(printable(message))
+
+
 def models_of(config: pytest.Config) -> dict[str, Path | None]:
     """The models of ``--model`` by name, with the paths given; by default all that have a miniature.
 
@@ -182,16 +188,16 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
         name, given_path, path = given.partition("=")
         if given_path and not (name and path):
             missing = "directory behind" if name else "name before"
-            raise pytest.UsageError(f"--model {given}: no {missing} the equals sign")
+            raise usage_error(f"--model {given}: no {missing} the equals sign")
         try:
             if not has_card(name) and (path or Path(given).is_dir()):
                 path = path or given
                 name = register(Path(path), name if given_path else "").name
             find_card(name)
         except KeyError as error:
-            raise pytest.UsageError(f"--model {given}: {error.args[0]}") from None
+            raise usage_error(f"--model {given}: {error.args[0]}") from None
         if name in chosen:
-            raise pytest.UsageError(f"--model {given}: {name} is named twice")
+            raise usage_error(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser().resolve() if path else None
     defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
     return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
@@ -203,7 +209,7 @@ def benchmarks_of(config: pytest.Config) -> list[str]:
     chosen = config.getoption("--benchmark") or [name for name in BENCHMARKS if name in defined]
     for name in chosen:
         if name not in BENCHMARKS:
-            raise pytest.UsageError(
+            raise usage_error(
                 f"--benchmark {name}: no such benchmark; the benchmarks are {', '.join(BENCHMARKS)}"
             )
     return chosen
@@ -214,11 +220,11 @@ def answers_of(config: pytest.Config) -> list[Source]:
     given: Path | None = config.getoption("--answers")
     if given is None:
         if config.getoption("--allow-missing"):
-            raise pytest.UsageError("--allow-missing: is about --answers, which is not given")
+            raise usage_error("--allow-missing: is about --answers, which is not given")
         return []
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
-            raise pytest.UsageError(f"--answers runs no model: leave {option} out")
+            raise usage_error(f"--answers runs no model: leave {option} out")
     from repro.benchmarks.pope import LLAVA_POPE
     from repro.evaluation.answers import sources
 
@@ -227,11 +233,11 @@ def answers_of(config: pytest.Config) -> list[Source]:
     try:
         found = [source for path in files for source in sources(path)]
     except DataError as error:
-        raise pytest.UsageError(f"--answers: {error}") from None
+        raise usage_error(f"--answers: {error}") from None
     asked = config.getoption("--benchmark") or list(BENCHMARKS)
     chosen = [source for source in found if source.run is None or source.run.dataset in asked]
     if not chosen:
-        raise pytest.UsageError(
+        raise usage_error(
             f"--answers {given}: expected a file of answers, or a directory with *.jsonl or *.sqlite"
         )
     return chosen
@@ -245,7 +251,7 @@ def pytest_configure(config: pytest.Config) -> None:
         try:
             find_task(config.getoption("--protocol"), model, BENCHMARKS[benchmark])
         except ProtocolError as error:
-            raise pytest.UsageError(f"--protocol: {error}") from None
+            raise usage_error(f"--protocol: {error}") from None
     if not _is_worker(config):
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
@@ -255,18 +261,16 @@ def pytest_configure(config: pytest.Config) -> None:
     other_data = config.getoption("--data").resolve() != MINIWORLD
     other = limit is not None or other_data or config.getoption("--protocol") != "official"
     if config.getoption("update_snapshots", False) and other:
-        raise pytest.UsageError(
+        raise usage_error(
             "--snapshot-update records whole runs of the shipped data under protocol official: leave --limit, "
             "--data and --protocol out"
         )
     _check_gate(config)
     margin = config.getoption("--margin")
     if margin is not None and not 0 < margin < 100:
-        raise pytest.UsageError(f"--margin {margin:g}: expected points of a score, above 0 and below 100")
+        raise usage_error(f"--margin {margin:g}: expected points of a score, above 0 and below 100")
     if limit is not None and limit < 8:
-        raise pytest.UsageError(
-            f"--limit {limit}: at least 8 items are needed to form two halves with intervals"
-        )
+        raise usage_error(f"--limit {limit}: at least 8 items are needed to form two halves with intervals")
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -295,11 +299,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     try:
         check_writable(report)
     except ReportError as error:
-        raise pytest.UsageError(f"--report: {error}") from None
+        raise usage_error(f"--report: {error}") from None
     finally:
         with suppress(OSError, ValueError):
             for place in missing:
                 place.rmdir()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """A failure's message may quote data: nothing invisible of it reaches the terminal or a file."""
+    if call.excinfo and isinstance(failure := call.excinfo.value, pytest.fail.Exception):
+        failure.msg = printable(str(failure.msg))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -72,15 +72,14 @@ class _Cells:
         left += size * (1 - self.wide) / 2
         right, bottom = left + size * self.wide, top + size * self.high
         self.axes.imshow(image, extent=(left, right, bottom, top), aspect="auto", zorder=2)
-        if self.row.box is None:
-            return
         scale = (right - left) / np.asarray(self.row.image).shape[1]
-        x, y, w, h = (scale * float(value) for value in self.row.box)
         frame = Rectangle((left, top), right - left, bottom - top, transform=self.axes.transData)
-        for colour, thickness in (("black", 1.8), ("white", 0.8)):
-            box = Rectangle((left + x, top + y), w, h, fill=False, ec=colour, lw=thickness, zorder=3)
-            self.axes.add_patch(box)
-            box.set_clip_path(frame)
+        for box in self.row.boxes:
+            x, y, w, h = (scale * float(value) for value in box)
+            for colour, thickness in (("black", 1.8), ("white", 0.8)):
+                outline = Rectangle((left + x, top + y), w, h, fill=False, ec=colour, lw=thickness, zorder=3)
+                self.axes.add_patch(outline)
+                outline.set_clip_path(frame)
 
     def draw(self) -> None:
         """Draw the image, its question and answer, and the maps of layers 1...N."""

@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from repro.evaluation.measured import Curve, MeanShares, Pointing
-from repro.text import layer, layer_interval, visible
+from repro.text import cliff_interval, layer, visible
 
 WIDTH = 4.2  # inches
 DPI = 220
@@ -170,7 +170,9 @@ def _curve_panel(axes: Axes, curve: Curve, colour: str, entries: dict[str, Line2
         background.tick_params(axis="y", labelsize=7, labelcolor=_SECOND, color=_SECOND)
         axes.set_zorder(background.get_zorder() + 1)  # the score stays on top
         axes.patch.set_visible(False)
-        entries["mean probability of the baseline's answer, % (right axis)"] = _sample(color=_SECOND, lw=0.9)
+        entries["mean probability of the baseline answer's first token, % (right axis)"] = _sample(
+            color=_SECOND, lw=0.9
+        )
     if curve.cliff_interval is not None:
         start, end = curve.cliff_interval
         background.axvspan(start - 0.2, end + 0.2, color=_SPAN, lw=0, zorder=0)
@@ -196,7 +198,7 @@ def _curve_panel(axes: Axes, curve: Curve, colour: str, entries: dict[str, Line2
     _score_limits(axes, drawn)
     axes.set_ylabel("score, %")
     _layers(axes, 0, len(score) - 1)
-    cliff = f"cliff {layer(curve.cliff)} {layer_interval(curve.cliff_interval)}"
+    cliff = f"cliff {layer(curve.cliff)} {cliff_interval(curve.cliff_interval, curve.caveat)}"
     _title(axes, f"{curve.benchmark} {curve.metric}", f"{cliff}, n = {curve.n}")
 
 
@@ -249,7 +251,7 @@ def figure2(shares: Sequence[MeanShares]) -> Figure:
 
 @house_style()
 def figure_pointing(pointing: Sequence[Pointing], colours: Mapping[str, str] | None = None) -> Figure:
-    """Share of the CAM inside the object's box per layer, against the box's share of the area.
+    """Share of the CAM inside the boxes per layer, against their share of the area.
 
     ValueError for nothing to draw.
     """
@@ -263,11 +265,11 @@ def figure_pointing(pointing: Sequence[Pointing], colours: Mapping[str, str] | N
         energy, low, high = (_percent(values) for values in (part.energy, part.low, part.high))
         axes.fill_between(layers, low, high, color=colour, alpha=0.18, lw=0)
         axes.plot(layers, energy, color=colour, marker="o")
-        entries["heat inside the box, with its interval"] = _sample(color=_INK, marker="o")
+        entries["heat inside the boxes, with its interval"] = _sample(color=_INK, marker="o")
         if np.isfinite(part.area_share):
             look: dict[str, Any] = {"color": _MUTED, "lw": 1.0, "ls": (0, (4, 2))}
             axes.axhline(float(_percent(part.area_share)), **look)
-            entries["box's share of the area"] = _sample(**look)
+            entries["the boxes' share of the area"] = _sample(**look)
         values = np.concatenate([energy, high, [_percent(part.area_share)]])
         ceiling = max(ceiling, np.max(values, initial=0, where=np.isfinite(values)))
         axes.set_ylabel("heat in box, %")

@@ -124,10 +124,11 @@ def _figure5(report: Report, colours: dict[str, str]) -> _Section:
         cells = zip(_cells(curve.score, curve.low, curve.high), marks, strict=True)
         columns.append((f"{head}, %", [f"{cell} {mark}" for cell, mark in cells]))
         if curve.probability is not None:
-            columns.append((f"{head}: probability, %", list(map(text.percent, curve.probability))))
+            name = f"{head}: probability of the baseline answer's first token, %"
+            columns.append((name, list(map(text.percent, curve.probability))))
     cliffs = "; ".join(
         f"{_listed([f'{c.benchmark} {c.metric}'])}: baseline {text.percent(c.score[-1])} %, "
-        f"cliff layer {text.layer(c.cliff)} {text.layer_interval(c.cliff_interval)}"
+        f"cliff layer {text.layer(c.cliff)} {text.cliff_interval(c.cliff_interval, c.caveat)}"
         for c in report.curves
     )
     return _Section(
@@ -135,7 +136,9 @@ def _figure5(report: Report, colours: dict[str, str]) -> _Section:
         "Figure 5: score against truncation layer",
         "The image tokens are seen by layers 1 to L and by no layer after (Eqs. 9–13); the rightmost point, "
         "L = N, is the untouched baseline. Filled points are non-inferior to the baseline; the cliff layer "
-        "is the first from which on that holds, judged by the benchmark's first metric.",
+        "is the first from which on that holds, judged by the benchmark's first metric. The line of the right "
+        "axis is the mean probability that the truncated model begins the baseline's answer: of its first "
+        "token, which says little about a long answer, as all captions may begin alike.",
         f"Line charts of the score at every truncation layer. {cliffs}.",
         FILES[0],
         png(figure5(report.curves, colours)),
@@ -175,10 +178,10 @@ def _figures3_4(report: Report, colours: dict[str, str]) -> _Section:
     return _Section(
         "figures-3-4",
         "Figures 3–4: LLaVA-CAM at every layer",
-        "Where the answer's logits depend on the image, layer by layer (Eqs. 1–5); the frame is the object "
-        "asked about. Each map is scaled to its own maximum, so compare places within a layer, not "
-        "brightness between layers; the last layer is zero by construction, because nothing after it passes "
-        "information from image tokens to the answer.",
+        "Where the answer's logits depend on the image, layer by layer (Eqs. 1–5); frames hold what the "
+        "question is about, every object for a caption. Each map is scaled to its own maximum, so compare places "
+        "within a layer, not brightness between layers; the last layer is zero by construction, because nothing "
+        "after it passes information from image tokens to the answer.",
         f"Heat maps over the image at every layer for {_listed(row.benchmark for row in report.heats)}.",
         FILES[2],
         png(figures3_4(report.heats), 800_000),
@@ -195,14 +198,15 @@ def _pointing(report: Report, colours: dict[str, str]) -> _Section:
     return _Section(
         "pointing",
         "Does the CAM point at the object?",
-        "Share of the LLaVA-CAM heat (Eqs. 1–5) that falls inside the box of the object asked about. Heat "
-        "spread evenly over the image would lie on the dashed line, the box's share of the area; where a "
+        "Share of the LLaVA-CAM heat (Eqs. 1–5) that falls inside the boxes of what the question is about, "
+        "every object for a caption. Heat spread evenly over the image would lie on the dashed line, the boxes' "
+        "share of the area; where a "
         "map is all zero, as in the last layer, there is no share.",
-        "Line charts of the heat inside the object's box per layer for "
+        "Line charts of the heat inside the boxes per layer for "
         f"{_listed(part.benchmark for part in report.pointing)}.",
         FILES[3],
         png(figure_pointing(report.pointing, colours)),
-        _by_layer("Heat inside the box in percent [interval], by layer", 1, columns),
+        _by_layer("Heat inside the boxes in percent [interval], by layer", 1, columns),
     )
 
 

@@ -1,6 +1,6 @@
 """Replayed answers as rows of a table: each score with its interval, and the change by truncation."""
 
-from repro.cliff import MARGIN
+from repro.cliff import MARGIN, held_out
 from repro.evaluation.answers import Replay
 from repro.evaluation.breakdown import HEADER as SCORES
 from repro.evaluation.breakdown import by_category
@@ -17,9 +17,12 @@ def rows(replay: Replay, margin: float = MARGIN) -> list[list[str]]:
 
 def notes(replay: Replay, margin: float = MARGIN) -> list[str]:
     """What was scored, what was left out, and the margin if a cliff layer was chosen."""
-    layers = replay.scores().parts.shape[1]
+    scores = replay.scores()
+    paired = scores.parts.shape[1] > 1
+    caveat = held_out(scores, margin).caveat if paired else ""
     return [
         f"{replay.answers}: {replay.data}",
-        *([f"{replay.answers}: margin {margin_points(margin)}"] if layers > 1 else []),
+        *([f"{replay.answers}: margin {margin_points(margin)}"] if paired else []),
+        *([f"{replay.answers}: cliff layer: {caveat}"] if caveat else []),
         *(f"{replay.answers}: left out {note}" for note in replay.notes),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from repro import text
-from repro.cliff import unchanged_is_evidence
+from repro.cliff import BORDERLINE, MOST, TOO_FEW, unchanged_is_evidence
 from repro.evaluation.measured import Measured, TableRow
 from repro.report.pages import NAME
 
@@ -17,6 +17,10 @@ _LAYERS = (
     "smallest L from which on the score is non-inferior to L = N by a margin of {margin} "
     "(lower end of the paired 95 % bootstrap interval). It is chosen on half of the images; the scores beside it "
     "come from the other half."
+)
+_BORDERLINE = (
+    f"A cliff layer is borderline if an end of its interval stays undecided after {MOST:,} resamples: a limit is "
+    "so close to the margin that other resamples could move it."
 )
 
 
@@ -48,7 +52,11 @@ TABLE_1 = (
     Column("benchmark", lambda row: text.visible(row.benchmark, NAME), wraps=True),
     Column("protocol", lambda row: text.visible(row.protocol, NAME), wraps=True),
     Column("metric", lambda row: f"{text.visible(row.metric, NAME)} {text.arrow(row.higher_is_better)}"),
-    Column("n", lambda row: str(row.n), note=lambda row: f"cliff: {row.chosen_on} others"),
+    Column(
+        "n",
+        lambda row: f"{row.n}, too few" if row.caveat == TOO_FEW else str(row.n),
+        note=lambda row: f"cliff: {row.chosen_on} others",
+    ),
     Column(
         "baseline",
         lambda row: text.percent(row.baseline),
@@ -58,7 +66,7 @@ TABLE_1 = (
     Column(
         "cliff layer",
         lambda row: f"{text.layer(row.cliff)} of {row.n_layers}",
-        lambda row: text.layer_interval(row.cliff_interval),
+        lambda row: text.cliff_interval(row.cliff_interval, row.caveat),
         lambda row: f"margin {text.margin_points(row.margin)}",
     ),
     Column(
@@ -105,6 +113,7 @@ def notes(parts: Sequence[Measured]) -> list[str]:
         *dict.fromkeys(f"{row.benchmark}: {row.data}." for row in rows),
         *(_LAYERS.format(margin=text.margin_points(margin)) for margin in margins),
         *(warning for margin in margins for warning in too_few(parts, margin)),
+        *([_BORDERLINE] if any(row.caveat == BORDERLINE for row in rows) else []),
     ]
 
 

@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +21,24 @@ from repro.benchmarks.chair import BY_MODE
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError
 from repro.models.card import REGISTRY
+from repro.text import columns, printable
 
 if TYPE_CHECKING:
     from repro.evaluation.measured import Measured
+    from repro.report.audit import Entry
 
 
 class Summary:
-    """Table 1 and the report of what the tests measured; runs of a session that came to its end are finished."""
+    """Table 1 and the report of what the tests measured.
+
+    Runs of a session that came to its end are finished, once its report is written.
+    """
 
     def __init__(self) -> None:
         self.measured: set[Path] = set()
         self.runs: set[int] = set()
+        self.parts: list[Measured] = []
+        self.page: Written | None = None
         self.trouble = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -38,32 +46,35 @@ class Summary:
         self.runs |= {int(str(value)) for name, value in report.user_properties if name == "run"}
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """A session that was broken off leaves its runs open, for the next to go on."""
+        """A session that was broken off, or whose report fails, leaves its runs open, for the next to go on."""
+        if self.measured:
+            from repro.evaluation.measured import load
+            from repro.report.index import build, write_report
+
+            self.parts = sorted(map(load, self.measured), key=_table_order)
+            self.page = _write(partial(write_report, build(self.parts, _command(session.config))), session)
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         if self.runs and ended and not session.shouldstop and not session.shouldfail:
             try:
+                if self.page and self.page.failed:
+                    raise ResultsError("their report is not written")
                 with closing(Results(session.config.getoption("--report") / RESULTS)) as results:
                     results.finish(sorted(self.runs))
             except ResultsError as error:
                 self.trouble = f"the runs are not marked as finished, and go on the next time: {error}"
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
-    ) -> None:
-        if not self.measured:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.page:
             return
-        from repro.evaluation.measured import load
-        from repro.report.index import build, write_report
         from repro.report.table import table_lines
 
-        parts = sorted(map(load, self.measured), key=_table_order)
         terminalreporter.section("Table 1")
-        for line in table_lines(parts):
-            terminalreporter.write_line(line)
-        _write(partial(write_report, build(parts, _command(config))), terminalreporter, config)
+        for line in table_lines(self.parts):
+            _line(terminalreporter, line)
+        self.page.show(terminalreporter)
         if self.trouble:
-            terminalreporter.write_line(self.trouble, red=True)
+            _line(terminalreporter, self.trouble, red=True)
 
 
 class Gates:
@@ -108,12 +119,11 @@ class Replays:
             return
         from repro.evaluation.breakdown import PAIRED
         from repro.report.replay import HEADER
-        from repro.text import columns
 
         terminalreporter.section("Table 1, recorded answers")
         header = (HEADER + PAIRED)[: max(map(len, self.rows))]
         for line in [*columns([header, *self.rows]), *self.notes]:
-            terminalreporter.write_line(line)
+            _line(terminalreporter, line)
 
 
 class Ledger:
@@ -121,44 +131,67 @@ class Ledger:
 
     def __init__(self) -> None:
         self.properties: list[dict[str, str]] = []
+        self.entries: list[Entry] = []
+        self.page: Written | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = {name: str(value) for name, value in report.user_properties}
         if report.when == "call" and "claim" in properties:
             self.properties.append(properties)
 
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
-    ) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not self.properties:
             return
         from repro.audit.claims import PAPER
-        from repro.report.audit import broken_line, build_audit, entries, ledger_lines, write_audit
+        from repro.report.audit import build_audit, entries, write_audit
 
-        ledger = entries(PAPER.claims, self.properties)
+        self.entries = entries(PAPER.claims, self.properties)
+        audit = build_audit(PAPER, self.entries, _command(session.config))
+        self.page = _write(partial(write_audit, audit), session)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.page:
+            return
+        from repro.report.audit import broken_line, ledger_lines
+
         terminalreporter.section("Audit of the paper's claims")
-        for line in ledger_lines(ledger):
-            terminalreporter.write_line(line)
-        if broken := broken_line(ledger):
-            terminalreporter.write_line(broken, red=True)
-        _write(partial(write_audit, build_audit(PAPER, ledger, _command(config))), terminalreporter, config)
+        for line in ledger_lines(self.entries):
+            _line(terminalreporter, line)
+        if broken := broken_line(self.entries):
+            _line(terminalreporter, broken, red=True)
+        self.page.show(terminalreporter)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a page: a line for the terminal, and whether writing failed."""
+
+    line: str
+    failed: bool
+
+    def show(self, terminalreporter: pytest.TerminalReporter) -> None:
+        _line(terminalreporter, self.line, red=self.failed)
+
+
+def _line(terminalreporter: pytest.TerminalReporter, line: str, red: bool = False) -> None:
+    """A line with names from outside: no control character of theirs reaches the terminal."""
+    terminalreporter.write_line(printable(line), red=red)
 
 
 def _command(config: pytest.Config) -> str:
     return shlex.join(["pytest", *map(str, config.invocation_params.args)])
 
 
-def _write(
-    write: Callable[[Path], Path], terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def _write(write: Callable[[Path], Path], session: pytest.Session) -> Written:
+    """Write a page; one that cannot be written fails the session."""
     from repro.report.pages import ReportError
 
     try:
-        page = write(config.getoption("--report"))
+        return Written(f"report: {write(session.config.getoption('--report'))}", failed=False)
     except ReportError as error:
-        terminalreporter.write_line(f"the report is not written: {error}", red=True)
-        return
-    terminalreporter.write_line(f"report: {page}")
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return Written(f"the report is not written: {error}", failed=True)
 
 
 def _table_order(part: Measured) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """What a user names must run or fail, never be skipped; what cannot work is refused before it starts."""
 
+import errno
 import itertools
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -165,6 +167,8 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     whole = run(*command)
     whole.assert_outcomes(passed=2)
     assert "Too few items to choose a layer on in 2 of 2 cases (at least 12)." in said(whole)
+    rows = [line for line in whole.outlines if line.startswith("llava-1.5") and " official " in line]
+    assert len(rows) == 3 and all(", too few " in row and "] too few items " in row for row in rows)
     assert swept["prompts"] == 96 - first
     assert len(results.runs()) == 2 and all(one.finished for one in results.runs())
     swept["prompts"] = 0
@@ -210,6 +214,53 @@ def test_a_results_file_locked_at_the_end_leaves_the_runs_open_and_says_so(run, 
     held[0].close()
     [one] = Results(tmp_path / "results.sqlite").runs()
     assert one.finished is None
+
+
+@pytest.mark.usefixtures("swept")
+def test_a_disk_that_fills_up_while_the_pages_are_written_fails_and_leaves_the_runs_open(
+    run, monkeypatch, tmp_path
+):
+    command = (*ONE, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("repro.report.pages._replace", disk_full)
+        result = run(*command)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert f"the report is not written: cannot write the report to {str(tmp_path)!r}: No space" in said(
+        result
+    )
+    assert "the runs are not marked as finished, and go on the next time: their report is" in said(result)
+    [one] = Results(tmp_path / "results.sqlite").runs()
+    assert one.finished is None
+    assert run(*command).ret == pytest.ExitCode.OK
+    [again] = Results(tmp_path / "results.sqlite").runs()
+    assert again.number == one.number and again.finished
+
+
+def test_a_page_of_the_audit_that_cannot_be_written_fails(pytester, monkeypatch, tmp_path):
+    monkeypatch.setattr("repro.report.pages._replace", disk_full)
+    result = audited(pytester, tmp_path)
+    assert "failed" not in result.parseoutcomes() and "passed" in result.parseoutcomes()
+    assert "the report is not written: " in said(result)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def audited(pytester: pytest.Pytester, report: Path) -> pytest.RunResult:
+    """A few claims of the audit."""
+    chosen = ROOT / "tests" / "audit" / "test_ledger.py"
+    fixed = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider"]
+    arguments = ["-m", "audit", "-k", "verdict and cliff", "--report", report, chosen]
+    return pytester.runpytest_inprocess(*map(str, [*fixed, *arguments]))
+
+
+def test_no_control_character_of_the_reports_path_reaches_the_terminal(pytester, tmp_path):
+    result = audited(pytester, tmp_path / "a\x1b[2Jb")
+    assert result.ret == pytest.ExitCode.OK and "\x1b" not in said(result)
+    assert f"report: {tmp_path}/a␛[2Jb/audit.html" in said(result)
+
+
+def disk_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_results_file_that_cannot_be_used_fails_and_names_it(run, tmp_path):
@@ -301,6 +352,36 @@ def as_real(monkeypatch, tmp_path):
     )
     copy = shutil.copytree(REGISTRY["llava-1.5"].miniature, tmp_path / "checkpoint")
     return f"--model=llava-1.5={copy}"
+
+
+@pytest.mark.parametrize("chosen", ["checkpoint", "chair", "cuda"])
+def test_an_update_that_would_record_nothing_fails_before_it_measures(
+    run, swept, monkeypatch, tmp_path, chosen
+):
+    records = tmp_path / "records"
+    monkeypatch.setattr("repro.evaluation.recorded.RECORDS", records)
+    copy = shutil.copytree(REGISTRY["llava-1.5"].miniature, tmp_path / "checkpoint")
+    arguments = {
+        "checkpoint": [f"--model=llava-1.5={copy}", "--benchmark", "textvqa"],
+        "chair": [*ONE, "--benchmark", "chair", "--chair", "exact"],
+        "cuda": [
+            *ONE[:1],
+            f"llava-1.5={REGISTRY['llava-1.5'].miniature}",
+            "-m",
+            "gpu",
+            "--benchmark",
+            "pope",
+        ],
+    }[chosen]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a stand-in")
+    monkeypatch.setattr(
+        "repro.pytest_plugin.suite.load_model", lambda name, path, device: load_model(name, path)
+    )
+    result = run(*arguments, "--snapshot-update", "--report", tmp_path / "report")
+    result.assert_outcomes(failed=1)
+    assert "--snapshot-update records shipped miniatures" in said(result) and swept["prompts"] == 0
+    assert not records.exists()
 
 
 def test_on_cuda_a_real_model_is_not_compared_on_miniature_data(run, as_real, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repro.audit.experiments.common import record_of
 from repro.cliff import Cliff, cliff_layer, compare, held_out
 from repro.scores import Scores, choosing_half
 
@@ -177,7 +178,8 @@ def test_layers_that_agree_cost_the_interval_nothing():
     parts = accuracy_parts(right[:, [0, 0, 0, 1, 1, 1]])
     high = compare(one_stratum(parts)).high[0]
     for margin, low in ((-high, 3), (-high + 1e-6, 0)):
-        assert cliff_layer(one_stratum(parts), margin=margin).interval == (low, 3)
+        cliff = cliff_layer(one_stratum(parts), margin=margin, replicates=2000)
+        assert cliff.interval == (low, 3) and cliff.borderline
 
 
 def test_a_loss_of_exactly_the_margin_fails_whatever_its_rounding():
@@ -213,6 +215,40 @@ def test_resamples_keep_the_strata():
     parts = accuracy_parts(answers(np.random.default_rng(4), 60, [-0.2, 0.0]))
     seen = compare(Scores(parts, np.repeat([0, 1], [2, 58])))
     assert np.isfinite([seen.low, seen.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("llava-1.5", "scienceqa"), ("llava-1.6", "chair"), ("qwen-vl", "chair")]
+)
+def test_another_seed_moves_no_cliff(model, name):
+    """Recorded scores whose cliff 2000 draws leave to the seed."""
+    choosing = record_of(model, name).scores().halves()[0]
+    few = {cliff_layer(choosing, replicates=2000, seed=seed).interval for seed in range(20)}
+    assert len(few) > 1
+    assert len({cliff_layer(choosing, seed=seed).interval for seed in range(6)}) == 1
+
+
+def test_a_limit_on_the_margin_is_borderline():
+    """Both ends: a layer's own limit, and the joint one. Not far away, some more draws decide."""
+    soft = np.random.default_rng(10).random((100, 1))  # no ties, so a limit may lie anywhere
+    scores = one_stratum(np.stack([np.hstack([soft - 0.3, np.ones_like(soft)]), np.ones((100, 2))], axis=-1))
+    many = compare(scores, replicates=100_000, seed=1)
+    own, joint = -float(many.low[0]), -float(many.high[0])
+    for limit in (own, joint):
+        cliff = cliff_layer(scores, margin=limit)
+        assert cliff.borderline
+        for margin in (limit - 0.004, limit + 0.004):
+            decided = cliff_layer(scores, margin=margin)
+            assert not decided.borderline
+            assert decided.interval == cliff_layer(scores, margin=margin, seed=1).interval
+    assert cliff_layer(scores, margin=own, replicates=2000).borderline, "so many, and the doubt is said"
+    step = accuracy_parts(np.tile(np.arange(8) >= 4, (50, 1)))
+    assert not cliff_layer(one_stratum(step)).borderline
+
+
+def test_what_is_clear_takes_no_more_draws():
+    scores = one_stratum(accuracy_parts(answers(np.random.default_rng(11), 300, [-0.4, -0.2, 0.02])))
+    assert same(cliff_layer(scores), cliff_layer(scores, replicates=2000))
 
 
 def test_an_undefined_score_is_inferior():

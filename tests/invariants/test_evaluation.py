@@ -274,12 +274,27 @@ def test_boxes_are_of_the_file_in_whatever_size_the_model_sees_it(lvlm, evaluati
 
         monkeypatch.setattr(lvlm, "prompt", seen)
         (row,), (found[wide],) = heat_sections(lvlm, result, boxes)
-        assert row.box == (x * wide / 48, y * high / 48, width * wide / 48, height * high / 48)
+        assert row.boxes == [(x * wide / 48, y * high / 48, width * wide / 48, height * high / 48)]
         assert row.image.shape == (high, wide, 3)
 
     np.testing.assert_array_equal(found[24].energy, found[48].energy)
     covered = width * height / 48**2
     assert found[24].area_share == found[48].area_share == pytest.approx(covered, abs=1e-6)
+
+
+def test_every_object_of_a_caption_is_framed():
+    """No object is asked about: a frame around the first of them alone would say so."""
+    lvlm, chair = load_model("llava-1.5"), BENCHMARKS["chair"]
+    boxes = partial(asked_boxes, directory=MINIWORLD)
+    items = [item for item in chair.load(MINIWORLD)[:20] if len(boxes(item)) > 2][:2]
+    task = find_task("official", "llava-1.5", chair)
+    parts = {metric.name: np.zeros((2, lvlm.n_layers + 1, 2)) for metric in chair.metrics}  # nothing made up
+    answers = [lvlm.answer(task.prompt(lvlm, item), max_new_tokens=3) for item in items]
+    result = running.Evaluation(task, items, parts, answers, np.zeros((2, lvlm.n_layers + 1)))
+    (row,), (pointing,) = heat_sections(lvlm, result, boxes)
+    assert row.boxes == [tuple(box) for box in boxes(items[0])] and len(row.boxes) > 2
+    covered = [coverage(boxes(item), (48, 48), row.heat.shape[1:]).mean() for item in items]
+    assert pointing.area_share == pytest.approx(np.mean(covered))
 
 
 def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypatch):

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
+from repro.evaluation.results import Configuration, Results
+
 pytestmark = pytest.mark.conformance
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,6 +58,36 @@ def test_what_cannot_be_replayed_is_a_usage_error(run, arguments, said):
     done = run(*arguments)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert said in "\n".join([*done.outlines, *done.errlines])
+
+
+ODD = "a\x1b[31m\x07\x9b\u202eb"
+
+
+@pytest.mark.parametrize("place", ["doubled id", "file name", "no such file", "model", "report"])
+def test_no_control_character_from_outside_reaches_the_terminal(run, made, change, tmp_path, place):
+    answers, data, report = made / "llava-1.5-13b" / "pope_answers.jsonl", made, "report"
+    if place == "doubled id":
+        questions = answers.with_name("llava_pope_test.jsonl")
+        change(questions, lambda values: [*values, *[values[0] | {"question_id": ODD}] * 2])
+    elif place == "file name":
+        answers = answers.rename(answers.with_name(f"{ODD}.jsonl"))
+    elif place == "no such file":
+        answers = tmp_path / ODD
+    elif place == "model":
+        answers, data = tmp_path / "results.sqlite", MINIWORLD
+        results = Results(answers, new=True)
+        results.begin(Configuration(ODD, "", "pope", "official", {}, {}))
+        results.close()
+    if place == "report":
+        (tmp_path / ODD).write_text("taken")
+        report = tmp_path / ODD
+        done = run("--model", "llava-1.5", "--benchmark", "pope", "--report", report)
+    else:
+        done = run("--answers", answers, "--data", data, "--report", report)
+    shown = "\n".join([*done.outlines, *done.errlines])
+    assert not set(ODD[1:-1]) - set("[31m") & set(shown), shown
+    if place != "report":  # spelled out; that of a report is quoted by repr
+        assert "a␛[31m␇⟨U+009B⟩⟨U+202E⟩b" in shown
 
 
 def test_without_the_option_nothing_is_replayed(run):

@@ -105,7 +105,7 @@ def heats(n_layers: int = 10, size: tuple[int, int] = (48, 48), **changes) -> He
     heat = rng.random((n_layers, 6, 6), dtype=np.float32)
     heat[-1] = 0
     image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-    row = HeatRow("POPE", "Is there a donut in the image?", "Yes", image, heat, (12, 6, 24, 18))
+    row = HeatRow("POPE", "Is there a donut in the image?", "Yes", image, heat, [(12, 6, 24, 18)])
     return replace(row, **changes)
 
 

@@ -43,6 +43,13 @@ def test_curve_is_drawn_as_given(sample):
     assert span.get_x() < 7 and span.get_x() + span.get_width() > 9
     np.testing.assert_allclose(second.lines[0].get_ydata(), 100 * given.probability)
     assert "cliff 8 [7, 9], n = 612" in texts(figure)
+    [legend] = figure.legends
+    named = [text.get_text() for text in legend.get_texts() if "probability" in text.get_text()]
+    assert named == ["mean probability of the baseline answer's first token, % (right axis)"]
+
+
+def test_a_cliff_that_says_little_is_marked(sample):
+    assert "cliff 8 [7, 9] too few items, n = 612" in texts(figure5([sample.curve(caveat="too few items")]))
 
 
 def test_small_differences_are_not_blown_up(sample):
@@ -98,11 +105,16 @@ def test_last_cam_is_labelled_zero_by_construction(sample):
 def test_cells_are_legible_on_a_phone_and_the_box_sits_on_the_object(size, sample):
     height, width = size
     box = (width / 4, height / 8, width / 2, height / 4)
-    axes = figures3_4([sample.heats(10, size=size, box=box)]).axes[0]
+    second = (0, 0, width / 8, height / 2)
+    axes = figures3_4([sample.heats(10, size=size, boxes=[box, second])]).axes[0]
     cells = axes.images[1:11]
-    frames = [patch for patch in axes.patches if patch.get_edgecolor()[:3] == (1.0, 1.0, 1.0)][1:11]
-    assert len(cells) == len(frames) == 10
-    for cell, frame in zip(cells, frames, strict=True):
+    frames = [patch for patch in axes.patches if patch.get_edgecolor()[:3] == (1.0, 1.0, 1.0)][2:22]
+    assert len(cells) == 10 and len(frames) == 20
+    for cell, frame in zip(cells, frames[1::2], strict=True):
+        left, right, *_, top = cell.get_extent()
+        assert (frame.get_x(), frame.get_y()) == (left, top)
+        assert frame.get_width() == pytest.approx((right - left) / 8, rel=0.02)
+    for cell, frame in zip(cells, frames[::2], strict=True):
         left, right, bottom, top = cell.get_extent()
         assert max(right - left, bottom - top) / WIDTH * PHONE >= 60
         assert (bottom - top) / (right - left) == pytest.approx(height / width, rel=0.02)

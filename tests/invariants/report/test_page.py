@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 
 from repro import text
-from repro.evaluation.measured import MeanShares, Pointing
+from repro.evaluation.measured import MeanShares, Measured, Pointing
 from repro.report import pages
 from repro.report.index import FILES, Report, write_report
 from repro.report.pages import ReportError, check_writable
+from repro.report.table import table_lines
 
 pytestmark = pytest.mark.invariant
 
@@ -83,6 +84,9 @@ def test_figures_come_with_their_numbers(written, sample):
     for value in given.curves[0].probability:
         assert f" {text.percent(value)} " in page
     assert page.count("●") == 3 + 1 and page.count("○") == 8 + 1  # once each in the heading of the table
+    # Of longer answers it says little about the rest: 100 % at L = 0 where all begin alike.
+    assert "POPE Acc, n = 612: probability of the baseline answer's first token, %" in page
+    assert page.count("every object for a caption") == 2 and "asked about." not in page
     for part in ("n = 77", "n = 41", "box 9.9 % of the area", "Is there a donut in the image?"):
         assert part in page
 
@@ -126,6 +130,26 @@ def test_long_text_is_cut_for_display(tmp_path, sample):
     assert "(nothing)" in page.text
 
 
+@pytest.mark.parametrize(
+    ("caveat", "n"), [("borderline", "612 cliff"), ("too few items", "612, too few cliff"), ("", "612 cliff")]
+)
+def test_a_cliff_that_says_little_is_marked(tmp_path, caveat, n, sample):
+    report = Report("t", "c", "now", table=[sample.row(caveat=caveat)], curves=[sample.curve(caveat=caveat)])
+    page = sample.read(write_report(report, tmp_path))
+    shown = page.text.replace("\xa0", " ")
+    marked = f" {caveat}".rstrip()
+    assert f"6 of 10 [5, 7]{marked} margin 3 points" in shown and n in shown
+    assert any(
+        f"cliff layer 8 [7, 9]{marked}." in value for _, name, value in page.attributes if name == "alt"
+    )
+    part = Measured("", list(report.table), [], [], [], [], [])
+    header, line, *words = table_lines([part])
+    assert f"6 of 10 [5, 7]{marked}  " in line and (", too few" in line) == (caveat == "too few items")
+    assert any("stays undecided after 100,000 resamples" in word for word in words) == (
+        caveat == "borderline"
+    )
+
+
 def test_empty_sections_are_left_out(tmp_path, sample):
     write_report(sample.full_report(), tmp_path)
     (tmp_path / "own-notes.png").write_bytes(b"kept")
@@ -155,7 +179,7 @@ def test_undefined_values_are_said_to_be_undefined(tmp_path, sample):
                              probability=None, limit=nan, n=0),
                 sample.curve(low=np.full(11, -math.inf), high=np.full(11, math.inf))],
         shares=[MeanShares("x", *(np.full((10, 3), nan),) * 3, np.full((10, 4), nan), n=0)],
-        heats=[sample.heats(heat=np.full((10, 6, 6), nan), box=None)],
+        heats=[sample.heats(heat=np.full((10, 6, 6), nan), boxes=[])],
         pointing=[Pointing("x", *(np.full(10, nan),) * 3, nan, 0)],
     )  # fmt: skip
     with warnings.catch_warnings():
