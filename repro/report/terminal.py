@@ -81,23 +81,29 @@ class Gates:
     """What became of the models of a gate, in the terminal and as a page."""
 
     def __init__(self) -> None:
-        self.outcomes: set[Path] = set()
+        self.paths: set[Path] = set()
+        self.lines: list[str] = []
+        self.page: Written | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.outcomes |= {Path(str(value)) for name, value in report.user_properties if name == "gate"}
+        self.paths |= {Path(str(value)) for name, value in report.user_properties if name == "gate"}
 
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
-    ) -> None:
-        if not self.outcomes:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if not self.paths:
             return
         from repro.report.gate import gate_lines, load_outcomes, write_gate
 
-        outcomes = load_outcomes(sorted(self.outcomes))
+        outcomes = load_outcomes(sorted(self.paths))
+        self.lines = gate_lines(outcomes)
+        self.page = _write(partial(write_gate, outcomes, _command(session.config)), session)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.page:
+            return
         terminalreporter.section("Gate")
-        for line in gate_lines(outcomes):
-            terminalreporter.write_line(line)
-        _write(partial(write_gate, outcomes, _command(config)), terminalreporter, config)
+        for line in self.lines:
+            _line(terminalreporter, line)
+        self.page.show(terminalreporter)
 
 
 class Replays:

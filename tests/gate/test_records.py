@@ -1,0 +1,176 @@
+"""Is a record compared with nothing but its like, and what becomes of other weights?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from repro.benchmarks.miniworld import DIRECTORY
+from repro.gate.gate import check, record, write_outcome
+from repro.gate.record import GateError, load, save
+from repro.models import load_model
+from repro.report.gate import MARK, load_outcomes, write_gate
+
+pytestmark = pytest.mark.invariant
+NAME = "llava-1.5"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("record")
+    record(
+        load_model(NAME),
+        "scienceqa",
+        DIRECTORY,
+        directory,
+        count=24,
+        report=directory / "report",
+        progress=False,
+    )
+    return directory
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A function from a change of tensors by name to a model with those weights."""
+
+    def model(change):
+        path = shutil.copytree(load_model(NAME).path, tmp_path / "weights")
+        for file in path.glob("*.safetensors"):
+            tensors = load_file(file)
+            change(tensors)
+            save_file(tensors, file, metadata={"format": "pt"})
+        return load_model(NAME, path)
+
+    return model
+
+
+def against(lvlm, recorded, tmp_path, **settings):
+    return check(
+        lvlm, "scienceqa", DIRECTORY, recorded, report=tmp_path / "report", progress=False, **settings
+    )
+
+
+def noise(level):
+    def change(tensors):
+        generator = torch.Generator().manual_seed(0)
+        for name, tensor in tensors.items():
+            noisy = tensor.float() * (1 + level * torch.randn(tensor.shape, generator=generator))
+            tensors[name] = noisy.to(tensor.dtype)
+
+    return change
+
+
+def beyond(outcome):
+    return {stage.title for stage in outcome.stages if stage.beyond}
+
+
+def test_weights_with_little_noise_are_not_worse(changed, recorded, tmp_path):
+    outcome = against(changed(noise(0.005)), recorded, tmp_path, margin=0.1)
+    assert not outcome.same_weights
+    assert outcome.verdict in ("not worse", "better"), outcome.sentence
+
+
+def test_weights_with_much_noise_are_worse(changed, recorded, tmp_path):
+    outcome = against(changed(noise(0.3)), recorded, tmp_path)
+    assert outcome.verdict == "worse", outcome.sentence
+    assert "accuracy" in outcome.sentence and "[" in outcome.sentence
+    assert outcome.flipped >= outcome.scores[0].lost > 0
+    assert all(flip["question"] and len(flip["before"]) == 11 for flip in outcome.flips)
+
+
+def test_a_head_that_is_lost_is_a_change_of_its_layer(changed, recorded, tmp_path):
+    def without_head(tensors):
+        [name] = [
+            name for name in tensors if "language_model" in name and "layers.2.self_attn.o_proj" in name
+        ]
+        tensors[name][:, : tensors[name].shape[1] // 4] = 0
+
+    outcome = against(changed(without_head), recorded, tmp_path, margin=0.1)
+    assert outcome.verdict == "changed", outcome.sentence
+    assert "layer 3 differs" in outcome.sentence
+
+
+def test_an_update_of_the_last_layer_leaves_all_below_it_clean(changed, recorded, tmp_path):
+    def update(tensors):
+        [name] = [name for name in tensors if "language_model" in name and "layers.9.mlp.down_proj" in name]
+        rows, columns = tensors[name].shape
+        generator = torch.Generator().manual_seed(0)
+        low_rank = torch.randn(rows, 2, generator=generator) @ torch.randn(2, columns, generator=generator)
+        tensors[name] = tensors[name] + 0.05 * low_rank * tensors[name].norm() / low_rank.norm()
+
+    outcome = against(changed(update), recorded, tmp_path, margin=0.1)
+    clean = {"prompt", "pixels", "image features", "text embeddings", "positions"}
+    clean |= {f"layer {layer}" for layer in range(1, 10)}
+    assert not beyond(outcome) & clean and "layer 10" in beyond(outcome)
+
+
+def test_what_is_written_is_read(recorded, tmp_path):
+    one = load(recorded / f"{NAME}-scienceqa-official.npz")
+    other = load(save(one, tmp_path))
+    assert other.about == one.about and other.answers == one.answers and len(other.readings) == 28
+    assert all(np.array_equal(other.readings[3][stage], values) for stage, values in one.readings[3].items())
+
+
+def altered(recorded, tmp_path, **changes):
+    """The record's directory with another content of the file's text."""
+    directory = shutil.copytree(recorded, tmp_path / "altered")
+    path = directory / f"{NAME}-scienceqa-official.npz"
+    with np.load(path) as arrays:
+        content = json.loads(str(arrays["content"]))
+        rest = {name: arrays[name] for name in arrays.files if name != "content"}
+    for name, value in changes.items():
+        (content if name in content else content["about"])[name] = value
+    np.savez(path, content=np.array(json.dumps(content)), **rest)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 99}, "has schema 99, this version reads 1: record it anew"),
+        ({"data": "another"}, "the record's data is 'another', today's is .*: use the same"),
+        (
+            {"model_type": "gemma"},
+            "the weights are those of the record, a gemma of 10 layers, and are now a llava",
+        ),
+        ({"items": [f"no{i}" for i in range(24)]}, "24 of 24 recorded items are not in .*, the first is no0"),
+        ({"digests": [["", ""]] * 24}, "24 of 24 items have another question or its wording than recorded"),
+    ],
+)
+def test_another_record_is_refused(recorded, tmp_path, changes, message):
+    if "schema" in changes:
+        changes = {"about": load(recorded / f"{NAME}-scienceqa-official.npz").about | changes}
+    with pytest.raises(GateError, match=message):
+        against(load_model(NAME), altered(recorded, tmp_path, **changes), tmp_path)
+
+
+def test_a_record_that_is_missing_or_damaged_is_named(recorded, tmp_path):
+    with pytest.raises(
+        GateError, match="no record llava-1.5-pope-official.npz in .*, which holds llava-1.5-scienceqa"
+    ):
+        check(load_model(NAME), "pope", DIRECTORY, recorded, progress=False)
+    path = tmp_path / f"{NAME}-scienceqa-official.npz"
+    path.write_bytes((recorded / path.name).read_bytes()[:3000])
+    with pytest.raises(GateError, match="is no record, or damaged"):
+        against(load_model(NAME), tmp_path, tmp_path)
+
+
+def test_the_page_escapes_what_models_and_data_say(recorded, tmp_path):
+    outcome = against(load_model(NAME), recorded, tmp_path)
+    flip = {
+        "item": "<i>", "image": "a", "question": "<script>alert(1)</script>", "reference": "x|y", "gain": -1.0,
+        "before": ["a"] * 11, "after": ["</td>"] * 11, "picture": "javascript:alert(1)",
+    }  # fmt: skip
+    outcome.flips.append(flip)
+    path = write_outcome(outcome, tmp_path)
+    page = write_gate(load_outcomes([path]), "pytest -m gate", tmp_path)
+    text = page.read_text()
+    assert "<script>" not in text and "javascript" not in text and "&lt;script&gt;" in text
+    assert (tmp_path / "gate.md").read_text().startswith(MARK)
+    assert json.loads((tmp_path / "gate.json").read_text())["verdict"] == outcome.verdict
