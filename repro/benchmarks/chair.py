@@ -22,11 +22,13 @@ lemmas in one of two ways; an item remembers which, so that an answer is read as
 """
 
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zipfile import BadZipFile
 
 from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, Item, Metric, Part, Questions
 from repro.benchmarks.chair_words import CLASS_OF, DOUBLE_WORDS, PLURALS
@@ -106,7 +108,7 @@ def lemmas(caption: str, mode: Mode) -> list[str]:
 
 @cache
 def require_nltk_data() -> None:
-    """``DataError`` naming the data that exact mode needs and NLTK does not find."""
+    """``DataError`` naming the data that exact mode needs and NLTK does not find, or cannot read."""
     import nltk
     from nltk.stem import WordNetLemmatizer
 
@@ -117,6 +119,12 @@ def require_nltk_data() -> None:
             use("word")
         except LookupError:
             missing.append(name)
+        except (OSError, ValueError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
+            raise DataError(
+                f"exact CHAIR: NLTK data {name} is damaged or incomplete ({type(error).__name__}: {error}); "
+                f"expected it as published in {_NLTK_DATA[name]}/{name} of {', '.join(nltk.data.path)}: delete it "
+                f"there and run `python -m nltk.downloader {name}`, or use approximate CHAIR"
+            ) from None
     if missing:
         folders = ", ".join(f"{_NLTK_DATA[name]}/{name}" for name in missing)
         raise DataError(

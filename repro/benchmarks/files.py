@@ -12,19 +12,27 @@ from repro.benchmarks.benchmark import DataError, Item
 from repro.reading import read_file
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a file without its BOM; ``DataError`` if it is missing, unreadable or not UTF-8."""
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; ``DataError`` if it is missing or unreadable."""
     try:
-        content = read_file(path)
-        return content.decode("utf-8-sig")
+        return read_file(path)
     except FileNotFoundError:
         message = f"missing file {path}: put the published file there, or point the data directory elsewhere"
-    except UnicodeDecodeError as error:
-        way = "save it as UTF-8" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "download it again"
-        message = f"{path}: byte {error.start} is not UTF-8; expected the published UTF-8 text: {way}"
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}; expected a readable file"
     raise DataError(message)
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file without its BOM; ``DataError`` if it is missing, unreadable or not UTF-8."""
+    content = read_bytes(path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        way = "save it as UTF-8" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "download it again"
+        raise DataError(
+            f"{path}: byte {error.start} is not UTF-8; expected the published UTF-8 text: {way}"
+        ) from None
 
 
 def _parse(text: str, path: Path, first_line: int, following: Sequence[str] = ()) -> Any:

@@ -4,11 +4,11 @@ The scenes are drawn by ``fixtures/scenes.py``: 2 to 5 objects, shapes with the 
 sometimes a two-digit number.
 """
 
-import json
 from functools import cache
 from pathlib import Path
 
 from repro.benchmarks.benchmark import Item
+from repro.benchmarks.files import read_json
 from repro.benchmarks.scienceqa import LETTERS
 
 #: The miniature benchmarks in the published layouts, and ``boxes.json``: where things are in each image.
@@ -55,4 +55,4 @@ def _boxes_of(item: Item, directory: Path) -> dict[str, Box]:
 
 @cache
 def _boxes(directory: Path) -> dict[str, dict[str, Box]]:
-    return json.loads((directory / "boxes.json").read_text(encoding="utf-8"))
+    return read_json(directory / "boxes.json")

@@ -1,25 +1,22 @@
 """Recorded answers: read them, find the questions they belong to, score them.
 
-Three formats:
+They are in one of the formats of ``repro.evaluation.formats``, or in the suite's own results file, run by run
+(``repro.evaluation.results``).
 
-- JSON lines of LLaVA's evaluation scripts (c121f04): ``question_id``, ``text``, and mostly ``prompt``;
-- JSON lines of OPERA's caption logs (61426ef): ``image_id``, ``caption``;
-- the suite's own results file, run by run (``repro.evaluation.results``).
-
-Answers find their question by id, never by their place in the file, and a recorded prompt must ask that question.
-LLaVA's ``eval_pope.py`` goes by order instead. Of several sets of questions those are taken to which the most
-answers belong, however many of the questions are left without one.
+Answers find their question by id, and a recorded prompt must ask that question. LLaVA's ``eval_pope.py`` goes by
+order instead; here only formats without ids do, which record the question. Of several sets of questions those are
+taken to which the most answers belong, however many of the questions are left without one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from repro.benchmarks import BENCHMARKS, chair, files, find_benchmark
+from repro.benchmarks import BENCHMARKS, chair, find_benchmark
 from repro.benchmarks.benchmark import DataError, Item, Questions
+from repro.evaluation.formats import Row, read_answers
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Recorded, Results, ResultsError
 from repro.evaluation.run import question_digest
@@ -28,9 +25,6 @@ from repro.models import find_card
 from repro.protocols import ProtocolError, find_task
 from repro.protocols.task import Task
 
-Format = Literal["llava", "opera"]
-#: Keys of the id and of the answer.
-_KEYS: dict[Format, tuple[str, str]] = {"llava": ("question_id", "text"), "opera": ("image_id", "caption")}
 #: No model writes a longer answer (2048 tokens have about 10,000 characters), and taggers would take hours.
 MAX_CHARACTERS = 100_000
 #: How many of a list of ids an error names.
@@ -38,17 +32,6 @@ SHOWN = 20
 #: Problems.
 _MISMATCH, _DUPLICATE = "answers whose prompt asks something else", "answers to what has one already"
 _UNKNOWN, _MISSING = "unknown ids", "questions without an answer"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A recorded answer; ``prompt`` is empty if none was recorded, ``layer`` 0 if a question has one answer."""
-
-    where: str
-    id: str
-    text: str
-    prompt: str = ""
-    layer: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,39 +113,9 @@ class _Fit:
         )
 
 
-def read_answers(path: Path) -> tuple[Format, list[Row]]:
-    """The format and the rows of a file of JSON lines.
-
-    Raises:
-        DataError: it cannot be read, is cut short, is in no known format, or changes format.
-    """
-    rows = files.read_json_lines(path)
-    if not rows:
-        raise DataError(f"{path}: no rows; expected recorded answers, one JSON object a line: check the file")
-    where, first = rows[0]
-    for kind, keys in _KEYS.items():
-        if first.keys() >= set(keys):
-            return kind, [_row(kind, row, where) for where, row in rows]
-    raise DataError(
-        f"{where}: {', '.join(map(repr, sorted(first)))} are no recorded answer; expected "
-        + ", or ".join(" and ".join(map(repr, keys)) for keys in _KEYS.values())
-    )
-
-
-def _row(kind: Format, row: dict[str, Any], where: str) -> Row:
-    id, text = _KEYS[kind]
-    prompt = ""
-    if kind == "llava" and "prompt" in row:
-        prompt = files.field(row, "prompt", str, where)
-    elif kind == "llava" and "image" in row:
-        raise DataError(f"{where}: is a row of LLaVA's question file; expected an answer: name another file")
-    number, answer = files.field(row, id, (int, str), where), files.field(row, text, str, where)
-    return Row(where, str(number), answer, prompt)
-
-
 @dataclass(frozen=True)
 class Source:
-    """Answers that belong together: a file of JSON lines, or one run of the results file ``path``."""
+    """Answers that belong together: a file of answers, or one run of the results file ``path``."""
 
     path: Path
     run: Recorded | None = None
@@ -191,15 +144,15 @@ def replay(
 ) -> Replay:
     """Score recorded answers.
 
-    LLaVA's and OPERA's files do not say what was asked: of the questions in ``data`` (and beside the answers)
+    Files of answers do not say what was asked: of the questions in ``data`` (and beside the answers)
     those are taken to which the most answers belong, by id and prompt. Nor do they name the model: they are read
     and scored as answers of LLaVA-1.5, which every protocol defines. The suite's own results say all this.
 
     Args:
-        source: a file of JSON lines, or one of ``sources``.
+        source: a file of answers, or one of ``sources``.
         names: benchmarks to consider for answers that do not name theirs, or parts of them ("pope:popular").
         allow_missing: score what can be matched although ids are unknown or missing; those are left out.
-        protocol: how to read and score LLaVA's and OPERA's files; the suite's own results keep theirs.
+        protocol: how to read and score files of answers; the suite's own results keep theirs.
         chair_mode: how to score OPERA's captions; None: exact if NLTK finds its data.
 
     Raises:
@@ -218,8 +171,8 @@ def replay(
         def asks(prompt: str, item: Item) -> bool:
             return prompt == question_digest(find_card(model), task, item)
     else:
-        kind, rows = read_answers(path)
-        candidates = list(_candidates(kind, names, data, path.parent, chair_mode))
+        captions, rows = read_answers(path)
+        candidates = list(_candidates(captions, names, data, path.parent, chair_mode))
     layers = _layers_of(rows, path)
     fit = _best([_fit(questions, rows, layers, asks) for questions in candidates], len(rows), path, data)
     refused = fit.problems[_MISMATCH] or fit.problems[_DUPLICATE]
@@ -233,12 +186,12 @@ def replay(
 
 
 def _candidates(
-    kind: Format, names: Sequence[str], data: Path, answers: Path, chair_mode: chair.Mode | None
+    captions: bool, names: Sequence[str], data: Path, answers: Path, chair_mode: chair.Mode | None
 ) -> Iterator[Questions]:
-    """The questions that answers in a format may belong to."""
+    """The questions that answers, or captions, may belong to."""
     for name, benchmark in BENCHMARKS.items():
         parts = {part for named, _, part in (given.partition(":") for given in names) if named == name}
-        if parts and benchmark.captions == (kind == "opera"):
+        if parts and benchmark.captions == captions:
             if benchmark.captions:
                 benchmark = find_benchmark(name, chair_mode or chair.best())
             for questions in benchmark.questions(data, answers):
@@ -300,9 +253,12 @@ def _own_rows(run: Recorded, path: Path) -> list[Row]:
 
 def _fit(questions: Questions, rows: Sequence[Row], layers: int, asks: Callable[[str, Item], bool]) -> _Fit:
     fit = _Fit(questions, {}, {kind: [] for kind in (_MISMATCH, _DUPLICATE, _UNKNOWN, _MISSING)})
-    answered = set()
+    answered, ids = set(), list(questions.items)
     for row in rows:
-        id = questions.key(row.id, row.prompt)
+        if row.place is None:
+            id = questions.key(row.id, row.prompt)
+        else:
+            id = ids[row.place] if 0 <= row.place < len(ids) else ""
         if id not in questions.items:
             fit.problems[_UNKNOWN].append(row.id)
             continue

@@ -18,6 +18,7 @@ from repro.models.card import ModelCard
 from repro.models.lvlm import Lvlm
 from repro.models.prompts import Answer, Prompt
 from repro.protocols.task import Task
+from repro.reading import read_file
 from repro.sweep import layout, memory_of, sweep
 
 
@@ -186,7 +187,9 @@ def _digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> Iterator[tuple[st
     for item in items:
         if item.image is not None and item.image not in images:
             try:
-                images[item.image] = hashlib.sha256(item.image.read_bytes()).hexdigest()
+                image = item.image
+                content = read_file(image) if isinstance(image, Path) else image.read_bytes()
+                images[image] = hashlib.sha256(content).hexdigest()
             except OSError:
                 images[item.image] = ""
         yield question_digest(lvlm.card, task, item), images[item.image]

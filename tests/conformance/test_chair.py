@@ -1,6 +1,8 @@
 """CHAIR finds objects and hallucinations as OPERA's chair.py, which the paper uses, does."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nltk
@@ -14,6 +16,7 @@ from repro.scores import aggregate
 
 pytestmark = pytest.mark.conformance
 
+ROOT = Path(__file__).resolve().parents[2]
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "chair.json").read_text())
 CASES = {case["id"]: case for case in VECTORS["cases"]}
 #: Captions that the approximate mode reads differently, and why. Ground truths agree on all recorded images.
@@ -212,6 +215,38 @@ def no_nltk_data(monkeypatch):
 def test_exact_mode_names_the_missing_data(no_nltk_data, tmp_path):
     with pytest.raises(DataError, match="punkt_tab, averaged_perceptron_tagger_eng.* not found.*NLTK_DATA"):
         chair.BY_MODE["exact"].load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "path", "content"),
+    [
+        ("wordnet", "corpora/wordnet.zip", b""),
+        ("wordnet", "corpora/wordnet.zip", b"PK\x03\x04 cut short"),
+        ("wordnet", "corpora/wordnet/data.noun", b""),  # without lexnames
+        ("punkt_tab", "tokenizers/punkt_tab.zip", b""),
+        ("punkt_tab", "tokenizers/punkt_tab/english/README", b""),
+        ("averaged_perceptron_tagger_eng", "taggers/averaged_perceptron_tagger_eng.zip", b""),
+        (
+            "averaged_perceptron_tagger_eng",
+            "taggers/averaged_perceptron_tagger_eng/averaged_perceptron_tagger_eng.weights.json",
+            b"{",
+        ),
+    ],
+)
+def test_damaged_data_of_nltk_are_named(tmp_path, damaged, path, content):
+    """In a process of its own: NLTK keeps what it has loaded."""
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_bytes(content)
+    code = (
+        "import nltk; from repro.benchmarks import chair; from repro.benchmarks.benchmark import DataError\n"
+        f"nltk.data.path[:] = [{str(tmp_path)!r}]\n"
+        "try: chair.require_nltk_data()\n"
+        "except DataError as error: print(error)\n"
+        "print(chair.best())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert damaged in done.stdout and done.stdout.endswith("approx\n")
 
 
 @pytest.mark.parametrize("variable", ["NLTK_DATA", "REPRO_DATA"])

@@ -1,11 +1,14 @@
 """A data file that cannot be used is refused with what is wrong, where, and what was expected."""
 
 import json
+import os
 
 import pytest
+from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError
+from repro.models.images import read_image
 
 pytestmark = pytest.mark.conformance
 
@@ -220,3 +223,56 @@ def test_a_file_in_another_form_is_not_called_cut_short(data, which, name, conte
         BENCHMARKS[which].load(directory)
     assert str(directory / name) in str(error.value) and said in str(error.value)
     assert "cut short" not in str(error.value)
+
+
+@pytest.fixture(params=["pipe", "device", "link to a pipe", "link to a device"])
+def endless(request, tmp_path):
+    """Puts something in a file's place that has no end, or waits for one."""
+
+    def put(path):
+        path.unlink(missing_ok=True)
+        if "device" in request.param:
+            path.symlink_to("/dev/zero")
+        elif "link" in request.param:
+            os.mkfifo(tmp_path / "pipe")
+            path.symlink_to(tmp_path / "pipe")
+        else:
+            os.mkfifo(path)
+
+    return put
+
+
+@pytest.mark.parametrize(("which", "name"), [("pope", POPE), ("textvqa", TEXT), ("chair", SAMPLE)])
+def test_only_regular_files_are_data(data, endless, which, name):
+    directory, _ = data
+    endless(directory / name)
+    with pytest.raises(DataError, match=f"{name}: is no regular file"):
+        BENCHMARKS[which].load(directory)
+
+
+def test_only_regular_files_are_pictures(tmp_path, endless):
+    endless(tmp_path / "picture.png")
+    for source in (tmp_path / "picture.png", str(tmp_path / "picture.png")):
+        with pytest.raises(ValueError, match="picture.png: .*is no regular file"):
+            read_image(source)
+
+
+def test_a_file_of_another_size_than_can_be_meant_is_refused(data, tmp_path):
+    directory, _ = data
+    for path in (directory / POPE, tmp_path / "picture.png"):
+        with path.open("wb") as file:
+            file.truncate(2**40)  # takes no place on the disk
+    with pytest.raises(DataError, match="has 1099511627776 bytes"):
+        BENCHMARKS["pope"].load(directory)
+    with pytest.raises(ValueError, match="has 1099511627776 bytes"):
+        read_image(tmp_path / "picture.png")
+
+
+def test_a_link_to_a_regular_file_is_read(data, tmp_path):
+    directory, _ = data
+    (directory / POPE).rename(tmp_path / "elsewhere")
+    (directory / POPE).symlink_to(tmp_path / "elsewhere")
+    assert len(BENCHMARKS["pope"].load(directory)) == 3
+    Image.new("RGB", (3, 2)).save(tmp_path / "picture.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "picture.png")
+    assert read_image(tmp_path / "link.png").size == (3, 2)

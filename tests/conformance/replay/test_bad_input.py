@@ -1,6 +1,7 @@
 """Recorded answers that do not fit their questions, or are none, are refused with what is wrong and where."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -155,3 +156,9 @@ def test_odd_ids_are_spelled_out(made, change, refused):
     path = made / "llava-1.5-13b" / "pope_answers.jsonl"
     change(path, lambda values: [*values, values[0] | {"question_id": "\x1b[31m\u202e"}])
     assert refused(path, made, r"'\x1b[31m\u202e'").isprintable()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "tsv", "xlsx"])
+def test_only_regular_files_hold_answers(tmp_path, refused, suffix):
+    os.mkfifo(tmp_path / f"answers.{suffix}")
+    refused(tmp_path / f"answers.{suffix}", tmp_path, "is no regular file")
