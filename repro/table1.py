@@ -87,11 +87,12 @@ def table1(
     for instrument in ("prompt", "truncation"):
         if instrument in admitted and not admitted[instrument].admitted:
             raise NotAdmitted(f"{lvlm.card.name} cannot be truncated: {admitted[instrument].note}")
-    items = limited(benchmark.load(data), limit)
+    loaded = benchmark.load(data)
+    items = limited(loaded, limit)
     try:  # before anything long starts
-        choosing_half([item.stratum for item in items], image_names(items))
+        halve(items)
     except TooFew as error:
-        raise TooFew(f"too few images of {benchmark.title}: {error}") from None
+        raise TooFew(f"too few images of {benchmark.title}: {error}{least_limit(loaded, limit)}") from None
     with closing(Results(report / NAME, new=True)) as results:
         run = begin(results, lvlm, task, items, resume)
         evaluation = evaluate(lvlm, task, items, run, progress=progress)
@@ -106,6 +107,22 @@ def table1(
         text = f"{name}: {error}; the answers are in {report / NAME}. {failures(evaluation)}"
         raise type(error)(text) from error
     return Table1(evaluation, held, measured, path, run.number)
+
+
+def halve(items: Sequence[Item]) -> np.ndarray:
+    """Which items choose the cliff layer; TooFew if they do not make two halves."""
+    return choosing_half([item.stratum for item in items], image_names(items))
+
+
+def least_limit(items: Sequence[Item], limit: int | None) -> str:
+    """The next limit above ``limit`` that leaves enough images for two halves, in words; empty if none does."""
+    for larger in range(limit + 1, len(items) + 1) if limit is not None else ():
+        try:
+            halve(limited(items, larger))
+        except TooFew:
+            continue
+        return f"; --limit {larger} is the least"
+    return ""
 
 
 def failures(evaluation: Evaluation) -> str:

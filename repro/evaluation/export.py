@@ -76,6 +76,9 @@ def main() -> int:
     except (ResultsError, OSError) as error:
         print(printable(str(error)), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("broken off: nothing is written", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,7 +1,10 @@
 """Table 1 of a miniature as recorded: every item's score at every layer, compared item by item."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
+from zlib import error
 
 import numpy as np
 
@@ -21,15 +24,31 @@ def record_path(model: str, benchmark: Benchmark) -> Path:
 def recorded_parts(model: str, benchmark: Benchmark, ids: Sequence[str]) -> np.ndarray:
     """Parts [items, N + 1, 2] of the benchmark's first metric, as recorded for the items of these ids.
 
-    AssertionError if there is no record, or for items that it does not have.
+    AssertionError if there is no record or it is damaged, or for items that it does not have.
     """
     path = record_path(model, benchmark)
     assert path.is_file(), f"no record at {path}; write it with --snapshot-update"
-    with np.load(path, allow_pickle=False) as record:
-        row = {str(name): i for i, name in enumerate(record["ids"])}
-        unknown = [name for name in ids if name not in row]
-        assert not unknown, f"{path} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
-        return record["parts"][[row[name] for name in ids]]
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as record:
+            row, parts = {str(name): i for i, name in enumerate(record["ids"])}, record["parts"]
+        if parts.ndim != 3 or len(parts) != len(row) or parts.dtype.kind != "f":
+            raise ValueError(f"parts are {parts.dtype} {list(parts.shape)} for {len(row)} ids")
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        BadZipFile,
+        error,
+    ) as cause:
+        raise AssertionError(
+            f"{path} is damaged; expected the ids and parts of an .npz: restore it from version control"
+        ) from cause
+    unknown = [name for name in ids if name not in row]
+    assert not unknown, f"{path} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
+    return parts[[row[name] for name in ids]]
 
 
 def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
@@ -47,7 +66,15 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
     if update:
         path = record_path(model, benchmark)
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, ids=np.array(ids), parts=measured.astype(np.float32))
+        content = io.BytesIO()
+        np.savez_compressed(content, ids=np.array(ids), parts=measured.astype(np.float32))
+        # Under another name first: a full disk leaves the old record.
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_bytes(content.getvalue())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return
     recorded = recorded_parts(model, benchmark, ids)
     changed = np.abs(measured - recorded).max(axis=-1) > 1e-6

@@ -270,7 +270,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if margin is not None and not 0 < margin < 100:
         raise usage_error(f"--margin {margin:g}: expected points of a score, above 0 and below 100")
     if limit is not None and limit < 8:
-        raise usage_error(f"--limit {limit}: at least 8 items are needed to form two halves with intervals")
+        raise usage_error(
+            f"--limit {limit}: at least 8 items are needed to form two halves with intervals; of POPE 19, as it "
+            "asks six questions of a category about an image"
+        )
 
 
 def _is_worker(config: pytest.Config) -> bool:

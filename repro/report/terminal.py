@@ -64,7 +64,17 @@ class Summary:
                 self.trouble = f"the runs are not marked as finished, and go on the next time: {error}"
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+    ) -> None:
+        results = config.getoption("--report") / RESULTS
+        if (
+            exitstatus == pytest.ExitCode.INTERRUPTED
+            and not config.getoption("--answers")
+            and results.is_file()
+        ):
+            kept = f"broken off: {results} has the answers so far, and the same command goes on from them"
+            _line(terminalreporter, kept)
         if not self.page:
             return
         from repro.report.table import table_lines

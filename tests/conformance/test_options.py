@@ -106,7 +106,17 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tm
 def test_a_limit_too_small_for_two_halves_is_refused(run):
     result = run("--limit", 3)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "--limit 3" in said(result)
+    assert "--limit 3: at least 8 items" in said(result) and "POPE 19" in said(result)
+
+
+def test_a_limit_too_small_for_a_benchmark_names_the_least(run, swept, tmp_path):
+    """Six questions of each category about an image: 18 items are of three images."""
+    command = (*ONE, "--benchmark", "pope", "--report", tmp_path)
+    result = run(*command, "--limit", 18)
+    result.assert_outcomes(failed=1)
+    assert "too few images of POPE" in said(result) and "--limit 19 is the least" in said(result)
+    assert swept["prompts"] == 0
+    run(*command, "--limit", 19).assert_outcomes(passed=1)
 
 
 def test_a_missing_checkpoint_fails_and_names_the_place(run, tmp_path):
@@ -160,12 +170,16 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     """Three batches of POPE; the second session is broken off behind the second one."""
     command = (*ONE, "--benchmark", "textvqa", "--benchmark", "pope", "--limit", "24", "--report", tmp_path)
     swept["stop"] = 50
-    assert run(*command).ret == pytest.ExitCode.INTERRUPTED
+    stopped = run(*command)
+    assert stopped.ret == pytest.ExitCode.INTERRUPTED
+    assert f"broken off: {tmp_path / 'results.sqlite'} has the answers so far" in said(stopped)
+    assert "the same command goes on from them" in said(stopped)
     first, results = swept["prompts"], Results(tmp_path / "results.sqlite")
     assert 48 <= first < 96 and [one.finished for one in results.runs()].count(None) == len(results.runs())
     swept.update(prompts=0, stop=10**9)
     whole = run(*command)
     whole.assert_outcomes(passed=2)
+    assert "broken off" not in said(whole)
     assert "Too few items to choose a layer on in 2 of 2 cases (at least 12)." in said(whole)
     rows = [line for line in whole.outlines if line.startswith("llava-1.5") and " official " in line]
     assert len(rows) == 3 and all(", too few " in row and "] too few items " in row for row in rows)

@@ -297,6 +297,44 @@ def test_every_object_of_a_caption_is_framed():
     assert pointing.area_share == pytest.approx(np.mean(covered))
 
 
+@pytest.mark.parametrize("damage", ["garbage", "empty", "cut", "flipped", "names", "shape", "strings"])
+def test_a_damaged_record_says_so(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(recorded, "RECORDS", tmp_path)
+    path = recorded.record_path("llava-1.5", BENCHMARKS["pope"])
+    good = {"ids": np.array(["1", "2"]), "parts": np.ones((2, 11, 2), dtype=np.float32)}
+    np.savez_compressed(path, **good)
+    assert recorded.recorded_parts("llava-1.5", BENCHMARKS["pope"], ["2"]).shape == (1, 11, 2)
+    whole = path.read_bytes()
+    if damage in ("garbage", "empty", "cut"):
+        path.write_bytes({"garbage": b"not an archive", "empty": b"", "cut": whole[:-40]}[damage])
+    elif damage == "flipped":
+        path.write_bytes(whole.replace(whole[60:70], bytes(10)))
+    else:
+        change = {"names": {}, "shape": {"parts": np.ones((3, 11, 2))}, "strings": {"parts": good["ids"]}}
+        np.savez_compressed(path, ids=good["ids"], **change[damage])
+    with pytest.raises(AssertionError, match="is damaged.*restore it from version control") as caught:
+        recorded.recorded_parts("llava-1.5", BENCHMARKS["pope"], ["2"])
+    assert str(path) in str(caught.value) and "pickle" not in str(caught.value)
+
+
+def test_a_disk_that_is_full_leaves_the_old_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "RECORDS", tmp_path)
+    task = find_task("official", "llava-1.5", BENCHMARKS["textvqa"])
+    items = [Item(str(i), Path(f"{i}.jpg"), "", ("7",) * 10) for i in range(2)]
+    result = running.Evaluation(task, items, {"accuracy": np.ones((2, 11, 2))}, [], np.zeros((2, 11)))
+    recorded.compare_with_record(result, update=True)
+    old = recorded.record_path("llava-1.5", task.benchmark).read_bytes()
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    result.parts["accuracy"][:] = 0
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        recorded.compare_with_record(result, update=True)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [old]
+
+
 def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypatch):
     result, _ = evaluation
     monkeypatch.setattr(recorded, "RECORDS", tmp_path)

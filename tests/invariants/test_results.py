@@ -116,6 +116,18 @@ def test_known_are_whole_items_that_were_asked_the_same(results):
     assert run.known({"whole": ("a", "repainted")}, 2) == {}
 
 
+def test_an_export_that_is_broken_off_says_so(results, tmp_path, monkeypatch, capsys):
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    results.begin(ASKED).write([row()])
+    out = tmp_path / "out.parquet"
+    monkeypatch.setattr("repro.evaluation.export._plain", broken_off)
+    monkeypatch.setattr(sys, "argv", ["export", str(results.path), str(out)])
+    assert main() == 130 and "broken off" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["results.sqlite"]
+
+
 def test_a_row_written_again_replaces_the_first(results):
     run = results.begin(ASKED)
     run.write([row(answer="No")])

@@ -11,7 +11,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.evaluation.results import Results
 from repro.evaluation.run import begin, evaluate
-from repro.models import load_model
+from repro.models import find_card, load_model
 from repro.protocols import find_task
 
 pytestmark = pytest.mark.invariant
@@ -87,6 +87,22 @@ def test_a_question_that_changed_is_asked_again(lvlm, evaluation, swept):
     assert sum(swept) == len(items)  # the batch they belong to
     assert other.answers[2:] == result.answers[2:]
     evaluate(lvlm, task, result.items, begin(results, lvlm, task, result.items), progress=False)
+
+
+def test_a_digest_is_of_all_that_is_asked_and_of_the_reference(evaluation):
+    """One that left the wording or the template out would resume a run with the answers of another protocol."""
+    result, _ = evaluation
+    card, task, item = find_card("llava-1.5"), result.task, result.items[0]
+    others = [
+        (card, dataclasses.replace(task, template=f"{task.template or card.template} "), item),
+        (dataclasses.replace(card, template=f"\n{card.template}"), task, item),
+        (card, dataclasses.replace(task, ask=lambda item: f"{item.question} In one word."), item),
+        (card, task, dataclasses.replace(item, question=f"{item.question} ")),
+        (card, task, dataclasses.replace(item, choices=("left", "right"))),
+        (card, task, dataclasses.replace(item, reference=("7",) * 10)),
+    ]
+    digests = [running.question_digest(*one) for one in [(card, task, item), *others]]
+    assert len(set(digests)) == len(digests)
 
 
 def test_an_item_that_cannot_be_asked_fails_alone_and_is_asked_again(lvlm, evaluation, tmp_path, swept):
