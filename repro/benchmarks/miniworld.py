@@ -69,5 +69,5 @@ def read_boxes(directory: Path) -> dict[str, dict[str, Box]]:
                     f"{where}: {name!r:.60} is {reprlib.repr(box)}; expected x, y, width and height in pixels: "
                     "correct it, or remove the file to have no heat compared with boxes"
                 )
-            boxes[image][name] = (box[0], box[1], box[2], box[3])
+            boxes[image][name] = box
     return boxes
