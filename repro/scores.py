@@ -13,6 +13,8 @@ from typing import Self
 
 import numpy as np
 
+#: Fewest images of which each half has two, which can be resampled.
+FEW = 4
 Labels = Sequence[str] | np.ndarray
 
 
@@ -109,9 +111,10 @@ def choosing_half(strata: Labels, images: Labels) -> np.ndarray:
     """Which items choose (bool [items]): the first half of the images, rounded down, by SHA-256 of their names.
 
     The others report. Images that occur in the same strata are halved together, so that each half has its share of
-    every stratum. The order of the items does not matter, and a few added items move few others.
+    every stratum; sets of strata with fewer than four such images are halved as one. The order of the items does
+    not matter, and a few added items move few others.
 
-    Raises ValueError for lengths that differ, TooFew for fewer than four images that occur in the same strata.
+    Raises ValueError for lengths that differ, TooFew for a stratum that has fewer than two images in a half.
     """
     strata = np.asarray(strata)
     if len(images) != len(strata):
@@ -122,11 +125,18 @@ def choosing_half(strata: Labels, images: Labels) -> np.ndarray:
     images_in: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, labels in strata_of.items():
         images_in[tuple(sorted(labels))].append(name)
+    # Single images that a stratum lacks, e.g. under a limit, are halved together.
+    alone = [name for names in images_in.values() if len(names) < FEW for name in names]
+    groups = [names for names in images_in.values() if len(names) >= FEW] + [alone]
     choosing: set[str] = set()
-    for key, names in images_in.items():
-        require(" and ".join(map(repr, key)), len(names), 4, "images", "two halves need")
+    for names in groups:
         names.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
         choosing.update(names[: len(names) // 2])
+    for stratum in sorted(set(strata.tolist()), key=str):
+        own = {name for name, labels in strata_of.items() if str(stratum) in labels}
+        name, fewest = repr(str(stratum)), min(len(own & choosing), len(own - choosing))
+        require(name, len(own), FEW, "images", "two halves need")
+        require(name, fewest, FEW // 2, "images", "each half needs")
     return np.array([str(name) in choosing for name in images])
 
 

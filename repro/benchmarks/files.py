@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import reprlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -123,7 +124,8 @@ def field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     value = row[key]
     # JSON's true and false are ints to Python, but never an id or an index.
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise DataError(f"{where}: {key!r} is {value!r}; expected {expected}: correct the row")
+        # Of nested values repr() shows all, or fails.
+        raise DataError(f"{where}: {key!r} is {reprlib.repr(value)}; expected {expected}: correct the row")
     return value
 
 
@@ -132,12 +134,15 @@ def strings(row: Any, key: str, where: str) -> tuple[str, ...]:
     values = field(row, key, list, where)
     for value in values:
         if not isinstance(value, str):
-            raise DataError(f"{where}: {key!r} holds {value!r}; expected strings only: correct the row")
+            raise DataError(
+                f"{where}: {key!r} holds {reprlib.repr(value)}; expected strings only: correct the row"
+            )
     return tuple(values)
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
     """``folder / name`` for a name from a data file; ``DataError`` if it leads out of the folder."""
+    _require_text(name, f"{where}: image name")
     parts = PurePosixPath(name).parts
     foreign = "\\" in name or bool(PureWindowsPath(name).drive) or "\0" in name
     if not parts or foreign or name.startswith("/") or ".." in parts:
@@ -149,11 +154,25 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def checked(items: Sequence[Item], where: Path | str) -> list[Item]:
-    """The items; ``DataError`` if there are none or two share an id."""
+    """The items; ``DataError`` if there are none, two share an id, or a text cannot be written."""
     if not items:
         raise DataError(f"{where}: no rows to ask; expected at least one image question: check the file")
+    for item in items:
+        for text in (item.id, item.question, item.hint, item.kind, *item.choices):
+            _require_text(text, f"{where}: {item.id!r:.60}")
     unique((item.id for item in items), str(where))
     return list(items)
+
+
+def _require_text(text: str, where: str) -> None:
+    """``DataError`` for half of a surrogate pair, which JSON can spell and no file, console or tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: character {error.start} of {text!r:.100} is half of a surrogate pair; expected text: use "
+            "the published file, or remove the row"
+        ) from None
 
 
 def unique(ids: Iterable[object], where: str) -> None:

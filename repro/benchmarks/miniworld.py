@@ -4,11 +4,12 @@ The scenes are drawn by ``fixtures/scenes.py``: 2 to 5 objects, shapes with the 
 sometimes a two-digit number.
 """
 
+import reprlib
 from functools import cache
 from pathlib import Path
 
-from repro.benchmarks.benchmark import Item
-from repro.benchmarks.files import read_json
+from repro.benchmarks.benchmark import DataError, Item
+from repro.benchmarks.files import field, read_json
 from repro.benchmarks.scienceqa import LETTERS
 
 #: The miniature benchmarks in the published layouts, and ``boxes.json``: where things are in each image.
@@ -50,9 +51,23 @@ def objects_of(item: Item, directory: Path) -> list[str]:
 def _boxes_of(item: Item, directory: Path) -> dict[str, Box]:
     if not isinstance(item.image, Path):
         return {}
-    return _boxes(directory)[item.image.relative_to(directory).as_posix()]
+    return read_boxes(directory).get(item.image.relative_to(directory).as_posix(), {})
 
 
 @cache
-def _boxes(directory: Path) -> dict[str, dict[str, Box]]:
-    return read_json(directory / "boxes.json")
+def read_boxes(directory: Path) -> dict[str, dict[str, Box]]:
+    """``boxes.json`` of a directory: by image and name of a thing; ``DataError`` for anything else there."""
+    path = directory / "boxes.json"
+    boxes: dict[str, dict[str, Box]] = {}
+    for image, things in read_json(path).items():
+        where = f"{path}, image {image!r:.60}"
+        boxes[image] = {}
+        for name in field({"things": things}, "things", dict, where):
+            box = field(things, name, list, where)
+            if len(box) != 4 or not all(type(value) in (int, float) and 0 <= value < 1e6 for value in box):
+                raise DataError(
+                    f"{where}: {name!r:.60} is {reprlib.repr(box)}; expected x, y, width and height in pixels: "
+                    "correct it, or remove the file to have no heat compared with boxes"
+                )
+            boxes[image][name] = box
+    return boxes

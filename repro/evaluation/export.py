@@ -36,7 +36,8 @@ GROUP = 20_000
 def export(results: Results, out: Path) -> int:
     """Write all rows of all runs; the file appears when it is complete. Returns the number of rows.
 
-    Raises OSError if it cannot be written, FileExistsError if it exists, and ResultsError.
+    Raises OSError if it cannot be written, FileExistsError if it exists, and ResultsError, also for a number that
+    its column cannot hold.
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: name another file, or remove it")
@@ -45,7 +46,11 @@ def export(results: Results, out: Path) -> int:
     try:
         with parquet.ParquetWriter(partial, SCHEMA) as writer:
             while group := list(islice(rows, GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                try:
+                    table = pa.Table.from_pylist(group, SCHEMA)
+                except (pa.ArrowException, OverflowError) as error:
+                    raise ResultsError(f"{results.path}: is damaged ({error}); move it away") from None
+                writer.write_table(table)
                 count += len(group)
         os.replace(partial, out)
     finally:

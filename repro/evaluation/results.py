@@ -11,6 +11,7 @@ the power fails at any moment, the file holds complete batches. Workers share th
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import platform
 import sqlite3
@@ -218,10 +219,17 @@ class Results:
                 "SELECT model, revision, dataset, protocol, settings, versions, run, started, finished "
                 "FROM runs ORDER BY run"
             ).fetchall()
-        return [
-            Recorded(model, revision, dataset, protocol, json.loads(settings), json.loads(versions), *run)
-            for model, revision, dataset, protocol, settings, versions, *run in rows
-        ]
+        runs = []
+        for model, revision, dataset, protocol, settings, versions, number, started, finished in rows:
+            with self._whole(f"run {number}"):
+                choices, libraries = _mapping(settings), _mapping(versions)
+                _expect(str, model, revision, dataset, protocol, started, finished or "")
+                runs.append(
+                    Recorded(
+                        model, revision, dataset, protocol, choices, libraries, number, started, finished
+                    )
+                )
+        return runs
 
     def rows(self, run: int) -> Iterator[Row]:
         """The rows of a run, by item and layer."""
@@ -231,9 +239,26 @@ class Results:
                 "WHERE run = ? ORDER BY item, layer, keep",
                 (run,),
             ):
-                parts = {name: (part[0], part[1]) for name, part in json.loads(score).items()}
-                tokens = tuple(json.loads(ids))
+                with self._whole(f"run {run}, item {item!r:.60}, L = {layer!r:.20}"):
+                    parts = {name: (part[0], part[1]) for name, part in _mapping(score).items()}
+                    tokens = tuple(json.loads(ids))
+                    _expect(str, item, question, image, answer)
+                    _expect(int, layer, keep, *tokens)
+                    _expect((int, float), probability, *itertools.chain(*parts.values()))
+                    if layer < 0 or keep < 0:
+                        raise ValueError("a negative number")
                 yield Row(item, question, image, layer, keep, answer, tokens, parts, probability)
+
+    @contextmanager
+    def _whole(self, place: str) -> Iterator[None]:
+        """Turns what a damaged cell raises into a ``ResultsError``."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            raise ResultsError(
+                f"{self.path}, {place}: is damaged ({error}); expected what this suite writes: delete the row, or "
+                "move the file away"
+            ) from None
 
     def _ask(self, question: str) -> int:
         return self._open.execute(question).fetchone()[0]
@@ -306,6 +331,19 @@ class Run:
                     for row in rows
                 ],
             )
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    _expect(dict, value)
+    return value
+
+
+def _expect(kind: type | tuple[type, ...], *values: object) -> None:
+    """ValueError for a value of another kind."""
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"a {type(value).__name__}, {value!r:.40}")
 
 
 def _now() -> str:

@@ -8,6 +8,8 @@ from PIL import Image
 
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import DataError
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
+from repro.benchmarks.miniworld import read_boxes
 from repro.models.images import read_image
 
 pytestmark = pytest.mark.conformance
@@ -276,3 +278,72 @@ def test_a_link_to_a_regular_file_is_read(data, tmp_path):
     Image.new("RGB", (3, 2)).save(tmp_path / "picture.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "picture.png")
     assert read_image(tmp_path / "link.png").size == (3, 2)
+
+
+HALF = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "content"),
+    [
+        ("pope", POPE, QUESTION | {"text": f"Is there a {HALF}?"}),
+        ("pope", POPE, QUESTION | {"question_id": HALF}),
+        ("pope", POPE, QUESTION | {"image": f"{HALF}.jpg"}),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"choices": ["x", HALF]}}),
+        ("scienceqa", PROBLEMS, {"11": PROBLEM | {"hint": HALF}}),
+        ("textvqa", TEXT, {"data": [TEXT_ROW | {"question": HALF}]}),
+        ("textvqa", TEXT, {"data": [TEXT_ROW | {"image_id": HALF}]}),
+        ("chair", INSTANCES, coco(images=[{"id": 7, "file_name": HALF}])),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_no_text(data, which, name, content):
+    directory, write = data
+    write(name, content)
+    with pytest.raises(DataError, match="half of a surrogate pair") as error:
+        BENCHMARKS[which].load(directory)
+    str(error.value).encode()
+    assert str(directory / name.split("/")[0]) in str(error.value)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{"data":['])
+@pytest.mark.parametrize(("which", "name"), [("pope", POPE), ("textvqa", TEXT), ("scienceqa", PROBLEMS)])
+def test_brackets_without_end_are_refused(data, which, name, opening):
+    directory, _ = data
+    (directory / name).write_text(opening * 100_000)
+    with pytest.raises(DataError, match=name):
+        BENCHMARKS[which].load(directory)
+
+
+@pytest.mark.parametrize("depth", [10, 300, 900, 3000, 20_000])
+def test_a_nested_value_in_a_strings_place_is_refused(data, depth):
+    directory, _ = data
+    row = json.dumps(QUESTION).replace('"yes"', "[" * depth + "]" * depth)
+    (directory / POPE).write_text(row)
+    with pytest.raises(DataError, match=POPE) as error:
+        BENCHMARKS["pope"].load(directory)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("garbage", "not JSON"),
+        ("[1]", "list"),
+        ({"a.png": 3}, "a.png"),
+        ({"a.png": {"cat": "x"}}, "cat"),
+        ({"a.png": {"cat": [1, 2, 3]}}, "x, y, width and height"),
+        ({"a.png": {"cat": [1, 2, 3, "4"]}}, "x, y, width and height"),
+        ({"a.png": {"cat": [1, 2, 3, float("nan")]}}, "x, y, width and height"),
+    ],
+)
+def test_boxes_are_checked_as_they_are_read(tmp_path, content, said):
+    path = tmp_path / "boxes.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(DataError) as error:
+        read_boxes(tmp_path)
+    assert str(path) in str(error.value) and said in str(error.value)
+
+
+def test_boxes_of_the_miniatures_are_read():
+    boxes = read_boxes(MINIWORLD)
+    assert boxes and all(len(box) == 4 for things in boxes.values() for box in things.values())

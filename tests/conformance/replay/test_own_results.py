@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,8 @@ from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.pope import POPE
 from repro.evaluation.answers import MAX_CHARACTERS, replay, sources
 from repro.evaluation.breakdown import PAIRED
-from repro.evaluation.results import Configuration, Results, Row
+from repro.evaluation.export import export
+from repro.evaluation.results import Configuration, Results, ResultsError, Row
 from repro.evaluation.run import question_digest
 from repro.models import find_card
 from repro.protocols import find_task
@@ -161,3 +164,51 @@ def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / "results.sqlite").write_text("no data base " * 100)
     with pytest.raises(DataError, match="is no SQLite file"):
         sources(tmp_path / "results.sqlite")
+
+
+@pytest.mark.parametrize(
+    "damaged", ["{", "[]", "3", "{}x", "[" * 100_000, '{"accuracy": [1]}', '{"a": ["x", 1]}']
+)
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("answers", "score"), ("answers", "ids"), ("runs", "settings"), ("runs", "versions")],
+)
+def test_damaged_cells_are_refused(data, damaged, table, column):
+    if (column, damaged) == ("ids", "[]") or table == "runs" and damaged.endswith("]}"):
+        return  # nothing says that these are damaged
+    store(data)
+    damage(data / "results.sqlite", table, column, damaged)
+    with pytest.raises(DataError, match="results.sqlite, run 1.* is damaged") as error:
+        replay(sources(data / "results.sqlite")[-1], data)
+    assert len(str(error.value)) < 500
+    with pytest.raises(ResultsError, match="is damaged"):
+        export(Results(data / "results.sqlite"), data / "out.parquet")
+    assert not list(data.glob("out.parquet*"))
+
+
+@pytest.mark.parametrize(
+    ("column", "damaged"),
+    [
+        ("layer", "two"),
+        ("layer", -1),
+        ("probability", "x"),
+        ("answer", b"\xff"),
+        ("item", b"\xff"),
+        ("ids", f"[{2**40}]"),
+    ],
+)
+def test_cells_of_another_type_are_refused(data, column, damaged):
+    store(data)
+    damage(data / "results.sqlite", "answers", column, damaged)
+    if column != "ids":  # which no score reads
+        with pytest.raises(DataError, match="results.sqlite, run 1.* is damaged"):
+            replay(sources(data / "results.sqlite")[-1], data)
+    with pytest.raises(ResultsError, match="is damaged"):
+        export(Results(data / "results.sqlite"), data / "out.parquet")
+
+
+def damage(path, table, column, value):
+    """Put a value in the place of another one, past the suite's own code."""
+    where = " WHERE item = 'popular-7' AND layer = 1" if table == "answers" else ""
+    with closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute(f"UPDATE {table} SET {column} = ?{where}", (value,))
