@@ -117,6 +117,12 @@ class Row:
     probability: float
 
 
+def size_line(results: Results) -> str:
+    """How large a results file is, and how many runs it holds."""
+    size = results.path.stat().st_size
+    return f"{results.path}: {size / 1e6:.1f} MB, {len(results.runs())} runs"
+
+
 def digest_of(value: object) -> str:
     """A SHA-256, in hexadecimal, of plain values, tuples, sets, dataclasses and mappings of string keys."""
 
@@ -211,6 +217,15 @@ class Results:
                     "DELETE FROM runs WHERE run < ? AND digest = (SELECT digest FROM runs WHERE run = ?)",
                     (run, run),
                 )
+
+    def remove(self, runs: Sequence[int]) -> None:
+        """Delete runs with their answers, and give their space back; ResultsError for one that is not there."""
+        if missing := sorted(set(runs) - {run.number for run in self.runs()}):
+            raise ResultsError(f"{self.path}: has no run {', '.join(map(str, missing))}; nothing is removed")
+        with self._explained():
+            with self._transaction():
+                self._open.executemany("DELETE FROM runs WHERE run = ?", [(run,) for run in runs])
+            self._open.execute("VACUUM")
 
     def runs(self) -> list[Recorded]:
         """All runs, in the order they began."""

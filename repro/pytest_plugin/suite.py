@@ -9,6 +9,8 @@ import argparse
 import itertools
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -252,7 +254,9 @@ def pytest_configure(config: pytest.Config) -> None:
             find_task(config.getoption("--protocol"), model, BENCHMARKS[benchmark])
         except ProtocolError as error:
             raise usage_error(f"--protocol: {error}") from None
-    if not _is_worker(config):
+    if _is_worker(config):
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    else:
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
         config.pluginmanager.register(Ledger())
@@ -274,6 +278,16 @@ def pytest_configure(config: pytest.Config) -> None:
             f"--limit {limit}: at least 8 items are needed to form two halves with intervals; of POPE 19, as it "
             "asks six questions of a category about an image"
         )
+
+
+def _end_with(controller: int) -> None:
+    """End this worker once its parent is another process than its controller, which has been killed.
+
+    At once: what a session was about to write is the controller's, and a results file bears any end.
+    """
+    while os.getppid() == controller:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -19,7 +19,7 @@ import pytest
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.chair import BY_MODE
 from repro.evaluation.results import NAME as RESULTS
-from repro.evaluation.results import Results, ResultsError
+from repro.evaluation.results import Results, ResultsError, size_line
 from repro.models.card import REGISTRY
 from repro.text import columns, printable
 
@@ -39,6 +39,7 @@ class Summary:
         self.runs: set[int] = set()
         self.parts: list[Measured] = []
         self.page: Written | None = None
+        self.size = ""
         self.trouble = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -60,6 +61,7 @@ class Summary:
                     raise ResultsError("their report is not written")
                 with closing(Results(session.config.getoption("--report") / RESULTS)) as results:
                     results.finish(sorted(self.runs))
+                    self.size = size_line(results)
             except ResultsError as error:
                 self.trouble = f"the runs are not marked as finished, and go on the next time: {error}"
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -83,6 +85,9 @@ class Summary:
         for line in table_lines(self.parts):
             _line(terminalreporter, line)
         self.page.show(terminalreporter)
+        if self.size:
+            kept = "those no longer wanted are removed by python -m repro.evaluation.prune"
+            _line(terminalreporter, f"results: {self.size}; {kept}")
         if self.trouble:
             _line(terminalreporter, self.trouble, red=True)
 

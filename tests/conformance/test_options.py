@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -95,6 +96,49 @@ def test_directories_behind_options_do_not_move_the_suite(tmp_path):
     assert "1 failed" in done.stdout and "node down" not in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+def test_workers_end_with_their_controller(pytester):
+    """Killed, it tells nobody; a worker in the midst of a test would go on to its end."""
+    pytester.makepyfile(
+        """
+        import os, pathlib, time
+
+        def test_it():
+            pathlib.Path(f"{os.getpid()}.worker").touch()
+            time.sleep(60)
+
+        def test_another():
+            test_it()
+        """
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "repro.pytest_plugin.suite", "-n", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=pytester.path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as controller:
+        workers: list[int] = []
+        for _ in range(600):
+            workers = [int(path.stem) for path in pytester.path.glob("*.worker")]
+            if len(workers) == 2:
+                break
+            time.sleep(0.1)
+        assert len(workers) == 2 and controller.poll() is None
+        controller.kill()
+    for _ in range(30):
+        if not any(map(runs, workers)):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"workers {[worker for worker in workers if runs(worker)]} run 3 s after their controller")
+
+
+def runs(process: int) -> bool:
+    """Whether a process runs; one that has ended may wait for its parent to ask."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("marker", ["table1", "audit"])
 def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path, marker):
     (tmp_path / "report").write_text("a file stands here")
@@ -180,6 +224,9 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     whole = run(*command)
     whole.assert_outcomes(passed=2)
     assert "broken off" not in said(whole)
+    assert f"results: {tmp_path / 'results.sqlite'}: " in said(
+        whole
+    ) and " MB, 2 runs; those no longer" in said(whole)
     assert "Too few items to choose a layer on in 2 of 2 cases (at least 12)." in said(whole)
     rows = [line for line in whole.outlines if line.startswith("llava-1.5") and " official " in line]
     assert len(rows) == 3 and all(", too few " in row and "] too few items " in row for row in rows)

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from repro.evaluation import results as module
 from repro.evaluation.export import export, main
+from repro.evaluation.prune import main as prune_runs
 from repro.evaluation.results import (
     Configuration,
     Results,
@@ -126,6 +127,34 @@ def test_an_export_that_is_broken_off_says_so(results, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", ["export", str(results.path), str(out)])
     assert main() == 130 and "broken off" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["results.sqlite"]
+
+
+def test_runs_no_longer_wanted_are_listed_and_removed(results, monkeypatch, capsys):
+    """A changed library, and a limit: both would stay for good."""
+    runs = [
+        results.begin(c)
+        for c in (ASKED, replace(ASKED, settings={"n": 8}), replace(ASKED, versions=versions()))
+    ]
+    for run in runs:
+        run.write([row(answer="x" * 1_000_000)])
+    before = results.path.stat().st_size
+
+    def prune(*numbers: int) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["prune", str(results.path), *map(str, numbers)])
+        code = prune_runs()
+        return code, "".join(capsys.readouterr())
+
+    code, shown = prune()
+    assert code == 0 and [line.split()[-1] for line in shown.splitlines()[1:4]] == [
+        "others",
+        "others",
+        "installed",
+    ]
+    assert f"{before / 1e6:.1f} MB, 3 runs" in shown
+    assert prune(1, 7) == (1, f"{results.path}: has no run 7; nothing is removed\n")
+    assert prune(1, 2)[0] == 0
+    assert [run.number for run in results.runs()] == [3] and len(list(results.rows(3))) == 1
+    assert results.path.stat().st_size < before / 2
 
 
 def test_a_row_written_again_replaces_the_first(results):
