@@ -16,7 +16,7 @@ from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, Row, revision_of, versions
 from repro.evaluation.run import begin, evaluate, item_digests
 from repro.gate.noise import noise
-from repro.gate.stages import Reading, read
+from repro.gate.stages import REFUSED, Reading, read
 from repro.models.images import read_image
 from repro.models.lvlm import UNSAID, Lvlm, apart
 from repro.models.prompts import Prompt
@@ -150,10 +150,15 @@ def readings_of(
         size = (max(1, round(wide * image.width)), max(1, round(high * image.height)))
         resized: Any = image.resize(size)  # prompts read open images as well
         shaped.append(replace(item, image=resized))
-    prompts += [task.prompt(lvlm, item) for item in shaped]
-    answers = [*answers, *answers[: len(shaped)]]
-    pairs = zip(prompts, answers, strict=True)
-    return [read(lvlm, *pair, only_prompt=only_prompts) for pair in pairs], prompts[: len(items)]
+    readings = [read(lvlm, *pair, only_prompt=only_prompts) for pair in zip(prompts, answers, strict=True)]
+    for item, answer in zip(shaped, answers, strict=False):
+        try:
+            prompt = task.prompt(lvlm, item)
+        except ValueError:  # too long with so large an image
+            readings.append({REFUSED: np.ones(1, np.int8)})
+        else:
+            readings.append(read(lvlm, prompt, answer, only_prompt=only_prompts))
+    return readings, prompts
 
 
 def _asked_again(

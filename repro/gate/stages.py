@@ -35,6 +35,8 @@ STAGES = {
     "heat": "gradients",
     "generated answer": "decoding: settings of generate, the cache, positions of new tokens",
 }
+#: In place of all stages: the prompt cannot be made.
+REFUSED = "refused"
 #: One prompt at every stage: arrays by stage, a sketch or the values themselves.
 Reading = dict[str, np.ndarray]
 
@@ -169,6 +171,8 @@ def distances(before: Reading, after: Reading) -> dict[str, np.ndarray]:
     where sizes differ or a value is not a number.
     """
     found = {}
+    if REFUSED in before or REFUSED in after:
+        return {next(iter(STAGES)): np.array([0.0 if REFUSED in before and REFUSED in after else np.inf])}
     for stage in STAGES:
         one, other = before.get(stage), after.get(stage)
         if one is None or other is None:
@@ -213,7 +217,7 @@ _METRICS = {"shares": _largest, "heat": _cosine}
 
 def over(readings: Sequence[tuple[Reading, Reading]]) -> dict[str, np.ndarray]:
     """The largest and the mean distance of pairs of readings at each stage that all have: [2, 1 or N]."""
-    found = [distances(*pair) for pair in readings]
+    found = [distances(*pair) for pair in readings if not all(REFUSED in reading for reading in pair)]
     gathered = {}
     for stage in STAGES:
         if all(stage in one for one in found):

@@ -101,7 +101,12 @@ def _part(one: Outcome) -> SimpleNamespace:
     environment.insert(0, ("recorded, measured", before["created"], after["created"]))
     environment.insert(1, ("weights", before["revision"][:12], after["revision"][:12]))
     flips = [
-        SimpleNamespace(**flip, uri=_uri(flip.get("picture")), layers=_layers(flip)) for flip in one["flips"]
+        SimpleNamespace(
+            **flip | {"question": flip["question"].replace("\n", " ")},
+            uri=_uri(flip.get("picture")),
+            layers=_layers(flip),
+        )
+        for flip in one["flips"]
     ]
     return SimpleNamespace(
         one=one,
@@ -123,8 +128,8 @@ def _strip(stages: Sequence[Mapping[str, Any]]) -> list[SimpleNamespace]:
         distance, allowed = stage["distance"], stage["tolerance"]
         beyond = distance is None or distance > allowed
         title = stage["stage"] if not stage["layer"] else f"{stage['stage'].rstrip('s')} {stage['layer']}"
-        shown = "other" if distance is None else f"{distance:.1g}"
-        strip.append(SimpleNamespace(title=title, beyond=beyond, shown=shown, allowed=f"{allowed:.1g}"))
+        shown = "another" if distance is None else f"{distance:.1g} / {allowed:.1g}" if distance else "equal"
+        strip.append(SimpleNamespace(title=title, beyond=beyond, shown=shown))
     return strip
 
 
