@@ -330,6 +330,13 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
         failure.msg = printable(str(failure.msg))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Goldens of tests that a session broken off has not come to are not unused, to be removed by an update."""
+    if session.shouldfail or session.shouldstop or exitstatus == pytest.ExitCode.INTERRUPTED:
+        session.config.option.disable_unused_snapshots = True
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # Every registered model is a parameter; what --model leaves out is deselected later, after the goldens
     # have been counted, so that narrowing a run never makes another model's goldens look unused.

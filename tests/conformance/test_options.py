@@ -466,6 +466,18 @@ def test_on_cuda_a_real_model_is_compared_with_the_paper(run, as_real, tmp_path)
     assert "report: " in message  # what was measured is shown although it differs
 
 
+def test_goldens_of_tests_not_come_to_are_not_called_unused(pytester, monkeypatch):
+    """After -x, advice to update would have the fault recorded."""
+    monkeypatch.setattr("repro.golden.Golden.compare", lambda *_: (["broken on purpose"], {}, {}))
+    goldens = ROOT / "tests" / "golden" / "test_goldens.py"
+    fixed = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider", "-m", "golden"]
+    arguments = [*fixed, *ONE, "-x", f"{goldens}::test_prompt"]
+    result = pytester.runpytest_inprocess(*map(str, arguments))
+    result.assert_outcomes(failed=1)
+    assert "broken on purpose" in said(result)
+    assert "snapshots unused" not in said(result) and "Re-run pytest" not in said(result)
+
+
 def test_gpu_and_performance_run_only_when_named(run):
     result = run("--collect-only", "-q")
     assert "cuda" not in said(result) and "cpu" in said(result)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,21 @@ QUESTIONS = (
     "Where is the kite?\nA. left\nB. right\nAnswer with the option's letter from the given choices directly.",
 )
 ANSWER = "The image shows a red donut and a blue kite."
+
+
+@pytest.fixture(scope="session")
+def about() -> Callable[[str], AbstractContextManager[None]]:
+    """Adds to a failed comparison what was compared, in words: numbers alone do not say what broke."""
+
+    @contextmanager
+    def noting(words: str) -> Iterator[None]:
+        try:
+            yield
+        except AssertionError as error:
+            error.add_note(words)
+            raise
+
+    return noting
 
 
 @pytest.fixture(scope="session")

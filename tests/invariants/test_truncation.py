@@ -46,7 +46,7 @@ def sweep_with_logits(lvlm, prompts, **settings):
 
 
 @pytest.fixture
-def three_ways_agree(generate, close):
+def three_ways_agree(generate, close, about):
     """``generate`` under both modes against the sweep: every answer and every step's logits, at every L."""
 
     def check(lvlm, prompt, keep, ranking_row):
@@ -55,9 +55,10 @@ def three_ways_agree(generate, close):
             for mode in ("drop", "mask"):
                 with truncated(lvlm, after, keep=keep, mode=mode, ranking_row=ranking_row):
                     ids, expected = generate(lvlm, prompt, NEW_TOKENS)
-                close(swept.logits[after], expected[0])
-                close(logits[: len(ids), 0, after], expected)
-                assert swept.answers[after].ids == ids
+                with about(f"the sweep and generate under truncated(after={after}, mode={mode!r}) differ"):
+                    close(swept.logits[after], expected[0])
+                    close(logits[: len(ids), 0, after], expected)
+                    assert swept.answers[after].ids == ids
 
     return check
 
