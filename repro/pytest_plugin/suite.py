@@ -112,8 +112,8 @@ def _add_options_of_answers(group: pytest.OptionGroup) -> None:
         "--answers",
         type=Path,
         metavar="PATH",
-        help="score the answers recorded in this file, or in each *.jsonl and *.sqlite of this directory, and run "
-        "no model",
+        help="score the answers recorded in this file, or in each of this directory (JSON, JSONL, TSV, xlsx, "
+        "results.sqlite), and run no model",
     )
     group.addoption(
         "--allow-missing",
@@ -206,11 +206,14 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:
-    """The benchmarks of ``--benchmark``; by default all that ``--protocol`` defines."""
+    """The benchmarks of ``--benchmark``; by default all that ``--protocol`` defines.
+
+    Of a benchmark in categories one may be named behind a colon, for answers recorded elsewhere.
+    """
     defined = {benchmark for _, benchmark in tasks_of(config.getoption("--protocol"))}
     chosen = config.getoption("--benchmark") or [name for name in BENCHMARKS if name in defined]
     for name in chosen:
-        if name not in BENCHMARKS:
+        if name.partition(":")[0] not in BENCHMARKS or (":" in name and not config.getoption("--answers")):
             raise usage_error(
                 f"--benchmark {name}: no such benchmark; the benchmarks are {', '.join(BENCHMARKS)}"
             )
@@ -227,20 +230,20 @@ def answers_of(config: pytest.Config) -> list[Source]:
     for option in ("--model", "--limit", "--snapshot-update"):
         if config.getoption(option.lstrip("-").replace("snapshot-update", "update_snapshots"), None):
             raise usage_error(f"--answers runs no model: leave {option} out")
-    from repro.benchmarks.pope import LLAVA_POPE
     from repro.evaluation.answers import sources
+    from repro.evaluation.formats import SUFFIXES, answer_files
 
-    files = sorted([*given.glob("*.jsonl"), *given.glob("*.sqlite")]) if given.is_dir() else [given]
-    files = [path for path in files if path.is_file() and path.name != LLAVA_POPE]
+    files = answer_files(given) if given.is_dir() else [given]
     try:
         found = [source for path in files for source in sources(path)]
     except DataError as error:
         raise usage_error(f"--answers: {error}") from None
-    asked = config.getoption("--benchmark") or list(BENCHMARKS)
+    asked = {name.partition(":")[0] for name in config.getoption("--benchmark") or BENCHMARKS}
     chosen = [source for source in found if source.run is None or source.run.dataset in asked]
     if not chosen:
         raise usage_error(
-            f"--answers {given}: expected a file of answers, or a directory with *.jsonl or *.sqlite"
+            f"--answers {given}: expected a file of answers, or a directory with files that end in "
+            f"{', '.join(sorted(SUFFIXES))}"
         )
     return chosen
 
@@ -251,7 +254,7 @@ def pytest_configure(config: pytest.Config) -> None:
     answers_of(config)
     for model, benchmark in itertools.product(models_of(config), benchmarks_of(config)):
         try:
-            find_task(config.getoption("--protocol"), model, BENCHMARKS[benchmark])
+            find_task(config.getoption("--protocol"), model, BENCHMARKS[benchmark.partition(":")[0]])
         except ProtocolError as error:
             raise usage_error(f"--protocol: {error}") from None
     if _is_worker(config):
@@ -356,7 +359,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = {"model_name": set(models_of(config)), "benchmark_name": set(benchmarks_of(config))}
+    wanted = {
+        "model_name": set(models_of(config)),
+        "benchmark_name": {name.partition(":")[0] for name in benchmarks_of(config)},
+    }
     expression = config.getoption("-m") or ""
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
