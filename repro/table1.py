@@ -89,6 +89,8 @@ def table1(
             raise NotAdmitted(f"{lvlm.card.name} cannot be truncated: {admitted[instrument].note}")
     loaded = benchmark.load(data)
     items = limited(loaded, limit)
+    if has_boxes := (data / "boxes.json").is_file():
+        miniworld.read_boxes(data)
     try:  # before anything long starts
         halve(items)
     except TooFew as error:
@@ -98,7 +100,7 @@ def table1(
         evaluation = evaluate(lvlm, task, items, run, progress=progress)
     name = f"{task.model}-{benchmark.name}-{task.protocol}"
     path = report / "measured" / f"{name}.npz"
-    boxes = partial(miniworld.asked_boxes, directory=data) if (data / "boxes.json").is_file() else None
+    boxes = partial(miniworld.asked_boxes, directory=data) if has_boxes else None
     try:
         held = held_out(evaluation.scores(), margin)
         measured = measure(lvlm, evaluation, held, boxes, admitted)
