@@ -16,11 +16,11 @@ import json
 import platform
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ APPLICATION = int.from_bytes(b"repr")
 PATIENCE = 60.0
 #: Packages whose versions can change an answer or its score.
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "pillow", "nltk")
+#: Packages that transformers uses if they are there, and then may give another answer.
+OPTIONAL = ("accelerate", "bitsandbytes", "flash-attn", "kernels", "peft", "torchvision")
 
 _TABLES = f"""
 BEGIN EXCLUSIVE;
@@ -154,6 +156,9 @@ def versions() -> dict[str, str]:
     """Versions of all that can change an answer, and the digest of the sources here that decide one."""
     sources = [(path.relative_to(PACKAGE).as_posix(), _content(path)) for path in sources_of()]
     packages = {name: version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
     return {"python": platform.python_version(), **packages, "repro": digest_of(sorted(sources))}
 
 

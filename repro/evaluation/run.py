@@ -15,7 +15,7 @@ from repro.benchmarks.benchmark import HubImage, Item
 from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
-from repro.models.lvlm import Lvlm
+from repro.models.lvlm import Lvlm, raise_if_passing
 from repro.models.prompts import Answer, Prompt
 from repro.protocols.task import Task
 from repro.reading import read_file
@@ -203,8 +203,10 @@ def _answer(
     longest = min(task.max_new_tokens, *map(lvlm.room, prompts))
     try:
         swept = sweep(lvlm, prompts, longest, repetition_penalty=task.repetition_penalty)
-    except ValueError as error:
-        raise ValueError(f"items {', '.join(item.id for item in items)}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise_if_passing(error)
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"items {', '.join(item.id for item in items)}: {kind}{error}") from error
     rows: dict[str, list[Row]] = {}
     for item, result in zip(items, swept, strict=True):
         rows[item.id] = []

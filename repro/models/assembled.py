@@ -92,8 +92,10 @@ class Assembled(Lvlm):
 
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         image = read_image(image)
-        image = image if self.margins is None else pad_to_square(image, self.margins)
-        image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        if self.margins is None:
+            image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        else:
+            image = pad_to_square(image, self.margins, self.side, Image.Resampling.BICUBIC)
         text, ids = self.tokens(question, template)
         is_image = np.asarray(ids) == self.image_token_id
         if is_image.sum() != self.n_image:

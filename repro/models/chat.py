@@ -28,7 +28,7 @@ from repro.models.loading import CheckpointError, check_outputs, read_json
 from repro.models.lvlm import Lvlm, NotAdmitted, apart, raise_if_passing
 from repro.models.processors import load_processor
 from repro.models.prompts import Prompt, batched
-from repro.models.weights import load_checkpoint, shards_of
+from repro.models.weights import check_whole, load_checkpoint, shards_of
 from repro.segments import IMAGE, Segments
 
 #: Packages that load quantised weights, by the name that a configuration has for their method.
@@ -48,13 +48,7 @@ class Chat(Lvlm):
     @classmethod
     def check(cls, card: ModelCard, path: Path) -> None:
         """CheckpointError, saying what to do, unless the directory holds a model of this kind."""
-        if not path.is_dir():
-            raise CheckpointError(f"no checkpoint directory at {path}")
-        if (path / "adapter_config.json").is_file():
-            raise CheckpointError(
-                f"{path} holds an adapter (adapter_config.json), not a model: merge it into its base model first "
-                "(peft: PeftModel.from_pretrained(base, DIR).merge_and_unload().save_pretrained(OUT))"
-            )
+        check_whole(path)
         settings = read_json(path / "config.json")
         check_outputs(settings, path / "config.json")
         model_type = settings.get("model_type")

@@ -10,6 +10,11 @@ from PIL import Image, UnidentifiedImageError
 
 from repro.reading import read_file
 
+#: Most pixels of an image: Pillow's own limit for one that is no attack.
+MOST = 89_478_485
+#: Pixels that are prepared at once.
+BAND = 1 << 24
+
 
 class Encoded(Protocol):
     """An encoded image that is not a file, e.g. in a row of a data set on the hub."""
@@ -36,8 +41,10 @@ def read_image(source: str | Path | Encoded | Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image in 8-bit RGB. Values of 16 bits are scaled, where Pillow's own conversion makes them white.
 
-    Raises ValueError for values without a known range.
+    Raises ValueError for values without a known range, and for an image too large to prepare.
     """
+    if image.width * image.height > MOST:
+        raise ValueError(f"{image.width} x {image.height} pixels, expected at most {MOST}: make it smaller")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
@@ -50,16 +57,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def pad_to_square(image: Image.Image, colour: Sequence[float]) -> Image.Image:
-    """Centre the image on a square of its longer side (LLaVA, llava/mm_utils.py, expand2square).
+def pad_to_square(image: Image.Image, colour: Sequence[float], side: int, resample: int) -> Image.Image:
+    """Centre the image on a square of its longer side (LLaVA, llava/mm_utils.py, expand2square), and resize it.
+
+    A large square is never held whole: its rows are shrunk in bands, each to the same pixels.
 
     Args:
         colour: of the margins, red, green and blue in [0, 1].
+        side, resample: of the result, and Pillow's filter.
     """
-    side = max(image.size)
-    square = Image.new("RGB", (side, side), tuple(int(255 * channel) for channel in colour))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
+    length, margin = max(image.size), tuple(int(255 * channel) for channel in colour)
+    left, top = (length - image.width) // 2, (length - image.height) // 2
+    if length * length <= BAND:
+        square = Image.new("RGB", (length, length), margin)
+        square.paste(image, (left, top))
+        return square.resize((side, side), resample)
+    rows = max(1, BAND // length)
+    narrow = Image.new("RGB", (side, length))
+    for first in range(0, length, rows):
+        band = Image.new("RGB", (length, min(rows, length - first)), margin)
+        band.paste(image, (left, top - first))
+        narrow.paste(band.resize((side, band.height), resample), (0, first))
+    return narrow.resize((side, side), resample)
 
 
 def middle_square(image: Image.Image, side: int) -> Image.Image:

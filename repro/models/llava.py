@@ -11,7 +11,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from repro.models.card import ModelCard
 from repro.models.images import pad_to_square, read_image
 from repro.models.llava_release import load_release
-from repro.models.loading import check_shapes, load_part, load_tokenizer, read_json
+from repro.models.loading import CheckpointError, check_shapes, load_part, load_tokenizer, read_json
 from repro.models.native import Native
 from repro.models.prompts import Prompt
 from repro.models.weights import load_checkpoint
@@ -43,6 +43,8 @@ class Llava(Native):
             num_additional_image_tokens=settings.get("num_additional_image_tokens", 1),
             vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         )
+        if not processor.image_processor.do_resize:
+            raise CheckpointError(f"{preparation}: do_resize is false; expected true: get the published file")
         return cls(card, model, processor, path)
 
     @property
@@ -52,7 +54,8 @@ class Llava(Native):
     def build_prompt(self, image: str | Path | Image.Image, question: str, template: str) -> Prompt:
         text = self.prompt_text(question, template)
         preparation = self.processor.image_processor
-        image = pad_to_square(read_image(image), preparation.image_mean)
+        side = preparation.size["shortest_edge"]
+        image = pad_to_square(read_image(image), preparation.image_mean, side, preparation.resample)
         inputs = self.processor(images=image, text=text, return_tensors="pt").to(self.device)
         is_image = (inputs["input_ids"][0] == self.image_token_id).cpu().numpy()
         vision = self.model.config.vision_config
@@ -62,12 +65,11 @@ class Llava(Native):
                 f"the prompt holds {is_image.sum()} image tokens, the vision tower gives {rows * rows}: "
                 f"patch_size or num_additional_image_tokens in {self.path / 'processor_config.json'} is wrong"
             )
-        side = preparation.crop_size["height"]
         return Prompt(
             input_ids=inputs["input_ids"],
             image_inputs={"pixel_values": inputs["pixel_values"].to(self.model.dtype)},
             segments=Segments.from_image_mask(is_image),
             grid=(rows, rows),
-            image=image.resize((side, side), Image.Resampling(preparation.resample)),
+            image=image,
             text=text,
         )

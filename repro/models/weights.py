@@ -29,8 +29,7 @@ def check_directory(path: Path, model_type: str) -> None:
     Settings of ``generate`` may be missing. If they cannot be read, transformers would go on without the tokens
     that end an answer.
     """
-    if not path.is_dir():
-        raise CheckpointError(f"no checkpoint directory at {path}")
+    check_whole(path)
     file = path / "config.json"
     settings = read_json(file)
     if settings.get("model_type") != model_type:
@@ -47,6 +46,21 @@ def check_directory(path: Path, model_type: str) -> None:
     elif not (path / WEIGHTS).is_file():
         refuse_pickles(path)
         raise CheckpointError(f"{path} holds no weights: expected {WEIGHTS}, or {INDEX} with its shards")
+
+
+def check_whole(path: Path) -> None:
+    """CheckpointError unless ``path`` is a directory, and of a complete model.
+
+    An adapter in it would be applied or not, depending on what else is installed.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"no checkpoint directory at {path}")
+    if (path / "adapter_config.json").is_file():
+        beside = " beside the model's own weights: move it away, or" if (path / WEIGHTS).is_file() else ":"
+        raise CheckpointError(
+            f"{path} holds an adapter (adapter_config.json){beside} merge it into its base model first (peft: "
+            "PeftModel.from_pretrained(base, DIR).merge_and_unload().save_pretrained(OUT))"
+        )
 
 
 def refuse_pickles(path: Path) -> None:
@@ -210,7 +224,25 @@ def load_checkpoint(
     for part in model.modules():
         if (config := getattr(part, "config", None)) is not None and hasattr(config, "return_dict"):
             config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
+    _fill_buffers(model, path)
     return model.to(device)
+
+
+def _fill_buffers(model: PreTrainedModel, path: Path) -> None:
+    """Set positions that no checkpoint holds, which transformers 5.0 and 5.1 leave as memory that is not filled.
+
+    Raises CheckpointError for another buffer that holds no numbers.
+    """
+    stored = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in stored:
+            continue
+        if name.endswith("position_ids"):
+            buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))
+        elif buffer.is_floating_point() and not torch.isfinite(buffer).all():
+            raise CheckpointError(
+                f"{path}: {name} of the model is not finite: its settings are not those of a model"
+            )
 
 
 def load_renamed(

@@ -393,3 +393,25 @@ def test_a_configuration_that_asks_for_attention_maps_says_what_to_change(checkp
     edit_json(checkpoint / "config.json", output_attentions=True)
     with pytest.raises(CheckpointError, match="config.json: output_attentions is true.* set it to false"):
         load_model(NAME, checkpoint)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "shikra"])
+def test_an_adapter_beside_the_weights_is_refused_whatever_is_installed(name, tmp_path):
+    path = shutil.copytree(load_model(name).path, tmp_path / name)
+    inner = path / "delta" if (path / "delta").is_dir() else path
+    (inner / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="holds an adapter .*merge it into its base model first"):
+        load_model(name, path)
+
+
+def test_positions_that_no_checkpoint_holds_are_filled():
+    """transformers 5.0 and 5.1 leave those of a tower that a class of ours holds as they find the memory."""
+    from repro.models.weights import _fill_buffers
+
+    model = load_model("shikra").model
+    [name] = [name for name, _ in model.named_buffers() if name.endswith("position_ids")]
+    buffer = model.get_buffer(name)
+    expected = buffer.clone()
+    buffer.fill_(-(2**60))
+    _fill_buffers(model, NAME)
+    assert buffer.equal(expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -146,9 +148,31 @@ def test_pictures_are_padded_to_a_square_of_the_mean_colour(size):
     left, top = (side - width) // 2, (side - height) // 2
     expected[top : top + height, left : left + width] = pixels
 
-    found = pad_to_square(Image.fromarray(pixels), OPENAI_CLIP_MEAN)
+    found = pad_to_square(Image.fromarray(pixels), OPENAI_CLIP_MEAN, side, Image.Resampling.BICUBIC)
 
     np.testing.assert_array_equal(np.asarray(found), expected)
+
+
+@pytest.mark.parametrize("size", [(700, 3), (3, 700), (611, 480), (480, 611), (700, 699)])
+@pytest.mark.parametrize("filter", [Image.Resampling.BICUBIC, Image.Resampling.BILINEAR])
+def test_a_square_shrunk_in_bands_has_the_same_pixels(size, filter, monkeypatch):
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    at_once = pad_to_square(Image.fromarray(pixels), OPENAI_CLIP_MEAN, 336, filter)
+    monkeypatch.setattr("repro.models.images.BAND", 700 * 13)
+    in_bands = pad_to_square(Image.fromarray(pixels), OPENAI_CLIP_MEAN, 336, filter)
+    assert in_bands.tobytes() == at_once.tobytes()
+
+
+def test_a_very_long_picture_takes_little_memory(llava):
+    """The square of its longer side would have 1.2 GB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    llava.prompt(Image.new("RGB", (20000, 3), "red"), "What is it?")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
+
+
+def test_a_picture_too_large_to_prepare_is_refused(llava):
+    with pytest.raises(ValueError, match="1 x 90000000 pixels, expected at most 89478485: make it smaller"):
+        read_image(Image.new("L", (1, 90_000_000)))
 
 
 @pytest.mark.parametrize("size", [(48, 24), (24, 48)])
