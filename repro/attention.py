@@ -100,7 +100,7 @@ def prove_shares(lvlm: Lvlm) -> str:
     with torch.inference_mode(), lvlm.observed(compare):
         lvlm.forward([prompt], last=1)
     # Probabilities of some hundred keys; those of half precision are rounded by the model's own code.
-    most = max(1e-5, 4 * torch.finfo(lvlm.model.dtype).eps)
+    most = max(1e-5, 4 * torch.finfo(lvlm.computes_in).eps)
     if not max(worst) <= most:
         raise NotAdmitted(
             f"attention differs from the model's own by {max(worst):.2g}; rounding is {most:.2g}"

@@ -60,7 +60,7 @@ def memory_of(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int, keep: int = 0) ->
     tokens = n_layers * (len(prompt.segments) + (n_layers + 1) * max_new_tokens)
     tokens += branch * n_layers * (n_layers + 1) // 2
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return 2 * tokens * heads * head * lvlm.model.dtype.itemsize
+    return 2 * tokens * heads * head * lvlm.computes_in.itemsize
 
 
 def sweep(

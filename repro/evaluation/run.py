@@ -117,7 +117,7 @@ def begin(results: Results, lvlm: Lvlm, task: Task, items: Sequence[Item], resum
         "items": digest_of([item.id for item in items]),
         "n": len(items),
         "data": benchmark.describe(items),
-        "dtype": str(lvlm.model.dtype),
+        "dtype": str(lvlm.computes_in),
         "device": torch.cuda.get_device_name(lvlm.device) if lvlm.device.type == "cuda" else "cpu",
         "max_new_tokens": task.max_new_tokens,
     }

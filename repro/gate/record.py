@@ -183,7 +183,7 @@ def tripwires(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[
     for prompt, answer in zip(prompts, answers, strict=True):
         logits = lvlm.logits(prompt)[-1]
         size = float(logits.float().abs()[logits > UNSAID].max())
-        rounding = 64 * torch.finfo(lvlm.model.dtype).eps * size
+        rounding = 64 * torch.finfo(lvlm.computes_in).eps * size
         pixels = lvlm.pixel_name(prompt)
         blank = {**prompt.image_inputs, pixels: torch.zeros_like(prompt.image_inputs[pixels])}
         with torch.inference_mode():
@@ -228,7 +228,7 @@ def _about(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, Any]:
         "revision": revision_of(lvlm.path),
         "model_type": lvlm.model.config.model_type,
         "layers": lvlm.n_layers,
-        "dtype": str(lvlm.model.dtype),
+        "dtype": str(lvlm.computes_in),
         "benchmark": benchmark.name,
         "title": benchmark.title,
         "protocol": task.protocol,

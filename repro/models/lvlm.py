@@ -252,8 +252,8 @@ class Lvlm(ObservableAttention):
         with self.undisturbed(), torch.inference_mode():
             single = self.logits(prompt)
             size = float(single[-1].float().abs()[single[-1] > UNSAID].max())
-            last_digits = torch.finfo(self.model.dtype).eps * size
-            least = last_digits * (64 if self.model.dtype == torch.float32 else 4)
+            last_digits = torch.finfo(self.computes_in).eps * size
+            least = last_digits * (64 if self.computes_in == torch.float32 else 4)
             if not self.batches:
                 return least
             try:
@@ -359,6 +359,11 @@ class Lvlm(ObservableAttention):
     def room(self, prompt: Prompt) -> int:
         """Longest answer to a prompt, in tokens."""
         return self.context - len(prompt.segments)
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """Number type of the decoder layers; some models keep other parts in float32."""
+        return next(self.layers[0].parameters()).dtype
 
     @property
     def device(self) -> torch.device:

@@ -233,7 +233,7 @@ def answers_of(config: pytest.Config) -> list[Source]:
     from repro.evaluation.answers import sources
     from repro.evaluation.formats import SUFFIXES, answer_files
 
-    files = answer_files(given) if given.is_dir() else [given]
+    files = answer_files(given) if given.is_dir() else [given] * os.path.exists(given)
     try:
         found = [source for path in files for source in sources(path)]
     except DataError as error:

@@ -1,11 +1,11 @@
 """What each miniature makes of images in other shapes than its own: pixels, then image features.
 
 They come before shares, heat and answers, so that a red golden says which of processor, tower and decoder moved.
-All miniature scenes have the tower's size, which no processor resizes: here are a wide, a tall and a large image of
-odd sizes, each of several tiles where a model has tiles.
+All miniature scenes have the tower's size, which no processor resizes: here are a wide, a tall and a large image
+of odd sizes, each of several tiles where a model has tiles.
 
-Tolerances: pixels are whole steps of 1/255 before normalisation, 0.004 / std = 0.015 apart; features of one machine
-differ by 2e-6 of the largest over threads and kernels, here times 20.
+Tolerances: pixels are whole steps of 1/255 before normalisation, 0.004 / std = 0.015 apart; features
+of one machine differ by 2e-6 of the largest over threads and kernels, here times 20.
 """
 
 from __future__ import annotations

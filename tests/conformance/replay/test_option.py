@@ -47,7 +47,7 @@ def test_the_option_fails_and_says_why_unless_missing_ids_are_allowed(run, made,
     ("arguments", "said"),
     [
         (["--answers", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--answers", "."], "*.jsonl"),
+        (["--answers", "."], ".jsonl"),
         (["--allow-missing"], "--answers"),
         (["--answers", __file__, "--model", "llava-1.5"], "--model"),
         (["--answers", __file__, "--limit", "8"], "--limit"),
