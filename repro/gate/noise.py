@@ -5,6 +5,7 @@ Nothing is called a difference that is not above this. It is measured where a re
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -36,7 +37,8 @@ def noise(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]
     """The largest distance at each stage between readings of the same prompts in different ways.
 
     In reverse order; in a batch of three, where the model gives the same in a batch; with another attention
-    kernel; with another number of threads.
+    kernel; with another number of threads; with the last digit of every pixel another, which shows how much the
+    model makes of rounding in its image tower.
     """
     pairs = list(zip(prompts, answers, strict=True))
     first = [read(lvlm, *pair) for pair in pairs]
@@ -57,7 +59,18 @@ def noise(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]
                 raise_if_passing(error)
                 continue
             found += zip(first, reversed(again), strict=True)
+    rounded = [(_rounded(lvlm, prompt), answer) for prompt, answer in pairs]
+    found += zip(first, [read(lvlm, *pair) for pair in rounded], strict=True)
     return {stage: values[0] for stage, values in over(found).items()}
+
+
+def _rounded(lvlm: Lvlm, prompt: Prompt) -> Prompt:
+    """A prompt whose pixels are one digit up or down."""
+    name = lvlm.pixel_name(prompt)
+    pixels = prompt.image_inputs[name]
+    up = torch.randint(0, 2, pixels.shape, generator=torch.Generator().manual_seed(0)).to(pixels)
+    digit = torch.finfo(pixels.dtype).eps
+    return replace(prompt, image_inputs={**prompt.image_inputs, name: pixels * (1 + digit * (2 * up - 1))})
 
 
 def tolerances(measured: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
