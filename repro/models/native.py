@@ -18,14 +18,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
 from repro.models.card import ModelCard
 from repro.models.images import read_image
-from repro.models.loading import load_part, load_tokenizer
+from repro.models.loading import load_tokenizer
 from repro.models.lvlm import Lvlm
-from repro.models.processors import WITH_PIL
+from repro.models.processors import load_image_processor
 from repro.models.prompts import Prompt
 from repro.models.weights import load_checkpoint
 from repro.segments import Segments
@@ -45,8 +45,7 @@ class Native(Lvlm):
     @classmethod
     def load(cls, card: ModelCard, path: Path, dtype: torch.dtype, device: torch.device) -> Self:
         model = load_checkpoint(AutoModelForImageTextToText, path, dtype, device)
-        preparation = load_part(AutoImageProcessor, path, "preprocessor_config.json", **WITH_PIL)
-        return cls(card, model, Parts(preparation, load_tokenizer(path)), path)
+        return cls(card, model, Parts(load_image_processor(path), load_tokenizer(path)), path)
 
     def prompt_text(self, question: str, template: str) -> str:
         """The complete prompt; ValueError unless it holds one image placeholder."""

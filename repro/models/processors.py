@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
+from transformers.utils.import_utils import is_torchvision_available
 
 from repro.models.loading import PREPARATION, CheckpointError, load_part, read_json
 
@@ -66,6 +67,19 @@ def load_processor(path: Path) -> Any:
         ) from error
 
 
+def load_image_processor(path: Path) -> Any:
+    """How a checkpoint's images are prepared, with PIL; CheckpointError as ``load_part``.
+
+    In some versions of transformers 5 AutoImageProcessor itself needs torchvision, though classes for PIL do not.
+    """
+    file = path / PREPARATION
+    settings = read_json(file) if file.is_file() else {}
+    own = getattr(transformers, f"{settings.get('image_processor_type')}Pil", None)
+    if own is not None and not is_torchvision_available():
+        return load_part(own, path, PREPARATION)
+    return load_part(AutoImageProcessor, path, PREPARATION, **WITH_PIL)
+
+
 def processor_class(path: Path) -> Any:
     """The class that a file of the checkpoint names, else that of its model type."""
     files = [path / name for name in NAMING if (path / name).is_file()]
@@ -86,5 +100,5 @@ def _part(path: Path, name: str) -> Any:
         folder = path if name == "tokenizer" else path / name
         return AutoTokenizer.from_pretrained(folder, **settings)
     if name == "image_processor":
-        return load_part(AutoImageProcessor, path, PREPARATION, **WITH_PIL)
+        return load_image_processor(path)
     return Absent()

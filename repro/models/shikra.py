@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from repro.models import assembled, weights
+from repro.models.anatomy import first_output
 from repro.models.card import ModelCard
 from repro.models.loading import CheckpointError, load_tokenizer, read_json, require
 
@@ -47,8 +48,15 @@ class ShikraForCausalLM(assembled.ReadsImages, LlamaForCausalLM):
         self.mm_projector = nn.Linear(config.vision["hidden_size"], config.hidden_size)
 
     def patches(self, pixel_values: Tensor) -> Tensor:
-        states = self.vision_tower(pixel_values, output_hidden_states=True).hidden_states
-        return states[self.config.mm_vision_select_layer][:, 1:]
+        # Not by output_hidden_states, which the inner model of transformers 5.0 and 5.1 does not obey.
+        states: list[Tensor] = []
+        layer = self.vision_tower.encoder.layers[self.config.mm_vision_select_layer]
+        handle = layer.register_forward_hook(lambda _, args, output: states.append(first_output(output)))
+        try:
+            self.vision_tower(pixel_values)
+        finally:
+            handle.remove()
+        return states[0][:, 1:]
 
 
 class Shikra(assembled.Assembled):
