@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from repro.models.loading import CheckpointError
-from repro.models.weights import INDEX, run_command, weight_files, weight_map_of, write_shard
+from repro.models.weights import INDEX, check_whole, run_command, weight_files, weight_map_of, write_shard
 
 #: Suffixes of the files that are copied along with the weights: settings, tokenizers, vocabularies.
 COPIED = (".json", ".model", ".tiktoken", ".txt")
@@ -33,6 +33,7 @@ def convert(source: Path, out: Path) -> None:
     """
     if source.resolve() in (out.resolve(), *out.resolve().parents):
         raise CheckpointError(f"{out} is the source, or lies in it: name another directory")
+    check_whole(source)
     index = source / "pytorch_model.bin.index.json"
     listed = weight_map_of(index) if index.is_file() else {}
     out.mkdir(parents=True, exist_ok=True)
