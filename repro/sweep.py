@@ -94,19 +94,23 @@ def sweep(
             layer_by_layer(lvlm, prompt, max_new_tokens, keep, ranking_row, repetition_penalty)
             for prompt in prompts
         ]
-    if len(groups := _together(lvlm, prompts)) > 1:
-        swept = {
-            index: one
-            for group in groups
-            for index, one in zip(
-                group,
-                sweep(
-                    lvlm, [prompts[i] for i in group], max_new_tokens, keep, ranking_row, repetition_penalty
-                ),
-                strict=True,
-            )
-        }
-        return [swept[index] for index in range(len(prompts))]
+    swept: dict[int, Sweep] = {}
+    for group in _together(lvlm, prompts):
+        together = [prompts[index] for index in group]
+        answers = _swept(lvlm, together, max_new_tokens, keep, ranking_row, repetition_penalty)
+        swept |= zip(group, answers, strict=True)
+    return [swept[index] for index in range(len(prompts))]
+
+
+def _swept(
+    lvlm: Lvlm,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    keep: int,
+    ranking_row: RankingRow,
+    repetition_penalty: float,
+) -> list[Sweep]:
+    """``sweep`` of prompts that are one batch."""
     with torch.inference_mode():
         processors = [lvlm.logits_processors(prompt, max_new_tokens) for prompt in prompts]
         run = PackedPass(lvlm, prompts, max_new_tokens, keep, ranking_row)
