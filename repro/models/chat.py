@@ -191,6 +191,7 @@ class Chat(Lvlm):
             for name, value in outputs.items()
             if isinstance(value, Tensor)
         }
+        self.check_room(input_ids.shape[1])
         ids = input_ids[0].cpu().numpy()
         # The configuration's comes first: what a processor calls its image token may stand before the image.
         token = next((token for token in self.image_token_ids if token in ids), None)

@@ -334,12 +334,7 @@ class Lvlm(ObservableAttention):
                 f"the question holds {tokens[0]!r}, which {self.card.name} reads as a token of its own and not as "
                 f"text: {question!r}"
             )
-        prompt = self.build_prompt(image, question, template or self.template)
-        if self.room(prompt) < 1:
-            raise ValueError(
-                f"a prompt of {len(prompt.segments)} tokens leaves no room for an answer within {self.context}"
-            )
-        return prompt
+        return self.build_prompt(image, question, template or self.template)
 
     @property
     def pixel_std(self) -> Sequence[float]:
@@ -359,6 +354,13 @@ class Lvlm(ObservableAttention):
     def room(self, prompt: Prompt) -> int:
         """Longest answer to a prompt, in tokens."""
         return self.context - len(prompt.segments)
+
+    def check_room(self, length: int) -> None:
+        """ValueError if so many tokens leave no room for an answer."""
+        if length >= self.context:
+            raise ValueError(
+                f"a prompt of {length} tokens leaves no room for an answer within {self.context}"
+            )
 
     @property
     def computes_in(self) -> torch.dtype:

@@ -54,7 +54,9 @@ class Task:
             image = read_image(item.image)
             if self.crop:
                 image = middle_square(image, lvlm.crop_side)
-            return lvlm.prompt(image, self.ask(item), self.template)
+            prompt = lvlm.prompt(image, self.ask(item), self.template)
+            lvlm.check_room(len(prompt.segments))
+            return prompt
         except (OSError, ValueError) as error:
             raise type(error)(f"item {item.id}: {error}") from error
 

@@ -67,7 +67,7 @@ def test_other_items_numbers_and_lengths_are_other_runs(lvlm, evaluation, tmp_pa
     exact = dataclasses.replace(result.task.benchmark, mode="exact")
     made.append(number(task=dataclasses.replace(result.task, benchmark=exact)))
     with monkeypatch.context() as patch:
-        patch.setattr(type(lvlm.model), "dtype", "float16")
+        patch.setattr(type(lvlm), "computes_in", "float16")
         made.append(number())
     with monkeypatch.context() as patch:
         patch.setattr(running, "versions", lambda: {"torch": "0"})
