@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from io import BytesIO
@@ -49,6 +50,9 @@ def record(
     Raises DataError, ProtocolError, ResultsError and OSError as ``repro.table1.table1`` does.
     """
     task = _task(lvlm, benchmark, protocol)
+    directory.mkdir(parents=True, exist_ok=True)
+    (probe := directory / f".{os.getpid()}.probe").touch()  # before anything long starts
+    probe.unlink()
     items = chosen(task.benchmark.load(data), count or items_for(margin))
     return save(measure(lvlm, task, items, report, progress=progress), directory)
 

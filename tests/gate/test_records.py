@@ -101,7 +101,7 @@ def test_weights_with_much_noise_are_worse(changed, large, tmp_path):
     assert all(flip["question"] and len(flip["before"]) == 11 for flip in outcome.flips)
 
 
-@pytest.mark.invariant
+@pytest.mark.faults
 def test_a_head_that_is_lost_is_a_change_of_its_layer(changed, recorded, tmp_path):
     def without_head(tensors):
         [name] = [
@@ -114,7 +114,7 @@ def test_a_head_that_is_lost_is_a_change_of_its_layer(changed, recorded, tmp_pat
     assert "layer 3 differs" in outcome.sentence
 
 
-@pytest.mark.invariant
+@pytest.mark.faults
 def test_an_update_of_the_last_layer_leaves_all_below_it_clean(changed, recorded, tmp_path):
     def update(tensors):
         [name] = [name for name in tensors if "language_model" in name and "layers.9.mlp.down_proj" in name]
@@ -181,6 +181,13 @@ def test_a_record_that_is_missing_or_damaged_is_named(recorded, tmp_path):
     path.write_bytes((recorded / path.name).read_bytes()[:3000])
     with pytest.raises(GateError, match="is no record, or damaged"):
         against(load_model(NAME), tmp_path, tmp_path)
+
+
+@pytest.mark.invariant
+def test_a_place_for_records_is_looked_at_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        record(load_model(NAME), "scienceqa", DIRECTORY, tmp_path / "file" / "records", progress=False)
 
 
 @pytest.mark.invariant

@@ -12,8 +12,6 @@ from repro.gate.stages import distances, sketch
 from repro.gate.verdict import MARGIN, difference, items_for, level_of
 from repro.scores import Scores
 
-pytestmark = pytest.mark.invariant
-
 
 def scores(right):
     """Accuracy of items on images of their own."""
@@ -28,6 +26,7 @@ def pair(generator, n, lost=0.0, flipping=0.0):
     return scores(before), scores(after & (generator.random(n) >= lost / 0.8))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("decisions", [1, 4, 24])
 def test_no_difference_is_rarely_called_one(decisions):
     """2,000 pairs of runs of which 0.4 % of the answers flip by chance, at the number of items recommended."""
@@ -43,6 +42,7 @@ def test_no_difference_is_rarely_called_one(decisions):
         assert sum(verdict in ("worse", "cannot tell") for verdict in verdicts) / 2000 <= 0.05
 
 
+@pytest.mark.faults
 def test_a_loss_of_twice_the_margin_is_found():
     """In at least 90 % of 500 pairs of runs."""
     generator = np.random.default_rng(1)
@@ -55,6 +55,7 @@ def test_a_loss_of_twice_the_margin_is_found():
     assert sum(one.verdict(MARGIN) == "worse" for one in found) / 500 >= 0.9
 
 
+@pytest.mark.faults
 def test_an_interval_covers_the_truth():
     generator = np.random.default_rng(2)
     covered = 0
@@ -65,6 +66,7 @@ def test_an_interval_covers_the_truth():
     assert covered / 500 >= 0.93
 
 
+@pytest.mark.invariant
 def test_flips_are_counted_both_ways():
     before, after = np.array([1, 1, 1, 0, 0] * 8, bool), np.array([1, 0, 1, 1, 0] * 8, bool)
     one = difference("accuracy", scores(before), scores(after), MARGIN)
@@ -72,6 +74,7 @@ def test_flips_are_counted_both_ways():
     assert one.verdict(MARGIN) == "cannot tell" and one.needed > 40
 
 
+@pytest.mark.invariant
 def test_an_error_rate_gets_worse_upwards():
     before, after = np.zeros(400, bool), np.arange(400) < 40
     pair_of_rates = [replace(scores(right), higher_is_better=False) for right in (before, after)]
@@ -79,10 +82,12 @@ def test_an_error_rate_gets_worse_upwards():
     assert one.verdict(MARGIN) == "worse" and one.gain == pytest.approx(-0.1) and one.lost == 40
 
 
+@pytest.mark.invariant
 def test_decisions_share_one_level():
     assert level_of(1) == 0.95 and level_of(10) == pytest.approx(0.995)
 
 
+@pytest.mark.invariant
 def test_distances_of_sketches_are_those_of_tensors():
     import torch
 
@@ -98,6 +103,7 @@ def test_distances_of_sketches_are_those_of_tensors():
     assert np.linalg.norm(sketch(single)) == pytest.approx(3)
 
 
+@pytest.mark.invariant
 def test_readings_of_other_sizes_and_values_that_are_no_numbers_are_never_alike():
     one = {"layers": np.ones((3, 64), np.float32), "pixels": np.ones(65, np.float32)}
     other = {"layers": one["layers"].copy(), "pixels": np.ones(64, np.float32)}
@@ -106,6 +112,7 @@ def test_readings_of_other_sizes_and_values_that_are_no_numbers_are_never_alike(
     assert found["layers"].tolist() == [0, np.inf, 0] and np.isinf(found["pixels"]).all()
 
 
+@pytest.mark.invariant
 def test_a_tolerance_grows_with_depth_and_never_below_rounding():
     import torch
 
