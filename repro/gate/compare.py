@@ -1,6 +1,5 @@
 """What changed between a record and a measurement of today, where it began, and whether it matters."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -145,6 +144,9 @@ def compare(
     same_weights = before.about["revision"] == after.about["revision"]
     flips = _flips(before, after, task, items)
     verdict, sentence = _decide(before, after, stages, scores, curve, same_weights, margin, len(flips))
+    lost = [stage for stage in left_out if any(stage in reading for reading in before.readings)]
+    if alike and same_weights and lost and verdict in ("identical", "same within noise"):
+        verdict, sentence = "changed", f"{lost[0]} can no longer be read; {sentence}"
     return Outcome(
         name=before.name,
         verdict=verdict,
@@ -173,7 +175,9 @@ def stages_of(before: Record, after: Record) -> tuple[list[Stage], list[str]]:
     limits = tolerances(before.noise, getattr(torch, before.about["dtype"].removeprefix("torch.")))
     stages = []
     for stage, values in found.items():
-        limit = np.broadcast_to(limits.get(stage, np.zeros(1)), values[0].shape)
+        limit = limits.get(stage, np.zeros(1))
+        if limit.shape != values[0].shape:
+            limit = np.full(values[0].shape, limit.max())
         for number, (largest, mean, most) in enumerate(zip(*values, limit, strict=True)):
             layer = number + 1 if len(limit) > 1 else 0
             stages.append(Stage(stage, layer, float(largest), float(mean), float(most)))
@@ -254,9 +258,7 @@ def _flips(before: Record, after: Record, task: Task, items: Sequence[Item]) -> 
                 "item": item.id,
                 "image": image_names([item])[0],
                 "question": task.ask(item),
-                "reference": item.reference
-                if isinstance(item.reference, str)
-                else json.dumps(item.reference, default=list),
+                "reference": str(item.reference),
                 "before": before.answers[i],
                 "after": after.answers[i],
                 "gain": float(sides[1][i] - sides[0][i]),
@@ -294,7 +296,8 @@ def _decide(
         return "identical", "every stage, every answer and every score is equal bit by bit"
     scored = sum((before.parts[name] != after.parts[name]).any(axis=(1, 2)) for name in before.parts) > 0
     noisy = _within_noise(before, int(scored.sum()), len(before.items))
-    if same_weights and stages and not beyond and noisy:
+    few = by_score == "cannot tell" and decisive.gained + decisive.lost > 0
+    if same_weights and stages and not beyond and noisy and not few:
         return (
             "same within noise",
             f"no stage moved beyond noise; {flipped} of {len(before.items)} answers are others",

@@ -105,12 +105,13 @@ def _shaped(tensor: Tensor) -> np.ndarray:
 def _within(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int) -> Reading:
     """Stages of the decoder, from one pass."""
     reading: Reading = {}
+    anatomy = lvlm.anatomy  # learnt by passes of its own, before this one
     image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
     layers: list[np.ndarray] = []
     masks = np.zeros((lvlm.n_layers, 8), np.uint8)
 
     def entering(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        _, hidden, axis = lvlm.anatomy.hidden(0, args, kwargs)
+        _, hidden, axis = anatomy.hidden(0, args, kwargs)
         rows = hidden.movedim(axis, 0)[: len(prompt.segments)]
         if axis != -hidden.dim():  # the batch comes before the sequence
             rows = rows[:, :1]

@@ -93,7 +93,11 @@ def difference(metric: str, before: Scores, after: Scores, margin: float, decisi
         lowest, highest = min(wider.low[0], gain - left_open), max(wider.high[0], gain + left_open)
     z = norm.ppf((1 + LEVEL) / 2)
     half = (high - low) / 2
-    needed = ceil(len(pair) * (half * (1 + norm.ppf(1 - _MISSED) / z) / margin) ** 2)
+    needed = (
+        0
+        if not np.isfinite(half)
+        else ceil(len(pair) * (half * (1 + norm.ppf(1 - _MISSED) / z) / margin) ** 2)
+    )
     return Difference(
         metric=metric,
         before=float(score[1]),
