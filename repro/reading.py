@@ -1,4 +1,4 @@
-"""Files from outside: the bytes of one, if it is the file that it should be."""
+"""Files: the bytes of one from outside, if it is what it should be, and writing one whole or not at all."""
 
 import errno
 import os
@@ -31,3 +31,14 @@ def read_file(path: Path) -> bytes:
 def _open(path: str, flags: int) -> int:
     """A file descriptor, at once: a pipe would wait for who writes into it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write under another name first, so that no reader, no crash and no full disk leaves half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

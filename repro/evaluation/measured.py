@@ -8,10 +8,13 @@ where N is the baseline, have length N + 1. Intervals are (low, high).
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from repro.reading import write_file
 
 Interval = tuple[float, float]
 #: Lower and upper end of an interval of layers, both included.
@@ -219,10 +222,9 @@ def save(measured: Measured, path: Path) -> None:
 
     text = json.dumps(plain(measured))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, text=np.array(text), **arrays)
-    partial.replace(path)
+    content = BytesIO()
+    np.savez(content, allow_pickle=False, text=np.array(text), **arrays)
+    write_file(path, content.getvalue())
 
 
 def load(path: Path) -> Measured:

@@ -10,6 +10,7 @@ import numpy as np
 
 from repro.benchmarks.benchmark import Benchmark
 from repro.evaluation.run import Evaluation
+from repro.reading import write_file
 
 RECORDS = Path(__file__).resolve().parents[2] / "golden" / "table1"
 #: Largest share of answers (items x layers) that may score differently than recorded.
@@ -68,13 +69,7 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         np.savez_compressed(content, ids=np.array(ids), parts=measured.astype(np.float32))
-        # Under another name first: a full disk leaves the old record.
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_bytes(content.getvalue())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_file(path, content.getvalue())
         return
     recorded = recorded_parts(model, benchmark, ids)
     changed = np.abs(measured - recorded).max(axis=-1) > 1e-6

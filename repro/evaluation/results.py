@@ -18,13 +18,13 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from repro.benchmarks.benchmark import Part
+from repro.evaluation.environment import now
 from repro.evaluation.sources import PACKAGE, sources_of
 
 #: The file in a report's directory.
@@ -205,7 +205,7 @@ class Results:
                 "SELECT max(run) FROM runs WHERE digest = ? AND finished IS NULL", (digest,)
             ).fetchone()
             if run is None or not resume:
-                texts = json.dumps(c.settings), json.dumps(c.versions), _now()
+                texts = json.dumps(c.settings), json.dumps(c.versions), now()
                 run = self._open.execute(
                     "INSERT INTO runs (digest, model, revision, dataset, protocol, settings, versions, started) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -217,7 +217,7 @@ class Results:
         """Mark runs as complete, and delete earlier ones of the same configurations."""
         with self._explained(), self._transaction():
             for run in runs:
-                self._open.execute("UPDATE runs SET finished = ? WHERE run = ?", (_now(), run))
+                self._open.execute("UPDATE runs SET finished = ? WHERE run = ?", (now(), run))
                 self._open.execute(
                     "DELETE FROM runs WHERE run < ? AND digest = (SELECT digest FROM runs WHERE run = ?)",
                     (run, run),
@@ -364,7 +364,3 @@ def _expect(kind: type | tuple[type, ...], *values: object) -> None:
     for value in values:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"a {type(value).__name__}, {value!r:.40}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -13,7 +13,7 @@ from repro.benchmarks.benchmark import Item, image_names
 from repro.cliff import UndefinedScore, cliff_layer
 from repro.gate.noise import tolerances
 from repro.gate.record import GateError, Record
-from repro.gate.stages import STAGES, over
+from repro.gate.stages import STAGES, largest_and_mean
 from repro.gate.verdict import Difference, Verdict, difference
 from repro.protocols.task import Task
 from repro.scores import TooFew
@@ -171,7 +171,7 @@ def compare(
 
 def stages_of(before: Record, after: Record) -> tuple[list[Stage], list[str]]:
     """Every stage that both records have, in order, and the names of the others."""
-    found = over(list(zip(before.readings, after.readings, strict=True)))
+    found = largest_and_mean(list(zip(before.readings, after.readings, strict=True)))
     limits = tolerances(before.noise, getattr(torch, before.about["dtype"].removeprefix("torch.")))
     stages = []
     for stage, values in found.items():
@@ -187,6 +187,7 @@ def stages_of(before: Record, after: Record) -> tuple[list[Stage], list[str]]:
 def _scores(
     before: Record, after: Record, task: Task, items: Sequence[Item], margin: float, decisions: int
 ) -> list[Difference]:
+    """Every metric of the untruncated model, the deciding one first; of the others those that are defined."""
     found = []
     for metric in task.benchmark.metrics:
         pair = [task.scores(items, record.parts, metric.name).at(-1) for record in (before, after)]
@@ -215,11 +216,14 @@ def _curve(
 
 
 def _undefined(name: str, n: int) -> Difference:
-    nan = float("nan")
-    return Difference(name, nan, nan, 0.0, -np.inf, np.inf, -np.inf, np.inf, 0, 0, 1.0, n, np.inf, 0)
+    """Of a layer whose score is undefined: anything is possible."""
+    bounds = {"low": -np.inf, "high": np.inf, "lowest": -np.inf, "highest": np.inf, "visible": np.inf}
+    nothing = {"before": np.nan, "after": np.nan, "gain": 0.0, "p": 1.0}
+    return Difference(name, **nothing, **bounds, gained=0, lost=0, n=n, needed=0)
 
 
 def _cliff(record: Record, task: Task, items: Sequence[Item]) -> tuple[int, int, int] | None:
+    """The cliff layer of all items and the ends of its interval; None where the score is undefined."""
     try:
         cliff = cliff_layer(task.scores(items, record.parts))
     except (UndefinedScore, TooFew):
@@ -228,6 +232,7 @@ def _cliff(record: Record, task: Task, items: Sequence[Item]) -> tuple[int, int,
 
 
 def _mean_shares(record: Record) -> list[list[float]]:
+    """Attention shares [N, 4] by segment, averaged over the items that were read; empty if they are refused."""
     shares = [reading["shares"] for reading in record.readings if "shares" in reading]
     return np.mean(shares, axis=0).round(5).tolist() if shares else []
 
@@ -295,9 +300,10 @@ def _decide(
     if stages and not unequal:
         return "identical", "every stage, every answer and every score is equal bit by bit"
     scored = sum((before.parts[name] != after.parts[name]).any(axis=(1, 2)) for name in before.parts) > 0
-    noisy = _within_noise(before, int(scored.sum()), len(before.items))
+    within_noise = _within_noise(before, int(scored.sum()), len(before.items))
+    # Of few items, flips of chance and a loss look alike.
     few = by_score == "cannot tell" and decisive.gained + decisive.lost > 0
-    if same_weights and stages and not beyond and noisy and not few:
+    if same_weights and stages and not beyond and within_noise and not few:
         return (
             "same within noise",
             f"no stage moved beyond noise; {flipped} of {len(before.items)} answers are others",
@@ -305,7 +311,7 @@ def _decide(
     moved = _moved(stages, curve, same_weights, margin)
     if moved:
         return "changed", f"{moved}; {where}; {points}"
-    if same_weights and stages and not noisy:
+    if same_weights and stages and not within_noise:
         return "changed", f"{int(scored.sum())} scores changed, more than noise explains; {where}; {points}"
     if by_score == "cannot tell":
         return by_score, (

@@ -15,7 +15,7 @@ from repro.benchmarks.benchmark import Benchmark, Item
 from repro.evaluation.results import revision_of
 from repro.evaluation.run import item_digests
 from repro.gate.compare import Outcome, check_comparable, compare, stages_of, where_it_began
-from repro.gate.record import GateError, Record, chosen, load, measure, name_of, readings_of, save
+from repro.gate.record import GateError, Record, load, measure, name_of, readings_of, sample, save
 from repro.gate.verdict import MARGIN, items_for
 from repro.models.images import read_image
 from repro.models.lvlm import Lvlm
@@ -53,7 +53,7 @@ def record(
     directory.mkdir(parents=True, exist_ok=True)
     (probe := directory / f".{os.getpid()}.probe").touch()  # before anything long starts
     probe.unlink()
-    items = chosen(task.benchmark.load(data), count or items_for(margin))
+    items = sample(task.benchmark.load(data), count or items_for(margin))
     return save(measure(lvlm, task, items, report, progress=progress), directory)
 
 
@@ -114,8 +114,8 @@ def _check_depth(before: Record, lvlm: Lvlm) -> None:
 def _prompts(lvlm: Lvlm, task: Task, items: Sequence[Item], before: Record) -> str:
     """What differs in prompts and pixels, in words."""
     try:
-        chosen_items = [items[i] for i in before.read]
-        readings, _ = readings_of(lvlm, task, chosen_items, [()] * len(chosen_items), only_prompts=True)
+        read = [items[i] for i in before.read]
+        readings, _ = readings_of(lvlm, task, read, [()] * len(read), only_prompts=True)
     except (RuntimeError, ValueError, IndexError) as error:
         return f"prompts cannot be made: {error}"
     stages, _ = stages_of(before, replace(before, readings=readings))
@@ -123,6 +123,7 @@ def _prompts(lvlm: Lvlm, task: Task, items: Sequence[Item], before: Record) -> s
 
 
 def _task(lvlm: Lvlm, benchmark: Benchmark | str, protocol: str) -> Task:
+    """The benchmark, or the one of this name, put to the model under the protocol."""
     benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
     return find_task(protocol, lvlm.card.name, benchmark)
 

@@ -4,14 +4,15 @@ Nothing is called a difference that is not above this. It is measured where a re
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
-from repro.gate.stages import Reading, over, read
+from repro.gate.stages import Reading, largest_and_mean, read
 from repro.models.lvlm import Lvlm, raise_if_passing
 from repro.models.prompts import Prompt
 
@@ -24,7 +25,8 @@ LEAST = {"shares": 1e-5, "heat": 1e-4}
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _other_threads() -> Iterator[None]:
+    """Within the context, torch has one thread, or two if it had one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if threads > 1 else 2)
     try:
@@ -43,16 +45,16 @@ def noise(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]
     pairs = list(zip(prompts, answers, strict=True))
     first = [read(lvlm, *pair) for pair in pairs]
     other = "eager" if getattr(lvlm.decoder.config, "_attn_implementation", "") != "eager" else "sdpa"
-    ways: list[tuple[Callable[[], object], int]] = [
+    ways: list[tuple[Callable[[], AbstractContextManager[Any]], int]] = [
         (nullcontext, 1),
-        (_one_thread, 1),
+        (_other_threads, 1),
         (partial(lvlm.kernel, other), 1),
     ]
     if lvlm.batches:
         ways.append((nullcontext, 3))
     found: list[tuple[Reading, Reading]] = []
     for context, copies in ways:
-        with suppress(NotImplementedError), context():  # type: ignore[attr-defined]
+        with context():
             try:
                 again = [read(lvlm, *pair, copies) for pair in reversed(pairs)]
             except Exception as error:  # a kernel that this model does not have
@@ -61,7 +63,7 @@ def noise(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]
             found += zip(first, reversed(again), strict=True)
     rounded = [(_rounded(lvlm, prompt), answer) for prompt, answer in pairs]
     found += zip(first, [read(lvlm, *pair) for pair in rounded], strict=True)
-    return {stage: values[0] for stage, values in over(found).items()}
+    return {stage: values[0] for stage, values in largest_and_mean(found).items()}
 
 
 def _rounded(lvlm: Lvlm, prompt: Prompt) -> Prompt:

@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from repro.benchmarks.benchmark import Benchmark, Item
+from repro.benchmarks.benchmark import Item
+from repro.evaluation.environment import environment, now
 from repro.evaluation.flow import spread
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, Row, revision_of, versions
@@ -21,6 +23,7 @@ from repro.models.images import read_image
 from repro.models.lvlm import UNSAID, Lvlm, apart
 from repro.models.prompts import Prompt
 from repro.protocols.task import Task
+from repro.reading import write_file
 
 #: Raised with every change of what a record holds.
 SCHEMA = 1
@@ -73,10 +76,11 @@ class Record:
 
 
 def name_of(model: str, benchmark: str, protocol: str) -> str:
+    """Of the file of a record, without its suffix."""
     return f"{model}-{benchmark}-{protocol}"
 
 
-def chosen(items: Sequence[Item], count: int) -> list[Item]:
+def sample(items: Sequence[Item], count: int) -> list[Item]:
     """About ``count`` of the items, evenly from each stratum."""
     strata: dict[str, list[Item]] = {}
     for item in items:
@@ -219,9 +223,8 @@ def tripwires(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[
 
 
 def _about(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, Any]:
-    from repro.report.pages import environment, now
-
-    benchmark: Benchmark = task.benchmark
+    """What a record says of its model, its items and where it was made; see ``Record``."""
+    benchmark = task.benchmark
     return {
         "schema": SCHEMA,
         "model": task.model,
@@ -230,7 +233,6 @@ def _about(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, Any]:
         "layers": lvlm.n_layers,
         "dtype": str(lvlm.computes_in),
         "benchmark": benchmark.name,
-        "title": benchmark.title,
         "protocol": task.protocol,
         "data": benchmark.describe(items),
         "mode": benchmark.mode or "",
@@ -251,10 +253,9 @@ def save(record: Record, directory: Path) -> Path:
         name: value for name, value in asdict(record).items() if name not in ("parts", "noise", "readings")
     }
     directory.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, content=np.array(json.dumps(content)), **arrays)
-    partial.replace(path)
+    data = BytesIO()
+    np.savez_compressed(data, allow_pickle=False, content=np.array(json.dumps(content)), **arrays)
+    write_file(path, data.getvalue())
     return path
 
 

@@ -216,7 +216,7 @@ def _cosine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 _METRICS = {"shares": _largest, "heat": _cosine}
 
 
-def over(readings: Sequence[tuple[Reading, Reading]]) -> dict[str, np.ndarray]:
+def largest_and_mean(readings: Sequence[tuple[Reading, Reading]]) -> dict[str, np.ndarray]:
     """The largest and the mean distance of pairs of readings at each stage that all have: [2, 1 or N]."""
     found = [distances(*pair) for pair in readings if not all(REFUSED in reading for reading in pair)]
     gathered = {}

@@ -117,6 +117,7 @@ def difference(metric: str, before: Scores, after: Scores, margin: float, decisi
 
 
 def _left_open(n: int, level: float) -> float:
+    """The share of answers that may change without one of n doing so: the inverse of ``unchanged_is_evidence``."""
     return 1 - ((1 - level) / 2) ** (1 / n)
 
 

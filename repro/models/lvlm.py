@@ -307,15 +307,11 @@ class Lvlm(ObservableAttention):
             return find_roles(self.layers, self.try_pass)
 
     def try_pass(self, more: int = 0) -> None:
-        """One untruncated pass over a grey image and a question, followed by so many more text tokens."""
+        """One pass over a grey image and a question, followed by so many more text tokens."""
         prompt = self.prompt(Image.new("RGB", (64, 48), "grey"), "What is it?")
         text = [int(prompt.input_ids[0, -1])] * more
-        truncation, self.truncation = self.truncation, None
-        try:
-            with torch.inference_mode():
-                self.forward([prompt], text, last=1)
-        finally:
-            self.truncation = truncation
+        with torch.inference_mode():
+            self.forward([prompt], text, last=1)
 
     def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
         """The prompt of one image and one question.

@@ -12,8 +12,9 @@ import repro.audit
 from repro.audit.ledger import Claim, Paper, Verdict
 from repro.audit.marks import COLUMNS, marks
 from repro.audit.needs import need
+from repro.evaluation.environment import environment, now
 from repro.models.card import FIXTURES
-from repro.report.pages import AUDIT, NAME, check_writable, environment, now, render, write
+from repro.report.pages import AUDIT, NAME, check_writable, render, write
 from repro.text import columns, visible
 
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]

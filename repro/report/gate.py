@@ -12,9 +12,10 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from repro.evaluation.environment import now
 from repro.gate.verdict import VERDICTS
 from repro.report.figures import house_style, png
-from repro.report.pages import check_writable, now, render, write
+from repro.report.pages import check_writable, data_uri, render, write
 from repro.text import columns, percent, points, points_interval, visible
 
 PAGE, DATA, SUMMARY = "gate.html", "gate.json", "gate.md"
@@ -85,7 +86,7 @@ def write_gate(outcomes: Sequence[Outcome], command: str, directory: Path) -> Pa
     report = SimpleNamespace(
         title=f"Gate: {outcomes[0]['verdict']}", command=command, created=now(), environment={}
     )
-    page = render("gate.html.j2", report=report, parts=list(map(_part, outcomes)), verdicts=VERDICTS)
+    page = render("gate.html.j2", report=report, parts=list(map(_part, outcomes)))
     data = json.dumps({"verdict": outcomes[0]["verdict"], "created": report.created, "outcomes": outcomes})
     write(directory, {PAGE: page, DATA: data.encode() + b"\n", SUMMARY: markdown(outcomes).encode()})
     return directory / PAGE
@@ -117,7 +118,7 @@ def _part(one: Outcome) -> SimpleNamespace:
         environment=environment,
         flips=flips,
         cliffs=[_cliff(cliff) for cliff in one["cliffs"]],
-        figure=_image(png(_figure(one))),
+        figure=data_uri(png(_figure(one))),
     )
 
 
@@ -145,13 +146,9 @@ def _layers(flip: Mapping[str, Any]) -> list[tuple[int, str, str]]:
 def _uri(picture: str | None) -> Markup | None:
     """A picture that is base 64 and nothing else."""
     try:
-        return _image(base64.b64decode(picture, validate=True)) if picture else None
+        return data_uri(base64.b64decode(picture, validate=True)) if picture else None
     except (binascii.Error, ValueError):
         return None
-
-
-def _image(data: bytes) -> Markup:
-    return Markup("data:image/png;base64," + base64.b64encode(data).decode())
 
 
 @house_style()

@@ -1,6 +1,5 @@
 """The report as one self-contained HTML page, with its figures as PNG files beside it."""
 
-import base64
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,10 +11,11 @@ import numpy as np
 from markupsafe import Markup
 
 from repro import text
+from repro.evaluation.environment import environment, now
 from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Pointing, RecordedTable, TableRow
 from repro.report.cam_figure import figures3_4
 from repro.report.figures import benchmark_colours, figure2, figure5, figure_pointing, png
-from repro.report.pages import INDEX, NAME, check_writable, environment, now, render, write
+from repro.report.pages import INDEX, NAME, check_writable, data_uri, render, write
 from repro.report.table import TABLE_1, model_of, notes
 
 #: Every figure a report may have.
@@ -87,7 +87,7 @@ class _Section:
 
     @property
     def uri(self) -> Markup:
-        return Markup("data:image/png;base64," + base64.b64encode(self.data).decode())
+        return data_uri(self.data)
 
     @property
     def pixels(self) -> tuple[int, int]:

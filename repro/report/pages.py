@@ -1,11 +1,9 @@
 """What the two pages of the report share: rendering, writing, links, and the facts about a session."""
 
+import base64
 import os
-import platform
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from repro import text
+from repro.reading import write_file
 
 INDEX, AUDIT = "index.html", "audit.html"
 #: Characters of a name, of a question or an answer, and of anything else.
@@ -23,24 +22,6 @@ _LINK = re.compile(rb'(<a href="(index|audit)\.html(?:#([^"]*))?")(?: hidden)?>'
 
 class ReportError(OSError):
     """The report cannot be written; the message names the place, the reason and the way out."""
-
-
-def now() -> str:
-    """Date and time, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment() -> dict[str, str]:
-    """What the numbers depend on, besides the code and the data."""
-    # Takes a second, which checking the directory at the start of a session should not cost.
-    import torch
-
-    return {
-        **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "CPU capability": torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 def _finalize(value: Any) -> Any:
@@ -59,6 +40,11 @@ def render(template: str, **values: Any) -> bytes:
     return templates.get_template(template).render(text=text, **values).encode()
 
 
+def data_uri(image: bytes) -> Markup:
+    """A PNG as an address that holds it, for pages without files beside them."""
+    return Markup("data:image/png;base64," + base64.b64encode(image).decode())
+
+
 def _failure(directory: Path, error: Exception) -> ReportError:
     reason = getattr(error, "strerror", None) or str(error)
     existing = next(filter(os.path.lexists, (directory, *directory.parents)))
@@ -67,17 +53,6 @@ def _failure(directory: Path, error: Exception) -> ReportError:
     return ReportError(
         f"cannot write the report to {str(directory)!r}: {reason}; pass another directory with --report"
     )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write under another name first, so that no reader and no crash leaves half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def check_writable(directory: str | Path) -> None:
@@ -103,7 +78,7 @@ def write(directory: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()
     """Write a page and its files, remove stale ones, and link the pages; ReportError as in ``check_writable``."""
     try:
         for name, data in files.items():
-            _replace(directory / name, data)
+            write_file(directory / name, data)
         for name in stale:
             (directory / name).unlink(missing_ok=True)
         _link(directory)
@@ -123,4 +98,4 @@ def _link(directory: Path) -> None:
 
     for name, page in pages.items():
         if (linked := _LINK.sub(shown_or_hidden, page)) != page:
-            _replace(directory / name, linked)
+            write_file(directory / name, linked)

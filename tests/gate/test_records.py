@@ -19,35 +19,22 @@ from repro.report.gate import MARK, load_outcomes, write_gate
 NAME = "llava-1.5"
 
 
+def recorded_in(directory, count):
+    """The directory, with a record of so many questions of the miniature."""
+    report = directory / "report"
+    record(load_model(NAME), "scienceqa", DIRECTORY, directory, count=count, report=report, progress=False)
+    return directory
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("record")
-    record(
-        load_model(NAME),
-        "scienceqa",
-        DIRECTORY,
-        directory,
-        count=24,
-        report=directory / "report",
-        progress=False,
-    )
-    return directory
+    return recorded_in(tmp_path_factory.mktemp("record"), 24)
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """All of the shipped questions, as a margin of one point needs them."""
-    directory = tmp_path_factory.mktemp("large")
-    record(
-        load_model(NAME),
-        "scienceqa",
-        DIRECTORY,
-        directory,
-        count=500,
-        report=directory / "report",
-        progress=False,
-    )
-    return directory
+    return recorded_in(tmp_path_factory.mktemp("large"), 500)
 
 
 @pytest.fixture
