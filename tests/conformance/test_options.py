@@ -19,7 +19,7 @@ from repro.evaluation.results import Results
 from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.protocols import PROTOCOLS
-from repro.pytest_plugin.suite import models_of
+from repro.pytest_plugin.options import models_of
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.conformance
@@ -283,7 +283,7 @@ def test_a_disk_that_fills_up_while_the_pages_are_written_fails_and_leaves_the_r
 ):
     command = (*ONE, "--benchmark", "textvqa", "--limit", "8", "--report", tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("repro.report.pages._replace", disk_full)
+        patch.setattr("repro.report.pages.write_file", disk_full)
         result = run(*command)
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -299,7 +299,7 @@ def test_a_disk_that_fills_up_while_the_pages_are_written_fails_and_leaves_the_r
 
 
 def test_a_page_of_the_audit_that_cannot_be_written_fails(pytester, monkeypatch, tmp_path):
-    monkeypatch.setattr("repro.report.pages._replace", disk_full)
+    monkeypatch.setattr("repro.report.pages.write_file", disk_full)
     result = audited(pytester, tmp_path)
     assert "failed" not in result.parseoutcomes() and "passed" in result.parseoutcomes()
     assert "the report is not written: " in said(result)

@@ -8,7 +8,7 @@ import pytest
 
 from repro.golden import golden as golden
 from repro.models import find_card, load_model
-from repro.pytest_plugin.suite import models_of
+from repro.pytest_plugin.options import models_of
 
 if TYPE_CHECKING:
     from repro.models.lvlm import Lvlm

@@ -7,7 +7,7 @@ import torch
 
 from repro.attention import attention_shares
 from repro.models import load_model
-from repro.pytest_plugin.suite import models_of
+from repro.pytest_plugin.options import models_of
 from repro.sweep import sweep
 from repro.truncation import truncated
 from tests.golden.test_earliest_stages import scene
