@@ -10,7 +10,8 @@ from operator import methodcaller
 from repro.attention import prove_shares
 from repro.cam import prove_cam
 from repro.curves import prove_deletion
-from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm
+from repro.models.rounding import NotAdmitted
 from repro.sweep import prove_sweep
 from repro.truncation import prove_truncation
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from repro.models.attending import Attending
-from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
+from repro.models.rounding import NotAdmitted
 from repro.segments import NAMES
 
 

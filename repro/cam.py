@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from repro.models.anatomy import ROLES, Role, first_output
-from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
+from repro.models.rounding import NotAdmitted
 
 
 @contextmanager

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from repro.models.anatomy import Arguments, first_output, replaced
-from repro.models.lvlm import Lvlm, NotAdmitted, apart
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
+from repro.models.rounding import NotAdmitted, apart
 
 
 def token_heat(heat: np.ndarray, prompt: Prompt) -> np.ndarray:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.models.lvlm import Lvlm, apart, raise_if_passing
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Answer, Prompt
+from repro.models.rounding import apart, raise_if_passing
 from repro.packed import PackedPass
 from repro.truncation import (
     RankingRow,

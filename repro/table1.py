@@ -19,7 +19,8 @@ from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Poin
 from repro.evaluation.results import NAME, Results
 from repro.evaluation.run import Evaluation, begin, evaluate, limited
 from repro.models.images import read_image
-from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm
+from repro.models.rounding import NotAdmitted
 from repro.protocols import find_task
 from repro.scores import TooFew, choosing_half
 

@@ -21,7 +21,8 @@ from repro.models.anatomy import (
     with_first_output,
 )
 from repro.models.attending import Attending, Removal
-from repro.models.lvlm import Lvlm, NotAdmitted, apart
+from repro.models.lvlm import Lvlm
+from repro.models.rounding import NotAdmitted, apart
 
 Mode = Literal["drop", "mask"]
 RankingRow = Literal["last_prompt", "last_image", "random"]

@@ -15,8 +15,9 @@ from repro.benchmarks.benchmark import HubImage, Item
 from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
-from repro.models.lvlm import Lvlm, raise_if_passing
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Answer, Prompt
+from repro.models.rounding import raise_if_passing
 from repro.protocols.task import Task
 from repro.reading import read_file
 from repro.sweep import layout, memory_of, sweep

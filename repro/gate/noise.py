@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from repro.gate.stages import Reading, largest_and_mean, read
-from repro.models.lvlm import Lvlm, raise_if_passing
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
+from repro.models.rounding import raise_if_passing
 
 #: A stage differs from its noise times this on: other machines round in more ways than one machine can try.
 FACTOR = 8

@@ -20,8 +20,9 @@ from repro.evaluation.run import begin, evaluate, item_digests
 from repro.gate.noise import noise
 from repro.gate.stages import REFUSED, Reading, read
 from repro.models.images import read_image
-from repro.models.lvlm import UNSAID, Lvlm, apart
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
+from repro.models.rounding import UNSAID, apart
 from repro.protocols.task import Task
 from repro.reading import write_file
 

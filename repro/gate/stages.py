@@ -14,8 +14,9 @@ from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models.anatomy import ROLES, arguments, first_output
 from repro.models.attending import Attending
-from repro.models.lvlm import UNSAID, Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
+from repro.models.rounding import UNSAID, NotAdmitted
 
 #: Tokens of an answer that the model generates for a reading.
 GENERATED = 12

@@ -25,9 +25,10 @@ from repro.models.anatomy import NoLayers
 from repro.models.card import ModelCard
 from repro.models.images import read_image
 from repro.models.loading import CheckpointError, check_outputs, read_json
-from repro.models.lvlm import Lvlm, NotAdmitted, apart, raise_if_passing
+from repro.models.lvlm import Lvlm
 from repro.models.processors import load_processor
 from repro.models.prompts import Prompt, batched
+from repro.models.rounding import NotAdmitted, apart, raise_if_passing
 from repro.models.weights import check_whole, load_checkpoint, shards_of
 from repro.segments import IMAGE, Segments
 

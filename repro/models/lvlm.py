@@ -1,8 +1,6 @@
 """The interface every instrument works through: a loaded model and the prompts it reads."""
 
-import copy
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,41 +12,19 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import GenerationMixin, LogitsProcessorList
+from transformers import GenerationMixin
 
 from repro.models.anatomy import Layers, NoLayers, find_layers, find_roles
 from repro.models.attending import Attending, ObservableAttention, Removal
 from repro.models.card import ModelCard
-from repro.models.prompts import Answer, Prompt, batched, extended
+from repro.models.generating import Generating
+from repro.models.prompts import Prompt, batched, extended
+from repro.models.rounding import UNSAID, NotAdmitted, apart, raise_if_passing
 from repro.models.weights import check_directory
 from repro.segments import IMAGE
 
-#: Logits below this are those of tokens that a model never says: some give them the lowest number there is.
-UNSAID = -1e30
 
-
-class NotAdmitted(ValueError):
-    """An instrument that would be wrong on this model; the message has the reason."""
-
-
-def raise_if_passing(error: Exception) -> None:
-    """Raise an error again that is for lack of memory, a device or a file, and need not come another time."""
-    lacking = (MemoryError, OSError, torch.OutOfMemoryError, torch.AcceleratorError)
-    if isinstance(error, lacking) or re.search("out of memory|allocate memory", str(error)):
-        raise error
-
-
-def apart(one: Tensor, other: Tensor) -> float:
-    """Largest difference of two tensors of logits; infinite if it is not a number.
-
-    Tokens that are unsaid in both are left out.
-    """
-    said = ~((one < UNSAID) & (other < UNSAID))
-    largest = (one.float() - other.float()).abs()[said].max()
-    return float(largest) if torch.isfinite(largest) else float("inf")
-
-
-class Lvlm(ObservableAttention):
+class Lvlm(ObservableAttention, Generating):
     """A model, its processor and the parts the instruments need; families say where the parts are."""
 
     #: Dotted name of the language model in the model.
@@ -338,11 +314,6 @@ class Lvlm(ObservableAttention):
         return self.processor.image_processor.image_std
 
     @property
-    def generation_config(self) -> Any:
-        """Settings of ``generate``."""
-        return self.model.generation_config
-
-    @property
     def context(self) -> int:
         """Longest prompt and answer together, in tokens."""
         return self.decoder.config.max_position_embeddings
@@ -456,85 +427,6 @@ class Lvlm(ObservableAttention):
         """Token ids [1, T + len(answer)] of the prompt followed by the answer."""
         extra = torch.tensor([list(answer)], dtype=prompt.input_ids.dtype, device=self.device)
         return torch.cat([prompt.input_ids, extra], dim=1)
-
-    def answer(self, prompt: Prompt, max_new_tokens: int) -> Answer:
-        """The greedy answer, by the model's own ``generate``."""
-        return self.decode(self.generate(prompt, max_new_tokens)[0])
-
-    def generate(self, prompt: Prompt, max_new_tokens: int) -> tuple[list[int], Tensor]:
-        """Ids of the greedy answer and the logits [tokens, vocabulary] that it was chosen by.
-
-        Raises ValueError for settings that are not supported, see ``logits_processors``.
-        """
-        self._check_settings()
-        with torch.inference_mode():
-            out = self.model.generate(
-                input_ids=prompt.input_ids,
-                attention_mask=torch.ones_like(prompt.input_ids),
-                **prompt.sequence_inputs,
-                **prompt.image_inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,  # InstructBLIP's own setting would change greedy answers
-                return_dict_in_generate=True,
-                output_logits=True,
-            )
-        logits = torch.cat(out.logits).float()
-        return out.sequences[0, -len(logits) :].tolist(), logits
-
-    def logits_processors(self, prompt: Prompt, max_new_tokens: int) -> Any:
-        """What the checkpoint's settings of ``generate`` do to the logits before the greatest is taken.
-
-        Such as ``min_new_tokens``, ``suppress_tokens`` or ``bad_words_ids``: transformers' own processors, called
-        with ids [B, T + tokens so far] and logits [B, vocabulary]. Those of sampling and beams do not count, nor
-        does ``repetition_penalty``, as in ``generate``.
-
-        Raises ValueError for ``stop_strings``, which only ``generate`` with a tokenizer obeys.
-        """
-        self._check_settings()
-        settings = copy.deepcopy(self.generation_config)
-        settings.update(do_sample=False, num_beams=1, repetition_penalty=1.0, max_new_tokens=max_new_tokens)
-        length = len(prompt.segments)
-        if settings.min_new_tokens:
-            settings.min_length = length + settings.min_new_tokens
-        settings.max_length = length + max_new_tokens
-        self.generator._prepare_special_tokens(settings, device=self.device)
-        return self.generator._get_logits_processor(
-            generation_config=settings,
-            input_ids_seq_length=length,
-            encoder_input_ids=prompt.input_ids,
-            prefix_allowed_tokens_fn=None,
-            logits_processor=LogitsProcessorList(),
-            device=str(self.device),
-            model_kwargs={},
-        )
-
-    def _check_settings(self) -> None:
-        if stop := getattr(self.generation_config, "stop_strings", None):
-            raise ValueError(
-                f"{self.card.name}: generation_config.json has stop_strings {stop!r}, which are not supported: "
-                "remove the setting, and cut answers when they are read"
-            )
-
-    @property
-    def head(self) -> Any:
-        """Module from normed hidden states [..., width] to logits [..., vocabulary]."""
-        return self.generator.get_output_embeddings()
-
-    def text_logits(self, ids: Tensor) -> Tensor:
-        """Logits [B, T, vocabulary] of texts without an image, of ids [B, T]."""
-        return self.generator(input_ids=ids, use_cache=False).logits
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """Ids that end an answer, from the model's generation settings."""
-        stop = self.generation_config.eos_token_id
-        return frozenset([stop] if isinstance(stop, int) else stop or [])
-
-    def decode(self, ids: Sequence[int]) -> Answer:
-        """An ``Answer`` from generated ids."""
-        return Answer(tuple(ids), self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
 
 def _noise(width: int, height: int) -> Image.Image:

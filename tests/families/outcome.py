@@ -27,8 +27,9 @@ from repro.cam import llava_cam
 from repro.curves import deletion_curve
 from repro.models import load_model
 from repro.models.loading import CheckpointError
-from repro.models.lvlm import Lvlm, NotAdmitted
+from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
+from repro.models.rounding import NotAdmitted
 from repro.segments import IMAGE
 from repro.sweep import sweep
 from repro.truncation import truncated

@@ -15,7 +15,7 @@ from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.curves import deletion_curve
 from repro.models import load_model
-from repro.models.lvlm import NotAdmitted, apart
+from repro.models.rounding import NotAdmitted, apart
 from repro.sweep import layer_by_layer, sweep
 from repro.truncation import truncated
 from tests.families import zoo

@@ -8,7 +8,7 @@ from repro.evaluation.results import ResultsError
 from repro.gate.gate import check, record, write_outcome
 from repro.gate.record import GateError
 from repro.gate.verdict import FAILING, MARGIN
-from repro.models.lvlm import NotAdmitted
+from repro.models.rounding import NotAdmitted
 from repro.protocols import ProtocolError
 from repro.scores import TooFew
 

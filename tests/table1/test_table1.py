@@ -12,7 +12,7 @@ from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.cliff import UndefinedScore
 from repro.evaluation.recorded import compare_with_record
 from repro.evaluation.results import ResultsError
-from repro.models.lvlm import NotAdmitted
+from repro.models.rounding import NotAdmitted
 from repro.scores import TooFew
 from repro.table1 import failures, table1
 
