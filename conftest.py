@@ -6,6 +6,7 @@ Every start of pytest reads this file: what is slow to import is imported where 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,17 @@ pytest_plugins = ["pytester"]
 
 #: Of logits, relative to the largest: float32 summed in another order. Measured 3e-6 at most, here times 10.
 LOGIT_TOLERANCE = 3e-5
+
+
+#: Markers of tests that all stand in the room of that name: under ``-m`` with one of them alone, no other is imported.
+ROOMS = ("audit", "families", "gate", "golden", "table1")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    marker = config.getoption("-m")
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    other = collection_path.parent == config.rootpath / "tests" and collection_path.name != marker
+    return True if whole and marker in ROOMS and other else None
 
 
 @pytest.hookimpl(tryfirst=True)

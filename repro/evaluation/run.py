@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,10 +111,18 @@ def question_digest(card: ModelCard, task: Task, item: Item) -> str:
     return digest_of([template, task.ask(item), item.choices, item.reference])
 
 
-def begin(results: Results, lvlm: Lvlm, task: Task, items: Sequence[Item], resume: bool = True) -> Run:
-    """The interrupted run of these items, or a new one."""
+def begin(
+    results: Results,
+    lvlm: Lvlm,
+    task: Task,
+    items: Sequence[Item],
+    resume: bool = True,
+    more: Mapping[str, str] | None = None,
+) -> Run:
+    """The interrupted run of these items, or a new one; ``more`` settings of which a run has its own."""
     benchmark = task.benchmark
     settings: dict[str, str | int] = {
+        **(more or {}),
         "items": digest_of([item.id for item in items]),
         "n": len(items),
         "data": benchmark.describe(items),

@@ -19,7 +19,8 @@ from repro.models.rounding import raise_if_passing
 
 #: A stage differs from its noise times this on: other machines round in more ways than one machine can try.
 FACTOR = 8
-#: Of relative distances, in last digits of the number type: rounding, also where none varied.
+#: Of relative distances, what rounding may add where none was measured: 64 last digits of float32, or one of the
+#: number type, whose noise is the larger the fewer digits it has and is measured all the better.
 DIGITS = 64
 #: Least tolerances of distances that are no relative ones.
 LEAST = {"shares": 1e-5, "heat": 1e-4}
@@ -36,6 +37,12 @@ def _other_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def other_kernel(lvlm: Lvlm) -> AbstractContextManager[Any]:
+    """Within the context, the model attends by another implementation than its own."""
+    own = getattr(lvlm.decoder.config, "_attn_implementation", "")
+    return lvlm.kernel("eager" if own != "eager" else "sdpa")
+
+
 def noise(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
     """The largest distance at each stage between readings of the same prompts in different ways.
 
@@ -45,11 +52,10 @@ def noise(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]
     """
     pairs = list(zip(prompts, answers, strict=True))
     first = [read(lvlm, *pair) for pair in pairs]
-    other = "eager" if getattr(lvlm.decoder.config, "_attn_implementation", "") != "eager" else "sdpa"
     ways: list[tuple[Callable[[], AbstractContextManager[Any]], int]] = [
         (nullcontext, 1),
         (_other_threads, 1),
-        (partial(lvlm.kernel, other), 1),
+        (partial(other_kernel, lvlm), 1),
     ]
     if lvlm.batches:
         ways.append((nullcontext, 3))
@@ -78,7 +84,7 @@ def _rounded(lvlm: Lvlm, prompt: Prompt) -> Prompt:
 
 def tolerances(measured: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
     """From which distance on a stage differs: a multiple of its noise, or of that of any layer before it."""
-    least = DIGITS * torch.finfo(dtype).eps
+    least = max(DIGITS * torch.finfo(torch.float32).eps, torch.finfo(dtype).eps)
     return {
         stage: np.maximum(LEAST.get(stage, least), FACTOR * np.maximum.accumulate(values))
         for stage, values in measured.items()

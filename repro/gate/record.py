@@ -1,9 +1,10 @@
 """What is kept of a model before an upgrade: how its prompts run, what that varies by, and every answer."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,29 @@ from repro.benchmarks.benchmark import Item
 from repro.evaluation.environment import environment, now
 from repro.evaluation.flow import spread
 from repro.evaluation.results import NAME as RESULTS
-from repro.evaluation.results import Results, Row, revision_of, versions
+from repro.evaluation.results import Results, digest_of, revision_of, versions, weights_of
 from repro.evaluation.run import begin, evaluate, item_digests
-from repro.gate.noise import noise
-from repro.gate.stages import REFUSED, Reading, read
+from repro.gate.noise import noise, other_kernel
+from repro.gate.stages import REFUSED, Reading, read, read_inputs
+from repro.gate.tripwires import tripwires
 from repro.models.images import read_image
 from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
-from repro.models.rounding import UNSAID, apart
+from repro.models.rounding import raise_if_passing
 from repro.protocols.task import Task
 from repro.reading import write_file
 
 #: Raised with every change of what a record holds.
-SCHEMA = 1
-#: Items whose way through the model is kept, and those that noise is measured on.
-READ, VARIED, AGAIN = 24, 4, 60
-#: Prompts that are swept at once.
-BATCH = 24
-#: Of tripwires between passes that add in other orders, in last digits: 64 times the 64 of one pass.
-LOOSE = 64
+SCHEMA = 2
+#: Items whose way through the model is kept, those that noise is measured on, and those that are asked twice.
+READ, VARIED, AGAIN = 16, 4, 60
+#: What a record says of its model, its items and where it was made.
+ABOUT = {
+    "schema", "model", "revision", "weights", "model_type", "layers", "dtype", "benchmark", "protocol", "data",
+    "mode", "grid", "created", "environment", "admission",
+}  # fmt: skip
+#: Prompts that are swept at once, and when they are asked again.
+BATCH, OTHER_BATCH = 24, 17
 #: Factors by which the image of the first items is made wider and higher.
 SHAPES = ((2.3, 1), (1, 1.7), (3, 3), (0.6, 0.55))
 
@@ -47,15 +52,17 @@ class Record:
     """One model on the chosen items of one benchmark.
 
     Attributes:
-        about: model, revision, model_type, layers, dtype, device, benchmark, protocol, data, created, versions.
-        items: their ids; ``digests`` of question and image.
+        about: what ``_about`` says of model, items and environment.
+        items: ids of those that were asked; ``digests`` of question and image.
         parts: by metric, float64 [n, N + 1, 2].
         answers: texts [n][N + 1]; ``ids`` their token ids, as texts.
-        read: which items the readings are of.
+        inputs: of all chosen items, what the model is given: prompt [m, 16], pixels [m, 1, 65].
+        read: which of all the readings are of.
         readings: of each of those, with its recorded answer; then of the first with images of other shapes.
         noise: see ``repro.gate.noise``.
-        varied: of how many items asked again in other batches how many scores changed, at any layer.
-        trouble: what must hold of any model and does not.
+        varied: items asked again in other batches by another kernel; how many of them changed a score at any
+            layer, and how many the tokens of their answer.
+        trouble: what must hold of any model and does not, see ``repro.gate.tripwires``.
     """
 
     about: dict[str, Any]
@@ -64,16 +71,37 @@ class Record:
     parts: Mapping[str, np.ndarray]
     answers: list[list[str]]
     ids: list[list[str]]
+    inputs: dict[str, np.ndarray]
     read: list[int]
     readings: list[Reading]
     noise: dict[str, np.ndarray]
-    varied: tuple[int, int]
+    varied: tuple[int, int, int]
     trouble: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         """Of its file."""
         return name_of(self.about["model"], self.about["benchmark"], self.about["protocol"])
+
+    @property
+    def all_readings(self) -> list[Reading]:
+        """Of the inputs of every item, and the others."""
+        each = [
+            dict(zip(self.inputs, values, strict=True)) for values in zip(*self.inputs.values(), strict=True)
+        ]
+        return each + self.readings
+
+    def of(self, items: Sequence[str]) -> "Record":
+        """The record with the answers of some items only."""
+        at = [self.items.index(item) for item in items]
+        return replace(
+            self,
+            items=list(items),
+            digests=[self.digests[i] for i in at],
+            parts={name: values[at] for name, values in self.parts.items()},
+            answers=[self.answers[i] for i in at],
+            ids=[self.ids[i] for i in at],
+        )
 
 
 def name_of(model: str, benchmark: str, protocol: str) -> str:
@@ -90,146 +118,166 @@ def sample(items: Sequence[Item], count: int) -> list[Item]:
     return [item for members in strata.values() for item in spread(members, each)]
 
 
-def measure(
-    lvlm: Lvlm,
-    task: Task,
-    items: Sequence[Item],
-    directory: Path,
-    before: Record | None = None,
-    progress: bool = True,
-) -> Record:
-    """Ask a model the items, and read some of them on their way through it.
+def measure(lvlm: Lvlm, task: Task, items: Sequence[Item], directory: Path, **settings: bool) -> Record:
+    """Ask a model the items, read some of them on their way through it, and measure what that varies by.
 
     Args:
         directory: of the results file, in which an interrupted measurement goes on.
-        before: the record to be compared with: its items are read, with its answers, and noise is its own.
+        settings: ``resume`` and ``progress``, see ``ask``.
 
     Raises ValueError for items that cannot be asked; ResultsError as ``Results`` does.
     """
-    digests = item_digests(lvlm, task, items)
-    with closing(Results(directory / RESULTS, new=True)) as results:
-        run = begin(results, lvlm, task, items)
-        evaluation = evaluate(lvlm, task, items, run, BATCH, progress)
-        if evaluation.failed:
-            raise ValueError("; ".join(list(evaluation.failed.values())[:5]))
-        rows = run.known(digests, lvlm.n_layers + 1)
-        results.finish([run.number])
-    ordered = [rows[item.id] for item in items]
-    where = sorted(spread(range(len(items)), READ)) if before is None else before.read
-    if before is None:
-        answers = [ordered[i][-1].ids for i in where]
-    else:
-        answers = [tuple(json.loads(before.ids[i][-1])) for i in where]
-    readings, prompts = readings_of(lvlm, task, [items[i] for i in where], answers)
-    return Record(
-        about=_about(lvlm, task, items) | {"grid": list(prompts[0].grid) if prompts[0].spatial else None},
-        items=[item.id for item in items],
-        digests=[digests[item.id] for item in items],
-        parts=evaluation.parts,
-        answers=[[row.answer for row in layers] for layers in ordered],
-        ids=[[json.dumps(row.ids) for row in layers] for layers in ordered],
-        read=list(where),
-        readings=readings,
-        noise=noise(lvlm, prompts[:VARIED], answers[:VARIED]) if before is None else before.noise,
-        varied=_asked_again(lvlm, task, items, ordered) if before is None else before.varied,
-        trouble=tripwires(lvlm, prompts[:2], answers[:2]),
-    )
+    answered = ask(lvlm, task, items, items, directory, "record", **settings)
+    read = sorted(spread(range(len(items)), READ))
+    answers = [tuple(json.loads(answered["ids"][i][-1])) for i in read]
+    way = read_items(lvlm, task, items, read, answers)
+    prompts = [task.prompt(lvlm, items[i]) for i in read[:VARIED]]
+    varied_by = noise(lvlm, prompts, answers[:VARIED])
+    trouble = tripwires(lvlm, *_two(prompts, answers), varied_by)
+    varied = _asked_again(lvlm, task, items, answered)
+    return Record(read=read, noise=varied_by, varied=varied, trouble=trouble, **answered, **way)
 
 
-def readings_of(
+def measure_again(lvlm: Lvlm, task: Task, items: Sequence[Item], before: Record) -> Record:
+    """What of a record needs no answers: the same items read, with its answers; it has none of its own."""
+    answers = [tuple(json.loads(before.ids[i][-1])) for i in before.read]
+    way = read_items(lvlm, task, items, before.read, answers)
+    prompts = [task.prompt(lvlm, items[i]) for i in before.read[:VARIED]]
+    trouble = tripwires(lvlm, *_two(prompts, answers), before.noise)
+    return replace(before, trouble=trouble, **way)
+
+
+def _two(
+    prompts: Sequence[Prompt], answers: Sequence[tuple[int, ...]]
+) -> tuple[list[Prompt], list[tuple[int, ...]]]:
+    """The first prompt and the first with another image, with their answers."""
+    pixels = [read_inputs(prompt)["pixels"] for prompt in prompts]
+    other = next((i for i, values in enumerate(pixels) if not np.array_equal(values, pixels[0])), 0)
+    return [prompts[0], prompts[other]], [answers[0], answers[other]]
+
+
+def ask(
     lvlm: Lvlm,
     task: Task,
     items: Sequence[Item],
-    answers: Sequence[Sequence[int]],
-    only_prompts: bool = False,
-) -> tuple[list[Reading], list[Prompt]]:
-    """Readings of items, and of the first of them with their image in other shapes; the prompts of the items.
+    asked: Sequence[Item],
+    directory: Path,
+    purpose: str,
+    resume: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Those of a record's values that answers give, of the asked among all items.
 
-    Data may happen to hold images of one size only, which no processor resizes.
+    Args:
+        purpose: what the answers are for: those of another are not gone on with.
+        resume: go on with an interrupted measurement, one in the same environment and for the same purpose.
     """
-    prompts = [task.prompt(lvlm, item) for item in items]
-    shaped = []
-    for item, (wide, high) in zip(items, SHAPES, strict=False):
-        assert item.image is not None, "an item that was asked has an image"
-        image = read_image(item.image)
+    digests = item_digests(lvlm, task, asked)
+    with closing(Results(directory / RESULTS, new=True)) as results:
+        run = begin(results, lvlm, task, items, resume, {"purpose": purpose, **_circumstances(lvlm)})
+        evaluation = evaluate(lvlm, task, asked, run, BATCH, progress)
+        if evaluation.failed:
+            raise ValueError("; ".join(list(evaluation.failed.values())[:5]))
+        rows = run.known(digests, lvlm.n_layers + 1)
+        if len(asked) == len(items):
+            results.finish([run.number])
+    ordered = [rows[item.id] for item in asked]
+    return {
+        "about": _about(lvlm, task, items),
+        "items": [item.id for item in asked],
+        "digests": [digests[item.id] for item in asked],
+        "parts": evaluation.parts,
+        "answers": [[row.answer for row in layers] for layers in ordered],
+        "ids": [[json.dumps(row.ids) for row in layers] for layers in ordered],
+    }
+
+
+def read_items(
+    lvlm: Lvlm, task: Task, items: Sequence[Item], chosen: Sequence[int], answers: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """Those of a record's values that reading gives: inputs of all items, readings of the chosen ones.
+
+    The first are read with their image in other shapes as well: data may happen to hold images of one size only,
+    which no processor resizes.
+    """
+    readings = [
+        read(lvlm, task.prompt(lvlm, items[i]), answer) for i, answer in zip(chosen, answers, strict=True)
+    ]
+    for i, (wide, high), answer in zip(chosen, SHAPES, answers, strict=False):
+        image = read_image(_image_of(items[i]))
         size = (max(1, round(wide * image.width)), max(1, round(high * image.height)))
         resized: Any = image.resize(size)  # prompts read open images as well
-        shaped.append(replace(item, image=resized))
-    readings = [read(lvlm, *pair, only_prompt=only_prompts) for pair in zip(prompts, answers, strict=True)]
-    for item, answer in zip(shaped, answers, strict=False):
         try:
-            prompt = task.prompt(lvlm, item)
+            prompt = task.prompt(lvlm, replace(items[i], image=resized))
         except ValueError:  # too long with so large an image
             readings.append({REFUSED: np.ones(1, np.int8)})
         else:
-            readings.append(read(lvlm, prompt, answer, only_prompt=only_prompts))
-    return readings, prompts
+            readings.append(read(lvlm, prompt, answer))
+    return {"inputs": inputs_of(lvlm, task, items), "readings": readings}
+
+
+def _image_of(item: Item) -> Any:
+    assert item.image is not None, "an item that was asked has an image"
+    return item.image
+
+
+def inputs_of(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, np.ndarray]:
+    """What the model is given about each item: prompt uint8 [n, 16], pixels float32 [n, 1, 65]."""
+    each = [read_inputs(task.prompt(lvlm, item)) for item in items]
+    return {stage: np.stack([one[stage] for one in each]) for stage in each[0]}
 
 
 def _asked_again(
-    lvlm: Lvlm, task: Task, items: Sequence[Item], before: Sequence[Sequence[Row]]
-) -> tuple[int, int]:
-    """Some items in other batches: how many, and how many of them are scored otherwise at any layer."""
+    lvlm: Lvlm, task: Task, items: Sequence[Item], answered: Mapping[str, Any]
+) -> tuple[int, int, int]:
+    """Some items in other batches, by another attention kernel; see ``Record.varied``."""
     places = spread(range(len(items)), AGAIN)
-    again = evaluate(lvlm, task, [items[i] for i in places], batch_size=5, progress=False)
-    changed = 0
-    for place, i in enumerate(places):
-        changed += any(
-            tuple(again.parts[name][place, layer]) != tuple(row.score.get(name, (0.0, 0.0)))
-            for layer, row in enumerate(before[i])
-            for name in again.parts
-        )
-    return len(places), changed
+    chosen = [items[i] for i in places]
+    with ExitStack() as context:
+        try:
+            context.enter_context(other_kernel(lvlm))
+            lvlm.logits(task.prompt(lvlm, chosen[0]))
+        except Exception as error:  # a kernel that this model does not have
+            raise_if_passing(error)
+            context.close()
+        again = evaluate(lvlm, task, chosen, batch_size=OTHER_BATCH, progress=False)
+    scored = changed_scores(answered["parts"], again.parts, places)
+    ids = [json.dumps(answer.ids) for answer in again.answers]
+    told = sum(new != answered["ids"][i][-1] for new, i in zip(ids, places, strict=True))
+    return len(places), scored, told
 
 
-def tripwires(lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> list[str]:
-    """What does not hold, of what must hold of any model, with or without a record."""
-    trouble = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        logits = lvlm.logits(prompt)[-1]
-        size = float(logits.float().abs()[logits > UNSAID].max())
-        rounding = 64 * torch.finfo(lvlm.computes_in).eps * size
-        pixels = lvlm.pixel_name(prompt)
-        blank = {**prompt.image_inputs, pixels: torch.zeros_like(prompt.image_inputs[pixels])}
-        with torch.inference_mode():
-            without = lvlm.forward([prompt], image_inputs=blank, last=1)[0, -1]
-        if apart(without, logits) <= rounding:
-            trouble.append("a blank image gives the same logits: the image does not reach the answer")
-        if len(answer) > 1:
-            followed = lvlm.logits(prompt, answer[:1])[len(prompt.segments) - 1]
-            if apart(followed, logits) > LOOSE * rounding:
-                trouble.append(
-                    "what follows the prompt changes what its last token predicts: causality is lost"
-                )
-        generated, decoded = lvlm.generate(prompt, 4)
-        rows = lvlm.logits(prompt, generated[:-1])[-len(generated) :]
-        if apart(rows, decoded.to(rows.device)) > LOOSE * rounding:
-            trouble.append(
-                "tokens decoded with a cache have other logits than in one pass: the cache is wrong"
-            )
-        if lvlm.generate(prompt, 4)[0] != generated:
-            trouble.append("an answer depends on what was asked before: state leaks from call to call")
-    if lvlm.batches and len(prompts) > 1:
-        pair = [prompts[0], replace(prompts[0], image_inputs=prompts[1].image_inputs)]
-        shapes = [{name: value.shape for name, value in prompt.image_inputs.items()} for prompt in pair]
-        if shapes[0] == shapes[1]:
-            alone = torch.stack([lvlm.logits(prompt)[-1] for prompt in pair])
-            with torch.inference_mode():
-                together = lvlm.forward(pair, last=1)[:, -1]
-            if apart(together, alone) > LOOSE * rounding:
-                trouble.append(
-                    "a batch gives other logits than its prompts alone: images or masks are mixed up"
-                )
-    return list(dict.fromkeys(trouble))
+def changed_scores(
+    before: Mapping[str, np.ndarray],
+    after: Mapping[str, np.ndarray],
+    places: Sequence[int] | slice = slice(None),
+) -> int:
+    """Items of which any score at any layer is another; ``places`` those of the first that the second has."""
+    return int(
+        np.any([(before[name][places] != after[name]).any(axis=(1, 2)) for name in after], axis=0).sum()
+    )
+
+
+def _circumstances(lvlm: Lvlm) -> dict[str, str]:
+    """What an answer may depend on besides ``Configuration``; under others, a measurement starts anew."""
+    modules = {sys.modules[type(module).__module__] for module in lvlm.model.modules()}
+    files = sorted(filter(None, (getattr(module, "__file__", None) for module in modules)))
+    return {
+        "code": digest_of([Path(file).read_text() for file in files]),
+        "kernel": str(getattr(lvlm.decoder.config, "_attn_implementation", "")),
+        "threads": str(torch.get_num_threads()),
+        **environment(),
+    }
 
 
 def _about(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, Any]:
-    """What a record says of its model, its items and where it was made; see ``Record``."""
-    benchmark = task.benchmark
+    """What a record says of its model, its items and where it was made."""
+    benchmark, prompt = task.benchmark, task.prompt(lvlm, items[0])
     return {
         "schema": SCHEMA,
         "model": task.model,
         "revision": revision_of(lvlm.path),
+        "weights": weights_of(lvlm.path),
         "model_type": lvlm.model.config.model_type,
         "layers": lvlm.n_layers,
         "dtype": str(lvlm.computes_in),
@@ -237,6 +285,7 @@ def _about(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, Any]:
         "protocol": task.protocol,
         "data": benchmark.describe(items),
         "mode": benchmark.mode or "",
+        "grid": list(prompt.grid) if prompt.spatial else None,
         "created": now(),
         "environment": environment() | versions() | {"threads": str(torch.get_num_threads())},
         "admission": [f"{name}: {note}" for name, note in lvlm.admission.items()],
@@ -248,10 +297,12 @@ def save(record: Record, directory: Path) -> Path:
     path = directory / f"{record.name}.npz"
     arrays = {f"parts/{name}": values for name, values in record.parts.items()}
     arrays |= {f"noise/{stage}": values for stage, values in record.noise.items()}
+    arrays |= {f"inputs/{stage}": values for stage, values in record.inputs.items()}
     for number, reading in enumerate(record.readings):
         arrays |= {f"reading/{number}/{stage}": values for stage, values in reading.items()}
     content = {
-        name: value for name, value in asdict(record).items() if name not in ("parts", "noise", "readings")
+        name: getattr(record, name)
+        for name in ("about", "items", "digests", "answers", "ids", "read", "varied", "trouble")
     }
     directory.mkdir(parents=True, exist_ok=True)
     data = BytesIO()
@@ -274,7 +325,7 @@ def load(path: Path) -> Record:
             schema = content["about"]["schema"]
             if schema != SCHEMA:
                 raise GateError(f"{path} has schema {schema}, this version reads {SCHEMA}: record it anew")
-            named: dict[str, dict[str, np.ndarray]] = {"parts": {}, "noise": {}}
+            named: dict[str, Any] = {"parts": {}, "noise": {}, "inputs": {}}
             readings: dict[int, Reading] = {}
             for name in arrays.files:
                 kind, _, rest = name.partition("/")
@@ -285,15 +336,36 @@ def load(path: Path) -> Record:
                     named[kind][rest] = arrays[name]
             content["digests"] = [tuple(pair) for pair in content["digests"]]
             content["varied"] = tuple(content["varied"])
-            return Record(
-                **content,
-                parts=named["parts"],
-                noise=named["noise"],
-                readings=[readings[i] for i in range(len(readings))],
-            )
+            record = Record(**content, **named, readings=[readings[i] for i in range(len(readings))])
+            _check_complete(record)
+            return record
     except GateError:
         raise
     except Exception as error:  # zipfile, numpy and json each have their own
         raise GateError(
             f"{path} is no record, or damaged ({type(error).__name__}: {error}): record it anew"
         ) from error
+
+
+def _check_complete(record: Record) -> None:
+    """ValueError unless everything that a comparison needs is there, in the shape it needs."""
+    n, layers = len(record.items), record.about["layers"]
+    if n == 0 or not record.parts or any(part.shape != (n, layers + 1, 2) for part in record.parts.values()):
+        raise ValueError(f"scores are not those of {n} items at {layers + 1} layers")
+    texts = [*record.answers, *record.ids]
+    if len(texts) != 2 * n or {len(each) for each in texts} != {layers + 1} or len(record.digests) != n:
+        raise ValueError(f"answers are not those of {n} items at {layers + 1} layers")
+    if not record.read or not all(0 <= i < n for i in record.read):
+        raise ValueError("readings are of items that it does not have")
+    shaped = min(len(SHAPES), len(record.read))
+    if len(record.readings) != len(record.read) + shaped or {len(v) for v in record.inputs.values()} != {n}:
+        raise ValueError("readings of items are missing")
+    expected = {"prompt", "pixels", "image features", "text embeddings", "masks", "layers", "logits"}
+    for reading in [*record.readings[: len(record.read)], record.noise]:
+        if lacking := expected - reading.keys():
+            raise ValueError(f"{', '.join(sorted(lacking))} missing")
+    if not getattr(torch, record.about["dtype"].removeprefix("torch.")).is_floating_point:
+        raise ValueError(f"{record.about['dtype']} is no number type of weights")
+    absent = ABOUT - record.about.keys()
+    if absent:
+        raise ValueError(f"{', '.join(sorted(absent))} missing")

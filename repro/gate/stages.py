@@ -18,7 +18,7 @@ from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
 from repro.models.rounding import UNSAID, NotAdmitted
 
-#: Tokens of an answer that the model generates for a reading.
+#: Tokens that the model generates for a reading at least; otherwise as many as the recorded answer and one more.
 GENERATED = 12
 #: Numbers that stand for a tensor of any size.
 WIDTH = 64
@@ -36,6 +36,8 @@ STAGES = {
     "heat": "gradients",
     "generated answer": "decoding: settings of generate, the cache, positions of new tokens",
 }
+#: Stages that are kept with the size of their tensors, which may be several: [tensors, 65].
+_SHAPED = ("pixels", "image features", "text embeddings", "positions")
 #: In place of all stages: the prompt cannot be made.
 REFUSED = "refused"
 #: One prompt at every stage: arrays by stage, a sketch or the values themselves.
@@ -60,26 +62,17 @@ def _signs(count: int) -> np.ndarray:
     return (2 * bits[:count].astype(np.int8) - 1).astype(np.int8)
 
 
-def read(
-    lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int = 1, only_prompt: bool = False
-) -> Reading:
+def read(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int = 1) -> Reading:
     """Every stage of one prompt, with an answer teacher-forced behind it.
 
     Args:
         answer: token ids, at least one; usually those recorded before an upgrade, so that one other token does not
             hide or invent what follows it.
         copies: of the prompt in a batch; the first is read.
-        only_prompt: stop before the model.
 
     Stages that a model does not have, or whose instrument is refused, are left out.
     """
-    reading = {"prompt": prompt.input_ids[0].cpu().numpy().astype(np.int32)}
-    reading["prompt tokens"] = np.asarray(prompt.segments.labels).astype(np.int8)
-    pixels = prompt.image_inputs[lvlm.pixel_name(prompt)]
-    reading["pixels"] = _shaped(pixels)
-    if only_prompt:
-        return reading
-    reading |= _within(lvlm, prompt, answer, copies)
+    reading = read_inputs(prompt) | read_pass(lvlm, prompt, answer, copies)
     try:
         shares = attention_shares(lvlm, prompt, answer[:-1])
         reading["shares"] = shares.raw.mean(axis=1).astype(np.float32)
@@ -93,17 +86,32 @@ def read(
         reading["heat"] = heat.reshape(len(heat), -1).astype(np.float16)
     except NotAdmitted:
         pass
-    generated = lvlm.answer(prompt, min(GENERATED, lvlm.room(prompt)))
+    generated = lvlm.answer(prompt, min(max(GENERATED, len(answer) + 1), lvlm.room(prompt)))
     reading["generated answer"] = np.array(generated.ids, np.int32)
     return reading
 
 
+def read_inputs(prompt: Prompt) -> Reading:
+    """What the model is given: a digest of whole numbers, and a sketch of the others, which are the pixels."""
+    digest = hashlib.sha256(np.asarray(prompt.segments.labels).astype(np.int8).tobytes())
+    values = []
+    for name, tensor in sorted({**prompt.image_inputs, "input_ids": prompt.input_ids}.items()):
+        if tensor.is_floating_point():
+            values.append(tensor.reshape(-1).to("cpu", torch.float64))
+        else:
+            digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.cpu().long().numpy().tobytes())
+    return {
+        "prompt": np.frombuffer(digest.digest()[:16], np.uint8),
+        "pixels": _shaped(torch.cat(values) if values else torch.zeros(1)),
+    }
+
+
 def _shaped(tensor: Tensor) -> np.ndarray:
-    """A sketch behind its tensor's number of values, so that tensors of other sizes are never alike."""
-    return np.concatenate([np.array([tensor.numel()], np.float32), sketch(tensor)])
+    """A tensor's number of values and its sketch, float32 [1, 65]: tensors of other sizes are never alike."""
+    return np.concatenate([np.array([tensor.numel()], np.float32), sketch(tensor)])[None]
 
 
-def _within(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int) -> Reading:
+def read_pass(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int) -> Reading:
     """Stages of the decoder, from one pass."""
     reading: Reading = {}
     anatomy = lvlm.anatomy  # learnt by passes of its own, before this one
@@ -179,17 +187,14 @@ def distances(before: Reading, after: Reading) -> dict[str, np.ndarray]:
         one, other = before.get(stage), after.get(stage)
         if one is None or other is None:
             continue
-        if stage == "prompt":
-            same = np.array_equal(one, other) and np.array_equal(
-                before["prompt tokens"], after["prompt tokens"]
-            )
-            found[stage] = np.array([0.0 if same else np.inf])
-        elif one.shape != other.shape:
+        if stage in ("prompt", "generated answer"):
+            found[stage] = np.array([0.0 if np.array_equal(one, other) else np.inf])
+        elif one.shape != other.shape or (stage in _SHAPED and (one[:, 0] != other[:, 0]).any()):
             found[stage] = np.array([np.inf])
+        elif stage in _SHAPED:
+            found[stage] = np.nan_to_num(_relative(one[:, 1:], other[:, 1:]), nan=np.inf).max(keepdims=True)
         elif stage == "masks":
             found[stage] = np.where((one != other).any(axis=1), np.inf, 0.0)
-        elif stage == "generated answer":
-            found[stage] = np.array([0.0 if np.array_equal(one, other) else np.inf])
         else:
             rows = (part.astype(np.float64).reshape(-1, part.shape[-1]) for part in (one, other))
             found[stage] = np.nan_to_num(_METRICS.get(stage, _relative)(*rows), nan=np.inf)
@@ -198,6 +203,7 @@ def distances(before: Reading, after: Reading) -> dict[str, np.ndarray]:
 
 def _relative(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Distance of rows over the norm of the first."""
+    before, after = before.astype(np.float64), after.astype(np.float64)
     distance, norm = (np.linalg.norm(rows, axis=1) for rows in (after - before, before))
     return np.where(distance == 0, 0.0, distance / np.maximum(norm, np.finfo(np.float32).tiny))
 
@@ -211,19 +217,20 @@ def _cosine(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     norms = [np.linalg.norm(rows, axis=1) for rows in (before, after)]
     both = norms[0] * norms[1]
     cosine = (before * after).sum(axis=1) / np.where(both == 0, 1, both)
-    return np.where(both == 0, (norms[0] != norms[1]).astype(float), (1 - cosine).clip(0))
+    distance = np.where(both == 0, (norms[0] != norms[1]).astype(float), (1 - cosine).clip(0))
+    return np.where((before == after).all(axis=1), 0.0, distance)
 
 
 _METRICS = {"shares": _largest, "heat": _cosine}
 
 
 def largest_and_mean(readings: Sequence[tuple[Reading, Reading]]) -> dict[str, np.ndarray]:
-    """The largest and the mean distance of pairs of readings at each stage that all have: [2, 1 or N]."""
+    """The largest and the mean distance of pairs of readings at each stage that any have: [2, 1 or N]."""
     found = [distances(*pair) for pair in readings if not all(REFUSED in reading for reading in pair)]
     gathered = {}
     for stage in STAGES:
-        if all(stage in one for one in found):
+        if each := [one[stage] for one in found if stage in one]:
             # A single infinite distance, of readings of other sizes, counts for every layer.
-            rows = np.stack(np.broadcast_arrays(*(one[stage] for one in found)))
+            rows = np.stack(np.broadcast_arrays(*each))
             gathered[stage] = np.stack([rows.max(axis=0), rows.mean(axis=0)])
     return gathered

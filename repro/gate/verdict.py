@@ -1,132 +1,181 @@
-"""What a difference of scores means, from pairs of answers to the same items."""
+"""What is said of a model before and after an upgrade, and in which sentence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import fisher_exact
 
-from repro.cliff import compare, unchanged_is_evidence
-from repro.scores import Scores
-from repro.statistics import flips, mcnemar
+from repro.gate.record import Record, changed_scores
+from repro.gate.stages import STAGES
+from repro.paired import Difference
 
 #: From nothing changed to what must not happen.
 Verdict = Literal["identical", "same within noise", "better", "not worse", "changed", "cannot tell", "worse"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 #: Verdicts under which a gate stays shut unless they are allowed by name; "worse" is not to be allowed.
 FAILING: tuple[Verdict, ...] = ("changed", "cannot tell", "worse")
-#: Largest loss of score that counts as none, unless ``--margin`` says otherwise.
-MARGIN = 0.01
-#: Of all decisions of one gate together, how often one may call a loss what is none.
-LEVEL = 0.95
-#: How often a gate without a difference may fail to show it, for the number of items that it recommends.
-_MISSED = 0.01
+#: Stages that weights have no part in.
+INPUTS = ("prompt", "pixels", "positions", "masks")
+#: Of other weights, how far information flow may move on average: attention mass, 1 - cosine of heat, and the
+#: distance that one layer adds to hidden states, relative to them.
+FLOW = {"shares": 0.02, "heat": 0.1, "layers": 0.05}
+#: Below which p value other answers are no noise.
+RARE = 0.01
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One metric before and after, on the same items.
+class Stage:
+    """A stage or one layer of it.
 
     Attributes:
-        before, after: its values.
-        gain: after - before, positive = better; ``low`` and ``high`` the ends of its 95 % interval.
-        lowest, highest: its ends at the level of all decisions together.
-        gained, lost: items whose score rose, and fell.
-        p: of McNemar's exact test on those.
-        n: items.
-        visible: the smallest loss that this many items would show with a probability of 90 %.
-        needed: items that would show the margin to be kept, if as many answers change.
+        layer: from 1; 0 for a stage without layers.
+        distance, mean: the largest of any item and their mean, see ``repro.gate.stages.distances``.
+        tolerance: what the largest may be by noise.
     """
 
-    metric: str
-    before: float
-    after: float
-    gain: float
-    low: float
-    high: float
-    lowest: float
-    highest: float
-    gained: int
-    lost: int
-    p: float
-    n: int
-    visible: float
-    needed: int
+    stage: str
+    layer: int
+    distance: float
+    mean: float
+    tolerance: float
 
-    def verdict(self, margin: float) -> Verdict:
-        """By the intervals alone: worse if the wider lies below 0 and the loss may reach the margin.
+    @property
+    def beyond(self) -> bool:
+        return not self.distance <= self.tolerance
 
-        That each of several benchmarks is not worse needs no correction for their number: all of them have to be.
-        """
-        if self.low > -margin:
-            return "better" if self.low > 0 else "not worse"
-        return "worse" if self.highest < 0 else "cannot tell"
+    @property
+    def title(self) -> str:
+        """As a sentence begins with it."""
+        if self.layer == 0:
+            return self.stage
+        return f"layer {self.layer}" if self.stage == "layers" else f"{self.stage} of layer {self.layer}"
 
 
-def level_of(decisions: int) -> float:
-    """Of the interval of each of several decisions, so that together they err as rarely as one (Bonferroni)."""
-    return 1 - (1 - LEVEL) / max(1, decisions)
+@dataclass(frozen=True)
+class Compared:
+    """All that a verdict is made of."""
+
+    before: Record
+    after: Record
+    stages: list[Stage]
+    scores: list[Difference]
+    curve: list[Difference]
+    same_weights: bool
+    margin: float
+    flipped: int
+    chosen: int
+
+    @property
+    def by_score(self) -> Verdict:
+        """Of the metric that decides; "worse" also for another that is, at a level for all of them together."""
+        if any(one.verdict(self.margin) == "worse" for one in self.scores):
+            return "worse"
+        return self.scores[0].verdict(self.margin)
+
+    def verdict(self) -> tuple[Verdict, str]:
+        """The verdict and its sentence: the score first, then what moved."""
+        before, after, stages = self.before, self.after, self.stages
+        beyond = [stage for stage in stages if stage.beyond]
+        where = self._where(beyond)
+        points = "; ".join(
+            one.summary
+            for number, one in enumerate(self.scores)
+            if number == 0 or one.verdict(self.margin) == "worse"
+        )
+        if self.by_score == "cannot tell":
+            points = f"{points}: {self.scores[0].what_shows(self.margin)}"
+        if after.trouble:
+            return (
+                "worse" if self.by_score == "worse" else "changed"
+            ), f"{after.trouble[0]}; {where}; {points}"
+        if self.by_score == "worse":
+            return "worse", f"{points}; {where}"
+        part = f" (of {len(after.items)} of {self.chosen} items: nothing asked for more)"
+        asked = part if len(after.items) < self.chosen else ""
+        gone = self._gone()
+        if stages and not gone and before.ids == after.ids and not any(stage.distance for stage in stages):
+            return "identical", f"every stage, every answer and every score is equal bit by bit{asked}"
+        unexplained = self._unexplained()
+        # Of few items, flips of chance and a loss look alike.
+        few = self.by_score == "cannot tell" and self.scores[0].gained + self.scores[0].lost > 0
+        if self.same_weights and stages and not (beyond or gone or unexplained or few):
+            flips = f"{self.flipped} of {len(after.items)} answers are others"
+            return "same within noise", f"no stage moved beyond noise; {flips}{asked}"
+        moved = gone or _moved(stages, self.curve, self.same_weights, self.margin)
+        if moved or (self.same_weights and stages and unexplained):
+            return "changed", f"{moved or unexplained}; {where}; {points}"
+        return self.by_score, f"{points}; {where}"
+
+    def _where(self, beyond: Sequence[Stage]) -> str:
+        """Where it began, and what else is not as it was recorded."""
+        about = [record.about for record in (self.before, self.after)]
+        where = where_it_began(beyond)
+        if not self.stages:
+            kinds = (f"a {one['model_type']} of {one['layers']} layers" for one in about)
+            where = f"another model ({' → '.join(kinds)}), whose stages are not compared"
+        elif not self.same_weights:
+            where = f"other weights; {where}"
+        if about[0]["dtype"] != about[1]["dtype"]:
+            where = f"computed in {about[1]['dtype']}, recorded in {about[0]['dtype']}; {where}"
+        return where
+
+    def _gone(self) -> str:
+        """A stage of the same weights that can no longer be read; empty if none is."""
+        if not self.same_weights or not self.stages:
+            return ""
+        left = {stage.stage for stage in self.stages}
+        lost = [
+            stage for stage in STAGES if stage not in left and any(stage in r for r in self.before.readings)
+        ]
+        return f"{lost[0]} can no longer be read" if lost else ""
+
+    def _unexplained(self) -> str:
+        """More scores or answers that are others than when the same items were asked again; empty if not."""
+        asked, *varied = self.before.varied
+        scored = changed_scores(self.before.parts, self.after.parts)
+        told = sum(one[-1] != other[-1] for one, other in zip(self.before.ids, self.after.ids, strict=True))
+        n = len(self.after.items)
+        for what, changed, chance in (("scores", scored, varied[0]), ("answers", told, varied[1])):
+            table = [[changed, n - changed], [chance, asked - chance]]
+            if float(fisher_exact(table, "greater").pvalue) < RARE / 2:
+                return f"{changed} of {n} {what} changed, more than noise explains"
+        return ""
 
 
-def difference(metric: str, before: Scores, after: Scores, margin: float, decisions: int = 1) -> Difference:
-    """The paired difference of a score, images resampled.
-
-    Args:
-        before, after: of the same items in the same order, at one layer each: parts [n, 1, 2].
-        decisions: how many are taken together, see ``level_of``.
-
-    Where few answers change, resampling shows too little (see "A limit" in ``repro.cliff``): the interval reaches
-    at least as far as n unchanged items leave open, the share that may change without one of n doing so.
-    """
-    parts = np.concatenate([after.parts, before.parts], axis=1)
-    pair = Scores(parts, before.strata, before.images, before.higher_is_better)
-    compared = compare(pair, LEVEL)
-    score, gain = compared.score, float(compared.difference[0])
-    rose, fell = flips(pair.goodness[:, 1], pair.goodness[:, 0])
-    left_open = _left_open(len(pair), LEVEL)
-    low, high = min(compared.low[0], gain - left_open), max(compared.high[0], gain + left_open)
-    lowest, highest, level = low, high, level_of(decisions)
-    if level > LEVEL:
-        wider = compare(pair, level, max(2000, ceil(10 / (1 - level))))
-        left_open = _left_open(len(pair), level)
-        lowest, highest = min(wider.low[0], gain - left_open), max(wider.high[0], gain + left_open)
-    z = norm.ppf((1 + LEVEL) / 2)
-    half = (high - low) / 2
-    needed = (
-        0
-        if not np.isfinite(half)
-        else ceil(len(pair) * (half * (1 + norm.ppf(1 - _MISSED) / z) / margin) ** 2)
+def where_it_began(beyond: Sequence[Stage]) -> str:
+    """The first stage beyond noise, in a sentence."""
+    if not beyond:
+        return "no stage moved beyond noise"
+    first = beyond[0]
+    size = (
+        f"relative {first.distance:.2g}, noise allows {first.tolerance:.1g}"
+        if isfinite(first.distance)
+        else "another"
     )
-    return Difference(
-        metric=metric,
-        before=float(score[1]),
-        after=float(score[0]),
-        gain=gain,
-        low=float(low),
-        high=float(high),
-        lowest=float(lowest),
-        highest=float(highest),
-        gained=rose,
-        lost=fell,
-        p=mcnemar(rose, fell),
-        n=len(pair),
-        visible=float(half * (1 + norm.ppf(0.9) / z)),
-        needed=unchanged_is_evidence(margin, LEVEL) if rose + fell == 0 else needed,
-    )
+    before = "everything before is equal within noise; " if first.stage != next(iter(STAGES)) else ""
+    return f"{first.title} differs ({size}); {before}look at {STAGES[first.stage]}"
 
 
-def _left_open(n: int, level: float) -> float:
-    """The share of answers that may change without one of n doing so: the inverse of ``unchanged_is_evidence``."""
-    return 1 - ((1 - level) / 2) ** (1 / n)
-
-
-def items_for(margin: float, changing: float = 0.004) -> int:
-    """Items per benchmark that show a margin to be kept, where that share of the answers changes by chance.
-
-    So many that a difference of chance alone rarely reaches what an interval leaves open at least.
-    """
-    n = unchanged_is_evidence(margin, LEVEL)
-    while norm.ppf(1 - _MISSED) * (changing / n) ** 0.5 + _left_open(n, LEVEL) > margin:
-        n += ceil(n / 100)
-    return n
+def _moved(stages: Sequence[Stage], curve: Sequence[Difference], same_weights: bool, margin: float) -> str:
+    """What moved of the way from image to answer, though no score need be worse; empty if nothing did."""
+    if same_weights:
+        return "the weights are the same and a stage moved" if any(stage.beyond for stage in stages) else ""
+    for stage in stages:
+        if stage.stage in INPUTS and stage.beyond:
+            return f"{stage.title} differs, which weights have no part in"
+    for layer, one in enumerate(curve[:-1]):
+        if one.lowest > margin or one.highest < -margin:
+            return f"truncated after {layer} the score moved by {one.in_points}"
+    added, last = [], 0.0
+    for stage in stages:
+        if stage.stage == "layers":
+            added.append((stage.mean - last, stage))
+            last = stage.mean
+        elif stage.mean > FLOW.get(stage.stage, np.inf):
+            return f"{stage.title} moved by {stage.mean:.2g}"
+    if added and (largest := max(added, key=lambda pair: pair[0]))[0] > FLOW["layers"]:
+        return f"{largest[1].title} moved hidden states by {largest[0]:.2g}, more than any other"
+    return ""

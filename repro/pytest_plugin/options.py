@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,10 +125,16 @@ def _add_options_of_gate(group: pytest.OptionGroup) -> None:
     )
 
 
+def gates_wanted(config: pytest.Config) -> bool:
+    """Whether ``-m`` selects the gate."""
+    expression = config.getoption("-m") or ""
+    return bool(re.search(r"(?<!not )\bgate\b", re.sub(r"\s+", " ", expression)))
+
+
 def check_gate(config: pytest.Config) -> None:
     """UsageError unless the options of a gate say what to do."""
     given = {name: config.getoption(name) for name in ("--record", "--against")}
-    gates = "gate" in (config.getoption("-m") or "").split()
+    gates = gates_wanted(config)
     if gates and sum(value is not None for value in given.values()) != 1:
         raise pytest.UsageError(
             "-m gate: give --record DIR in the environment that is trusted, then --against DIR after the upgrade"
@@ -140,6 +147,10 @@ def check_gate(config: pytest.Config) -> None:
     ):
         raise pytest.UsageError(
             "--gate-items: a number from 8 on, with --record; --against has the record's items"
+        )
+    if config.getoption("--allow") and given["--against"] is None:
+        raise pytest.UsageError(
+            "--allow: is about verdicts, which --record gives none of; use it with --against"
         )
     if gates and config.getoption("--limit") is not None:
         raise pytest.UsageError("-m gate: --limit is not for it, see --gate-items")

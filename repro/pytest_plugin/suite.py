@@ -27,6 +27,7 @@ from repro.pytest_plugin.options import (
     answers_of,
     benchmarks_of,
     check_gate,
+    gates_wanted,
     models_of,
     usage_error,
 )
@@ -72,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
         config.pluginmanager.register(Ledger())
-        config.pluginmanager.register(Gates())
+        config.pluginmanager.register(Gates(gates_wanted(config)))
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     other = limit is not None or other_data or config.getoption("--protocol") != "official"

@@ -5,7 +5,7 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from repro.text import columns, percent, points, points_interval, visible
 PAGE, DATA, SUMMARY = "gate.html", "gate.json", "gate.md"
 #: First line of the Markdown, by which a comment on a pull request is found and updated.
 MARK = "<!-- repro gate -->"
-#: One comparison, as ``repro.gate.gate.write_outcome`` wrote it.
+#: One comparison, as ``repro.report.outcomes.write_outcome`` wrote it.
 Outcome = dict[str, Any]
 _COLOURS = {"before": "#888888", "after": "#332288"}
 
@@ -32,12 +32,21 @@ def load_outcomes(paths: Sequence[Path]) -> list[Outcome]:
     return sorted(outcomes, key=lambda one: (-VERDICTS.index(one["verdict"]), one["name"]))
 
 
-def gate_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """One line per benchmark, and a sentence on where a change began."""
+def gate_lines(outcomes: Sequence[Outcome], failed: Mapping[str, str] | None = None) -> list[str]:
+    """One line per benchmark, a sentence on where a change began, and what could not be compared."""
     rows = [["model and benchmark", "verdict", "score before and after, %", "difference, points", "flips"]]
     rows += [_row(one) for one in outcomes]
     sentences = [f"{visible(one['name'], 80)}: {visible(one['sentence'], 400)}" for one in outcomes]
-    return [*columns(rows), *sentences]
+    return [*(columns(rows) if outcomes else []), *sentences, *map(_failure, (failed or {}).items())]
+
+
+def _failure(failed: tuple[str, str]) -> str:
+    return f"{visible(failed[0], 80)}: not compared: {visible(failed[1], 400)}"
+
+
+def _headline(outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
+    """The worst of all; what could not be compared is no better than any verdict."""
+    return "not compared" if failed else str(outcomes[0]["verdict"])
 
 
 def _row(one: Outcome) -> list[str]:
@@ -51,7 +60,7 @@ def _row(one: Outcome) -> list[str]:
     ]
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def markdown(outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
     """For ``$GITHUB_STEP_SUMMARY`` and for one comment on a pull request, which ``MARK`` finds again."""
 
     def cell(text: str) -> str:
@@ -64,7 +73,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     ]
     lines = [
         MARK,
-        f"**Gate: {outcomes[0]['verdict']}**",
+        f"**Gate: {_headline(outcomes, failed)}**",
         "",
         f"| {' | '.join(header)} |",
         "|---|---|---|---|---|",
@@ -73,22 +82,37 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     lines += [
         "",
         *(f"- {cell(visible(one['name'], 80))}: {cell(visible(one['sentence'], 400))}" for one in outcomes),
+        *(f"- {cell(_failure(pair))}" for pair in failed.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def write_gate(outcomes: Sequence[Outcome], command: str, directory: Path) -> Path:
+def write_gate(
+    outcomes: Sequence[Outcome],
+    command: str,
+    directory: Path,
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Write ``gate.html``, whose path is returned, ``gate.json`` and ``gate.md``.
+
+    Args:
+        failed: by name, why a model and benchmark could not be compared, or recorded.
 
     Raises ReportError as ``check_writable`` does.
     """
     check_writable(directory)
-    report = SimpleNamespace(
-        title=f"Gate: {outcomes[0]['verdict']}", command=command, created=now(), environment={}
+    verdict = _headline(outcomes, failed)
+    report = SimpleNamespace(title=f"Gate: {verdict}", command=command, created=now(), environment={})
+    page = render(
+        "gate.html.j2",
+        report=report,
+        parts=list(map(_part, outcomes)),
+        failures=list(map(_failure, failed.items())),
     )
-    page = render("gate.html.j2", report=report, parts=list(map(_part, outcomes)))
-    data = json.dumps({"verdict": outcomes[0]["verdict"], "created": report.created, "outcomes": outcomes})
-    write(directory, {PAGE: page, DATA: data.encode() + b"\n", SUMMARY: markdown(outcomes).encode()})
+    data = json.dumps(
+        {"verdict": verdict, "created": report.created, "failed": dict(failed), "outcomes": outcomes}
+    )
+    write(directory, {PAGE: page, DATA: data.encode() + b"\n", SUMMARY: markdown(outcomes, failed).encode()})
     return directory / PAGE
 
 
@@ -100,7 +124,7 @@ def _part(one: Outcome) -> SimpleNamespace:
         (name, before["environment"].get(name, ""), after["environment"].get(name, "")) for name in versions
     ]
     environment.insert(0, ("recorded, measured", before["created"], after["created"]))
-    environment.insert(1, ("weights", before["revision"][:12], after["revision"][:12]))
+    environment.insert(1, ("weights", before["weights"][:12], after["weights"][:12]))
     flips = [
         SimpleNamespace(
             **flip | {"question": flip["question"].replace("\n", " ")},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,22 +95,35 @@ class Summary:
 class Gates:
     """What became of the models of a gate, in the terminal and as a page."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
         self.paths: set[Path] = set()
+        self.failed: dict[str, str] = {}
         self.lines: list[str] = []
         self.page: Written | None = None
 
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """What an earlier session wrote is no answer to this one."""
+        if self.wanted and not session.config.getoption("--collect-only"):
+            for name in ("gate.html", "gate.json", "gate.md"):
+                with suppress(OSError):  # what cannot be written is said in the end
+                    (session.config.getoption("--report") / name).unlink()
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.paths |= {Path(str(value)) for name, value in report.user_properties if name == "gate"}
+        paths = {Path(str(value)) for name, value in report.user_properties if name == "gate"}
+        self.paths |= paths
+        if self.wanted and report.failed and "::test_gate[" in report.nodeid and not paths:
+            self.failed[report.nodeid.partition("[")[2].rstrip("]")] = report.longreprtext.strip()
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if not self.paths:
+        if not self.paths and not self.failed:
             return
         from repro.report.gate import gate_lines, load_outcomes, write_gate
 
         outcomes = load_outcomes(sorted(self.paths))
-        self.lines = gate_lines(outcomes)
-        self.page = _write(partial(write_gate, outcomes, _command(session.config)), session)
+        self.lines = gate_lines(outcomes, self.failed)
+        write = partial(write_gate, outcomes, _command(session.config), failed=self.failed)
+        self.page = _write(write, session)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.page:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOMS
 from repro.pytest_plugin.suite import MARKERS
 
 pytestmark = pytest.mark.conformance
@@ -61,3 +62,13 @@ def test_options_and_markers_exist(document, pytestconfig):
             "nltk",
             "tests",
         }
+
+
+@pytest.mark.parametrize("marker", ROOMS)
+def test_a_marker_with_a_room_of_its_own_is_used_nowhere_else(marker):
+    """As nothing outside the room is collected where it stands alone behind ``-m``."""
+    files = [
+        path for path in (ROOT / "tests").rglob("*.py") if re.search(rf"mark\.{marker}\b", path.read_text())
+    ]
+    rooms = {path.relative_to(ROOT / "tests").parts[0] for path in files}
+    assert rooms == {marker}

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from repro.benchmarks.miniworld import DIRECTORY
-from repro.gate.gate import check, record, write_outcome
+from repro.gate.gate import check, record
 from repro.gate.record import GateError, load, save
 from repro.models import load_model
 from repro.report.gate import MARK, load_outcomes, write_gate
+from repro.report.outcomes import write_outcome
 
 NAME = "llava-1.5"
 
@@ -120,7 +121,7 @@ def test_an_update_of_the_last_layer_leaves_all_below_it_clean(changed, recorded
 def test_what_is_written_is_read(recorded, tmp_path):
     one = load(recorded / f"{NAME}-scienceqa-official.npz")
     other = load(save(one, tmp_path))
-    assert other.about == one.about and other.answers == one.answers and len(other.readings) == 28
+    assert other.about == one.about and other.answers == one.answers and len(other.readings) == 20
     assert all(np.array_equal(other.readings[3][stage], values) for stage, values in one.readings[3].items())
 
 
@@ -141,7 +142,7 @@ def altered(recorded, tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 99}, "has schema 99, this version reads 1: record it anew"),
+        ({"schema": 99}, "has schema 99, this version reads 2: record it anew"),
         ({"data": "another"}, "the record's data is 'another', today's is .*: use the same"),
         (
             {"model_type": "gemma"},
@@ -184,8 +185,10 @@ def test_the_page_escapes_what_models_and_data_say(recorded, tmp_path):
         "item": "<i>", "image": "a", "question": "<script>alert(1)</script>", "reference": "x|y", "gain": -1.0,
         "before": ["a"] * 11, "after": ["</td>"] * 11, "picture": "javascript:alert(1)",
     }  # fmt: skip
-    outcome.flips.append(flip)
     path = write_outcome(outcome, tmp_path)
+    content = json.loads(path.read_text())
+    content["flips"].append(flip)
+    path.write_text(json.dumps(content))
     page = write_gate(load_outcomes([path]), "pytest -m gate", tmp_path)
     text = page.read_text()
     assert "<script>" not in text and "javascript" not in text and "&lt;script&gt;" in text

@@ -9,7 +9,7 @@ import pytest
 
 from repro.gate.noise import tolerances
 from repro.gate.stages import distances, sketch
-from repro.gate.verdict import MARGIN, difference, items_for, level_of
+from repro.paired import MARGIN, difference, items_for, level_of
 from repro.scores import Scores
 
 

@@ -1,0 +1,313 @@
+"""Changes that a gate is tempted to pass over, and models and records that it must not believe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repro.benchmarks import find_benchmark
+from repro.benchmarks.miniworld import DIRECTORY
+from repro.evaluation.results import NAME as RESULTS
+from repro.evaluation.results import Results, weights_of
+from repro.gate.compare import compare
+from repro.gate.gate import check, record
+from repro.gate.record import GateError, ask, load, save
+from repro.gate.stages import distances, read_inputs
+from repro.gate.tripwires import tripwires
+from repro.models import load_model
+from repro.paired import MARGIN, difference
+from repro.protocols import find_task
+from repro.pytest_plugin.options import gates_wanted
+from repro.scores import Scores
+from tests.gate.faults import REPORTED
+
+pytestmark = pytest.mark.invariant
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME, FILE = "llava-1.5", "llava-1.5-textvqa-official.npz"
+TASK = find_task("official", NAME, find_benchmark("textvqa"))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("record")
+    report = tmp_path_factory.mktemp("report")
+    record(load_model(NAME), "textvqa", DIRECTORY, directory, count=24, report=report, progress=False)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A model in bfloat16 and the directory of its record."""
+    directory = tmp_path_factory.mktemp("half")
+    report = tmp_path_factory.mktemp("report")
+    lvlm = load_model(NAME, dtype=torch.bfloat16)
+    record(lvlm, "textvqa", DIRECTORY, directory, count=24, report=report, progress=False)
+    return directory
+
+
+def against(lvlm, directory, tmp_path):
+    return check(lvlm, "textvqa", DIRECTORY, directory, report=tmp_path / "report", progress=False)
+
+
+def items_of(one):
+    by_id = {item.id: item for item in TASK.benchmark.load(DIRECTORY)}
+    return [by_id[item] for item in one.items]
+
+
+def compared(before, after):
+    return compare(before, after, TASK, items_of(before), MARGIN)
+
+
+def test_the_same_in_bfloat16_passes_with_another_kernel(half, tmp_path):
+    lvlm = load_model(NAME, dtype=torch.bfloat16)
+    with lvlm.kernel("eager"):
+        outcome = against(lvlm, half, tmp_path)
+    assert outcome.verdict in ("identical", "same within noise"), outcome.sentence
+
+
+@pytest.mark.parametrize("number", [3, 11, 13, 17])
+def test_a_fault_is_found_in_bfloat16(half, tmp_path, number):
+    [fault] = [fault for name, fault in REPORTED.items() if name.startswith(f"{number} ")]
+    lvlm = load_model(NAME, dtype=torch.bfloat16)
+    fault.put(lvlm)
+    try:
+        outcome = against(lvlm, half, tmp_path)
+    except GateError:
+        return
+    assert outcome.failing, outcome.sentence
+
+
+def test_small_changes_of_pixels_are_seen(recorded):
+    lvlm = load_model(NAME)
+    prompt = TASK.prompt(lvlm, items_of(load(recorded / FILE))[0])
+    name = lvlm.pixel_name(prompt)
+    values = prompt.image_inputs[name]
+    other = replace(prompt, image_inputs={**prompt.image_inputs, name: values + 1e-3 * values.abs().mean()})
+    apart = distances(read_inputs(prompt), read_inputs(other))
+    assert apart["prompt"] == 0 and apart["pixels"] > 1e-4
+
+
+def test_every_number_that_a_processor_gives_is_compared():
+    lvlm = load_model("instructblip")
+    task = find_task("official", "instructblip", find_benchmark("textvqa"))
+    prompt = task.prompt(lvlm, task.benchmark.load(DIRECTORY)[0])
+    [name] = [n for n, v in prompt.image_inputs.items() if "qformer" in n and "ids" in n]
+    other = replace(prompt, image_inputs={**prompt.image_inputs, name: prompt.image_inputs[name] + 1})
+    assert np.isinf(distances(read_inputs(prompt), read_inputs(other))["prompt"])
+
+
+def test_the_inputs_of_every_item_are_compared(recorded):
+    one = load(recorded / FILE)
+    unread = next(i for i in range(24) if i not in one.read)
+    prompts = one.inputs["prompt"].copy()
+    prompts[unread] += 1
+    outcome = compared(one, replace(one, inputs={**one.inputs, "prompt": prompts}))
+    assert outcome.verdict == "changed" and "prompt differs" in outcome.sentence
+
+
+def test_nothing_changed_is_equal_bit_by_bit(recorded, tmp_path):
+    assert against(load_model(NAME), recorded, tmp_path).verdict == "identical"
+
+
+def test_other_answers_are_a_change_even_if_all_scores_are_equal(recorded):
+    one = load(recorded / FILE)
+    outcome = compared(one, replace(one, ids=[["[1]"] * len(layers) for layers in one.ids]))
+    assert outcome.verdict == "changed" and "24 of 24 answers changed" in outcome.sentence
+
+
+def test_a_metric_that_does_not_decide_may_be_worse(recorded):
+    """Every metric of a benchmark is looked at; the first only decides whether a loss is ruled out."""
+    one = load(recorded / FILE)
+    task = find_task("official", NAME, find_benchmark("chair"))
+    first, second = (metric.name for metric in task.benchmark.metrics[:2])
+    n, layers = len(one.items), one.about["layers"] + 1
+    parts = {
+        name: np.stack([np.zeros((n, layers)), np.ones((n, layers))], -1)
+        for name in task.benchmark.metric_names
+    }
+    after = {name: values.copy() for name, values in parts.items()}
+    after[second][:, :, 0] = 1
+    sides = [replace(one, parts=values) for values in (parts, after)]
+    outcome = compare(*sides, task, items_of(one), MARGIN)
+    assert outcome.scores[0].gain == 0 and outcome.verdict == "worse" and second in outcome.sentence, first
+
+
+def test_a_change_does_not_hide_that_a_loss_cannot_be_told(recorded):
+    one = load(recorded / FILE)
+    prompts = one.inputs["prompt"] + 1
+    outcome = compared(one, replace(one, inputs={**one.inputs, "prompt": prompts}))
+    assert outcome.failing == ["changed", "cannot tell"] and "images would show" in outcome.sentence
+
+
+def test_questions_about_one_image_are_no_evidence_of_their_own():
+    parts = np.ones((786, 1, 2))
+    sides = Scores(parts, np.zeros(786, int), np.arange(786) // 6)
+    one = difference("accuracy", sides, sides, MARGIN)
+    assert (one.n, one.images) == (786, 131) and one.low < -0.027 and one.verdict(MARGIN) == "cannot tell"
+
+
+def test_a_readme_beside_the_weights_makes_no_other_weights(recorded, tmp_path):
+    path = shutil.copytree(load_model(NAME).path, tmp_path / "copy")
+    (path / "README.md").write_text("About.")
+    assert weights_of(path) == load(recorded / FILE).about["weights"]
+    lvlm = load_model(NAME, path)
+    outcome = against(lvlm, recorded, tmp_path)
+    assert outcome.same_weights and "other weights" not in outcome.sentence
+
+
+def test_answers_for_another_purpose_or_by_other_threads_are_not_gone_on_with(tmp_path):
+    lvlm = load_model(NAME)
+    items = TASK.benchmark.load(DIRECTORY)[:12]
+
+    def runs_after(purpose):
+        ask(lvlm, TASK, items, items[:6], tmp_path, purpose, progress=False)  # as if broken off
+        with closing(Results(tmp_path / RESULTS)) as results:
+            return len(results.runs())
+
+    assert [runs_after("record"), runs_after("record"), runs_after("against")] == [1, 1, 2]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert runs_after("against") == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+def deaf(lvlm):
+    lvlm.model.model.multi_modal_projector.register_forward_hook(lambda *args: torch.zeros_like(args[-1]))
+
+
+def mixed_up(lvlm):
+    """The image features of the first prompt for every prompt."""
+    features = []
+
+    def run(module, args, output):
+        features.append(output[:1])
+        return features[0].expand_as(output)
+
+    lvlm.model.model.multi_modal_projector.register_forward_hook(run)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"), [(deaf, "a blank image gives"), (mixed_up, "another item's image gives")]
+)
+def test_no_record_is_made_of_a_model_that_fails_a_tripwire(tmp_path, fault, says):
+    lvlm = load_model(NAME)
+    fault(lvlm)
+    with pytest.raises(GateError, match=f"nothing is recorded .*{says}"):
+        record(lvlm, "textvqa", DIRECTORY, tmp_path, count=16, report=tmp_path / "report", progress=False)
+    assert not list(tmp_path.glob("*.npz"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_tripwires_hold_in_half_precision(recorded, dtype):
+    lvlm = load_model(NAME, dtype=dtype)
+    items = items_of(load(recorded / FILE))
+    prompts = [TASK.prompt(lvlm, item) for item in items[:2]]
+    answers = [tuple(lvlm.answer(prompt, 6).ids) for prompt in prompts]
+    assert tripwires(lvlm, prompts, answers, {"logits": np.array([8 * torch.finfo(dtype).eps])}) == []
+    deaf(lvlm)
+    assert "does not reach the answer" in tripwires(lvlm, prompts, answers, {"logits": np.array([0.05])})[0]
+
+
+def without_stage(one):
+    del one.readings[1]["layers"]
+
+
+def without_score(one):
+    one.parts.clear()
+
+
+def without_layer(one):
+    one.ids[3].pop()
+
+
+def with_number_type(one):
+    one.about["dtype"] = "torch.load"
+
+
+def without_weights(one):
+    del one.about["weights"]
+
+
+def without_noise(one):
+    del one.noise["logits"]
+
+
+@pytest.mark.parametrize(
+    "damage", [without_stage, without_score, without_layer, with_number_type, without_weights, without_noise]
+)
+def test_a_record_with_something_missing_is_damaged(recorded, tmp_path, damage):
+    one = load(recorded / FILE)
+    damage(one)
+    save(one, tmp_path)
+    with pytest.raises(GateError, match=r"is no record, or damaged \(.*\): record it anew"):
+        load(tmp_path / FILE)
+
+
+def test_a_record_of_another_model_is_named(recorded, tmp_path):
+    shutil.copy(recorded / FILE, tmp_path / "shikra-textvqa-official.npz")
+    with pytest.raises(GateError, match="the record's model is 'llava-1.5', today's is 'shikra'"):
+        check(load_model("shikra"), "textvqa", DIRECTORY, tmp_path, report=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("expression", "wanted"),
+    [
+        ("gate", True),
+        ("(gate) and not gpu", True),
+        ("not gate", False),
+        ("not  gate", False),
+        ("gated", False),
+    ],
+)
+def test_the_marker_is_found_in_an_expression(expression, wanted):
+    class Config:
+        def getoption(self, name):
+            return expression
+
+    assert gates_wanted(Config()) is wanted
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gate", "--model", NAME]
+    command += ["--benchmark", "textvqa", *map(str, arguments), "tests/gate/test_gate.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_could_not_be_compared_is_on_the_page_and_no_earlier_page_stays(tmp_path):
+    report = tmp_path / "report"
+    report.mkdir()
+    for name in ("gate.html", "gate.md", "gate.json"):
+        (report / name).write_text("of yesterday")
+    status, said = run("--against", tmp_path, "--report", report)
+    assert status == 1 and "Traceback" not in said and "not compared" in said
+    for name in ("gate.html", "gate.md", "gate.json"):
+        text = (report / name).read_text()
+        assert "not compared" in text and "of yesterday" not in text and "record it first" in text
+    assert json.loads((report / "gate.json").read_text())["outcomes"] == []
+
+
+def test_verdicts_are_allowed_of_comparisons_only(tmp_path):
+    status, said = run("--record", tmp_path, "--allow", "changed")
+    assert status == pytest.ExitCode.USAGE_ERROR and "--allow: is about verdicts" in said
+
+
+def test_an_image_that_cannot_be_read_is_one_line(tmp_path):
+    data = shutil.copytree(DIRECTORY, tmp_path / "data")
+    for image in (data / "images").rglob("*") if (data / "images").is_dir() else data.rglob("*.png"):
+        if image.is_file():
+            image.write_bytes(b"no image")
+    status, said = run("--record", tmp_path / "record", "--report", tmp_path / "report", "--data", data)
+    assert status == 1 and "Traceback" not in said and "llava-1.5 on textvqa" in said
