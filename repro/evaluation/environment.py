@@ -1,8 +1,17 @@
 """When and where something was measured."""
 
+from __future__ import annotations
+
+import hashlib
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repro.models.lvlm import Lvlm
 
 
 def now() -> str:
@@ -15,9 +24,26 @@ def environment() -> dict[str, str]:
     # Takes a second, which starting a session should not cost.
     import torch
 
+    driver = Path("/proc/driver/nvidia/version")
     return {
+        **({"driver": driver.read_text().partition("\n")[0]} if driver.is_file() else {}),
         **{name: version(name) for name in ("torch", "transformers", "numpy", "tokenizers")},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def circumstances(lvlm: Lvlm) -> dict[str, str]:
+    """What an answer may depend on besides ``Configuration``; under others, a measurement starts anew."""
+    import torch
+
+    modules = {sys.modules[type(module).__module__] for module in lvlm.model.modules()}
+    files = sorted(filter(None, (getattr(module, "__file__", None) for module in modules)))
+    code = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+    return {
+        "code": hashlib.sha256("".join(code).encode()).hexdigest(),
+        "kernel": str(getattr(lvlm.decoder.config, "_attn_implementation", "")),
+        "threads": str(torch.get_num_threads()),
+        **environment(),
     }

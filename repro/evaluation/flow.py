@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from repro.attention import attention_shares
+from repro.benchmarks.benchmark import Item
 from repro.cam import llava_cam
 from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm
@@ -68,3 +69,24 @@ def heat_maps(lvlm: Lvlm, evaluation: Evaluation, indices: Sequence[int]) -> lis
         answer = ids[:-1] if len(ids) > 1 and ids[-1] in lvlm.stop_ids else ids
         maps.append(llava_cam(lvlm, evaluation.prompt(lvlm, i), answer, samples=4))
     return maps
+
+
+def sample(items: Sequence[Item], count: int) -> list[Item]:
+    """About ``count`` of the items, evenly from each stratum, of an image one in each stratum at most.
+
+    Other images wherever there are enough, as answers about one image may all change together; now this question
+    of an image, now that, as benchmarks ask in a fixed order of right answers.
+    """
+    strata: dict[str, dict[object, list[Item]]] = {}
+    for item in items:
+        strata.setdefault(item.stratum, {}).setdefault(item.image, []).append(item)
+    each = -(-count // len(strata))
+    seen: set[object] = set()
+    chosen = []
+    for images in strata.values():
+        fresh = {image: asked for image, asked in images.items() if image not in seen}
+        places = list(enumerate((fresh if len(fresh) >= each else images).values()))
+        picked = [asked[number % len(asked)] for number, asked in spread(places, each)]
+        seen |= {item.image for item in picked}
+        chosen += picked
+    return chosen

@@ -32,7 +32,8 @@ class Outcome:
         left_out: stages that one side does not have.
         by_score: the verdict of the scores alone, which another verdict may stand before.
         scores: every metric of the untruncated model, the one that decides first.
-        curve: the deciding metric truncated after each L; empty for models of different depth.
+        values: the deciding metric truncated after L = 0...N, before and after.
+        curve: its difference at each L; empty for models of different depth.
         cliffs: cliff layers before and after, each with its interval, None where there is none.
         flips: items with another score or answer: question, reference, both answers at every L.
         shares: mean attention before and after, [N, 4] each.
@@ -51,6 +52,7 @@ class Outcome:
     stages: list[Stage]
     left_out: list[str]
     scores: list[Difference]
+    values: list[list[float]]
     curve: list[Difference]
     cliffs: list[tuple[int, int, int] | None]
     flips: list[dict[str, Any]]
@@ -133,6 +135,7 @@ def compare(
         stages=stages,
         left_out=left_out,
         scores=scores,
+        values=[side.values.tolist() for side in scored],
         curve=along,
         cliffs=[cliff_of(side) for side in scored],
         flips=others[:SHOWN],

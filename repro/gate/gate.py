@@ -7,6 +7,7 @@ from pathlib import Path
 
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.benchmark import Benchmark, Item
+from repro.evaluation.flow import sample
 from repro.evaluation.results import weights_of
 from repro.evaluation.run import item_digests
 from repro.gate.compare import Outcome, check_comparable, compare, settled, stages_of
@@ -19,7 +20,6 @@ from repro.gate.record import (
     measure,
     measure_again,
     name_of,
-    sample,
     save,
 )
 from repro.gate.verdict import where_it_began
@@ -29,7 +29,7 @@ from repro.protocols import find_task
 from repro.protocols.task import Task
 
 #: Items that are asked first: where no stage moved and none of their answers changed, the others are not asked.
-FIRST = 120
+FIRST = 60
 
 
 def record(

@@ -1,7 +1,6 @@
 """What is kept of a model before an upgrade: how its prompts run, what that varies by, and every answer."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -13,17 +12,16 @@ import numpy as np
 import torch
 
 from repro.benchmarks.benchmark import Item
-from repro.evaluation.environment import environment, now
+from repro.evaluation.environment import circumstances, environment, now
 from repro.evaluation.flow import spread
 from repro.evaluation.results import NAME as RESULTS
-from repro.evaluation.results import Results, digest_of, revision_of, versions, weights_of
+from repro.evaluation.results import Results, revision_of, versions, weights_of
 from repro.evaluation.run import begin, evaluate, item_digests
 from repro.gate.noise import noise, other_kernel
 from repro.gate.stages import REFUSED, Reading, read, read_inputs
 from repro.gate.tripwires import tripwires
 from repro.models.images import read_image
 from repro.models.lvlm import Lvlm
-from repro.models.prompts import Prompt
 from repro.models.rounding import raise_if_passing
 from repro.protocols.task import Task
 from repro.reading import write_file
@@ -31,7 +29,7 @@ from repro.reading import write_file
 #: Raised with every change of what a record holds.
 SCHEMA = 2
 #: Items whose way through the model is kept, those that noise is measured on, and those that are asked twice.
-READ, VARIED, AGAIN = 16, 4, 60
+READ, VARIED, AGAIN = 16, 3, 48
 #: What a record says of its model, its items and where it was made.
 ABOUT = {
     "schema", "model", "revision", "weights", "model_type", "layers", "dtype", "benchmark", "protocol", "data",
@@ -109,15 +107,6 @@ def name_of(model: str, benchmark: str, protocol: str) -> str:
     return f"{model}-{benchmark}-{protocol}"
 
 
-def sample(items: Sequence[Item], count: int) -> list[Item]:
-    """About ``count`` of the items, evenly from each stratum."""
-    strata: dict[str, list[Item]] = {}
-    for item in items:
-        strata.setdefault(item.stratum, []).append(item)
-    each = -(-count // len(strata))
-    return [item for members in strata.values() for item in spread(members, each)]
-
-
 def measure(lvlm: Lvlm, task: Task, items: Sequence[Item], directory: Path, **settings: bool) -> Record:
     """Ask a model the items, read some of them on their way through it, and measure what that varies by.
 
@@ -133,7 +122,7 @@ def measure(lvlm: Lvlm, task: Task, items: Sequence[Item], directory: Path, **se
     way = read_items(lvlm, task, items, read, answers)
     prompts = [task.prompt(lvlm, items[i]) for i in read[:VARIED]]
     varied_by = noise(lvlm, prompts, answers[:VARIED])
-    trouble = tripwires(lvlm, *_two(prompts, answers), varied_by)
+    trouble = tripwires(lvlm, prompts, answers, varied_by)
     varied = _asked_again(lvlm, task, items, answered)
     return Record(read=read, noise=varied_by, varied=varied, trouble=trouble, **answered, **way)
 
@@ -143,17 +132,8 @@ def measure_again(lvlm: Lvlm, task: Task, items: Sequence[Item], before: Record)
     answers = [tuple(json.loads(before.ids[i][-1])) for i in before.read]
     way = read_items(lvlm, task, items, before.read, answers)
     prompts = [task.prompt(lvlm, items[i]) for i in before.read[:VARIED]]
-    trouble = tripwires(lvlm, *_two(prompts, answers), before.noise)
+    trouble = tripwires(lvlm, prompts, answers, before.noise)
     return replace(before, trouble=trouble, **way)
-
-
-def _two(
-    prompts: Sequence[Prompt], answers: Sequence[tuple[int, ...]]
-) -> tuple[list[Prompt], list[tuple[int, ...]]]:
-    """The first prompt and the first with another image, with their answers."""
-    pixels = [read_inputs(prompt)["pixels"] for prompt in prompts]
-    other = next((i for i, values in enumerate(pixels) if not np.array_equal(values, pixels[0])), 0)
-    return [prompts[0], prompts[other]], [answers[0], answers[other]]
 
 
 def ask(
@@ -174,7 +154,7 @@ def ask(
     """
     digests = item_digests(lvlm, task, asked)
     with closing(Results(directory / RESULTS, new=True)) as results:
-        run = begin(results, lvlm, task, items, resume, {"purpose": purpose, **_circumstances(lvlm)})
+        run = begin(results, lvlm, task, items, resume, {"purpose": purpose, **circumstances(lvlm)})
         evaluation = evaluate(lvlm, task, asked, run, BATCH, progress)
         if evaluation.failed:
             raise ValueError("; ".join(list(evaluation.failed.values())[:5]))
@@ -204,7 +184,8 @@ def read_items(
         read(lvlm, task.prompt(lvlm, items[i]), answer) for i, answer in zip(chosen, answers, strict=True)
     ]
     for i, (wide, high), answer in zip(chosen, SHAPES, answers, strict=False):
-        image = read_image(_image_of(items[i]))
+        source: Any = items[i].image  # an item that was asked has one
+        image = read_image(source)
         size = (max(1, round(wide * image.width)), max(1, round(high * image.height)))
         resized: Any = image.resize(size)  # prompts read open images as well
         try:
@@ -214,11 +195,6 @@ def read_items(
         else:
             readings.append(read(lvlm, prompt, answer))
     return {"inputs": inputs_of(lvlm, task, items), "readings": readings}
-
-
-def _image_of(item: Item) -> Any:
-    assert item.image is not None, "an item that was asked has an image"
-    return item.image
 
 
 def inputs_of(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, np.ndarray]:
@@ -256,18 +232,6 @@ def changed_scores(
     return int(
         np.any([(before[name][places] != after[name]).any(axis=(1, 2)) for name in after], axis=0).sum()
     )
-
-
-def _circumstances(lvlm: Lvlm) -> dict[str, str]:
-    """What an answer may depend on besides ``Configuration``; under others, a measurement starts anew."""
-    modules = {sys.modules[type(module).__module__] for module in lvlm.model.modules()}
-    files = sorted(filter(None, (getattr(module, "__file__", None) for module in modules)))
-    return {
-        "code": digest_of([Path(file).read_text() for file in files]),
-        "kernel": str(getattr(lvlm.decoder.config, "_attn_implementation", "")),
-        "threads": str(torch.get_num_threads()),
-        **environment(),
-    }
 
 
 def _about(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, Any]:

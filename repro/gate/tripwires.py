@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repro.gate.noise import DIGITS, FACTOR
-from repro.gate.stages import distances, read_pass
+from repro.gate.stages import distances, read_inputs, read_pass
 from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
 from repro.models.rounding import UNSAID, apart
@@ -20,7 +20,13 @@ LOOSE = 64 * DIGITS
 def tripwires(
     lvlm: Lvlm, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], noise: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """What does not hold, in words; ``noise`` as ``repro.gate.noise`` measured it."""
+    """What does not hold of the first prompt and the first about another image, in words.
+
+    ``noise`` is what ``repro.gate.noise`` measured.
+    """
+    pixels = [read_inputs(prompt)["pixels"] for prompt in prompts]
+    other = next((i for i, values in enumerate(pixels) if not np.array_equal(values, pixels[0])), 0)
+    prompts, answers = [prompts[0], prompts[other]], [answers[0], answers[other]]
     trouble = _of_images(lvlm, prompts, answers)
     relative = float(noise["logits"].max()) if "logits" in noise else 0.0
     for prompt, answer in zip(prompts, answers, strict=True):

@@ -105,7 +105,7 @@ class Compared:
             flips = f"{self.flipped} of {len(after.items)} answers are others"
             return "same within noise", f"no stage moved beyond noise; {flips}{asked}"
         moved = gone or _moved(stages, self.curve, self.same_weights, self.margin)
-        if moved or (self.same_weights and stages and unexplained):
+        if moved or unexplained:
             return "changed", f"{moved or unexplained}; {where}; {points}"
         return self.by_score, f"{points}; {where}"
 
@@ -133,7 +133,9 @@ class Compared:
         return f"{lost[0]} can no longer be read" if lost else ""
 
     def _unexplained(self) -> str:
-        """More scores or answers that are others than when the same items were asked again; empty if not."""
+        """More scores or answers of the same weights are others than when items were asked again; empty if not."""
+        if not self.same_weights or not self.stages:
+            return ""
         asked, *varied = self.before.varied
         scored = changed_scores(self.before.parts, self.after.parts)
         told = sum(one[-1] != other[-1] for one, other in zip(self.before.ids, self.after.ids, strict=True))

@@ -141,7 +141,7 @@ def _part(one: Outcome) -> SimpleNamespace:
         strip=_strip(one["stages"]),
         environment=environment,
         flips=flips,
-        cliffs=[_cliff(cliff) for cliff in one["cliffs"]],
+        cliffs=[_cliff(*pair) for pair in zip(one["cliffs"], one["values"], strict=True)],
         figure=data_uri(png(_figure(one))),
     )
 
@@ -158,13 +158,23 @@ def _strip(stages: Sequence[Mapping[str, Any]]) -> list[SimpleNamespace]:
     return strip
 
 
-def _cliff(cliff: Sequence[int] | None) -> str:
-    return "none" if cliff is None else f"{cliff[0]} [{cliff[1]}, {cliff[2]}]"
+def _cliff(cliff: Sequence[int] | None, values: Sequence[float | None]) -> str:
+    """The cliff layer with its interval, and its share of the model's depth."""
+    layers = len(values) - 1
+    if cliff is None:
+        return "none"
+    return f"{cliff[0]} [{cliff[1]}, {cliff[2]}] of {layers} ({100 * cliff[0] / layers:.0f} % of the depth)"
 
 
-def _layers(flip: Mapping[str, Any]) -> list[tuple[int, str, str]]:
-    """Both answers at every L."""
-    return [(layer, *pair) for layer, pair in enumerate(zip(flip["before"], flip["after"], strict=False))]
+def _layers(flip: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Both answers at every L; of models of different depth, at the same share of it."""
+    before, after = flip["before"], flip["after"]
+    found = []
+    for layer, answer in enumerate(after):
+        other = round(layer * (len(before) - 1) / (len(after) - 1))
+        title = str(layer) if len(before) == len(after) else f"{other} → {layer}"
+        found.append((title, before[other], answer))
+    return found
 
 
 def _uri(picture: str | None) -> Markup | None:
@@ -182,20 +192,24 @@ def _figure(one: Outcome) -> Figure:
     figure = Figure(figsize=(9.2 if heat else 7.2, 2.6), layout="constrained")
     ratios = [3, 3, 1.2, 1.2] if heat else [3, 3]
     axes = figure.subplots(1, len(ratios), width_ratios=ratios)
-    for side, colour in _COLOURS.items():
+    depths = {len(values) for values in one["values"]}
+    for number, (side, colour) in enumerate(_COLOURS.items()):
         look: dict[str, Any] = {"color": colour, "label": side, "lw": 2.4 if side == "before" else 1.2}
-        if one["curve"]:
-            values = [np.nan if layer[side] is None else 100 * layer[side] for layer in one["curve"]]
-            axes[0].plot(range(len(values)), values, **look)
-        shares = one["shares"][list(_COLOURS).index(side)]
-        if shares:
-            axes[1].plot(range(1, len(shares) + 1), [100 * layer[1] for layer in shares], **look)
+        layers = len(one["values"][number]) - 1
+        scale = 1 if len(depths) == 1 else 100 / layers
+        values = [np.nan if value is None else 100 * value for value in one["values"][number]]
+        axes[0].plot(scale * np.arange(layers + 1), values, **look)
+        if shares := one["shares"][number]:
+            axes[1].plot(scale * np.arange(1, len(shares) + 1), [100 * layer[1] for layer in shares], **look)
         if heat:
-            panel = axes[2 + list(_COLOURS).index(side)]
+            panel = axes[2 + number]
             panel.imshow(heat[side], cmap="magma", vmin=0, vmax=1)
             panel.set(xticks=[], yticks=[])
             panel.set_title(f"{side}, layer {heat['layer']}", fontsize=8)
-    axes[0].set(xlabel="L: layers that see the image", ylabel=f"{visible(one['scores'][0]['metric'], 20)}, %")
-    axes[1].set(xlabel="layer", ylabel="attention on the image, %")
+    along = "" if len(depths) == 1 else ", % of the depth"
+    axes[0].set(
+        xlabel=f"L: layers that see the image{along}", ylabel=f"{visible(one['scores'][0]['metric'], 20)}, %"
+    )
+    axes[1].set(xlabel=f"layer{along}", ylabel="attention on the image, %")
     axes[0].legend()
     return figure

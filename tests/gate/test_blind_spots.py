@@ -16,6 +16,7 @@ import torch
 
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.miniworld import DIRECTORY
+from repro.evaluation.flow import sample
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, weights_of
 from repro.gate.compare import compare
@@ -27,6 +28,8 @@ from repro.models import load_model
 from repro.paired import MARGIN, difference
 from repro.protocols import find_task
 from repro.pytest_plugin.options import gates_wanted
+from repro.report.gate import load_outcomes, write_gate
+from repro.report.outcomes import write_outcome
 from repro.scores import Scores
 from tests.gate.faults import REPORTED
 
@@ -311,3 +314,32 @@ def test_an_image_that_cannot_be_read_is_one_line(tmp_path):
             image.write_bytes(b"no image")
     status, said = run("--record", tmp_path / "record", "--report", tmp_path / "report", "--data", data)
     assert status == 1 and "Traceback" not in said and "llava-1.5 on textvqa" in said
+
+
+def test_models_of_different_depth_are_compared_by_share_of_it(recorded, tmp_path):
+    one = load(recorded / FILE)
+    deep = one.about["layers"]
+    shallow = replace(
+        one,
+        about=one.about | {"layers": deep - 2, "weights": "other"},
+        parts={name: values[:, 2:] for name, values in one.parts.items()},
+        answers=[layers[2:] for layers in one.answers],
+        ids=[layers[:-1] + ["[1]"] for layers in (ids[2:] for ids in one.ids)],
+    )
+    outcome = compared(one, shallow)
+    assert outcome.left_out and not outcome.stages and not outcome.curve
+    assert [len(values) for values in outcome.values] == [deep + 1, deep - 1]
+    assert f"another model (a llava of {deep} layers → a llava of {deep - 2} layers)" in outcome.sentence
+    page = write_gate(load_outcomes([write_outcome(outcome, tmp_path)]), "pytest", tmp_path).read_text()
+    assert f"of {deep} (" in page and f"of {deep - 2} (" in page and "% of the depth" in page
+    assert f"<small>{deep} → {deep - 2}: " in page
+
+
+def test_a_sample_has_as_many_images_as_it_can_and_every_kind_of_answer():
+    items = find_benchmark("pope").load(DIRECTORY)
+    few, many = sample(items, 60), sample(items, 784)
+    assert len({item.image for item in few}) == len(few) == 60
+    images = {item.image for item in items}
+    assert len(many) == 3 * len(images) and {item.image for item in many} == images
+    for chosen in (few, many):
+        assert sum(item.reference for item in chosen) == len(chosen) / 2
