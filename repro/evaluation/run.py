@@ -11,8 +11,9 @@ import torch
 from scipy.special import softmax
 from tqdm import tqdm
 
-from repro.benchmarks.benchmark import HubImage, Item
-from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
+from repro.benchmarks.benchmark import HubImage, Item, image_names
+from repro.benchmarks.chair import GroundTruth
+from repro.evaluation.results import Asked, Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
 from repro.models.lvlm import Lvlm
@@ -31,11 +32,15 @@ class Evaluation(Scored):
         answers: n baseline answers (L = N).
         probability: float64 [n, N + 1], of the first token of the baseline answer, by the model truncated after L.
         failed: by item id, why an item has no answer; those are not among the n.
+        texts: the n answers at L = 0...N, as text.
+        known: how many of the answers an earlier session had left.
     """
 
     answers: list[Answer]
     probability: np.ndarray
     failed: dict[str, str] = field(default_factory=dict)
+    texts: list[list[str]] = field(default_factory=list)
+    known: int = 0
 
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item."""
@@ -111,6 +116,26 @@ def question_digest(card: ModelCard, task: Task, item: Item) -> str:
     return digest_of([template, task.ask(item), item.choices, item.reference])
 
 
+def right_answer(item: Item) -> str:
+    """The right answer of an item in words: yes or no, the letter with its choice, all answers, all objects."""
+    match item.reference:
+        case bool(yes):
+            return "yes" if yes else "no"
+        case GroundTruth(objects):
+            return ", ".join(sorted(objects))
+        case str(letter) if len(letter) == 1 and ord(letter) - ord("A") in range(len(item.choices)):
+            return f"{letter}: {item.choices[ord(letter) - ord('A')]}"
+        case tuple(answers):
+            return ", ".join(dict.fromkeys(map(str, answers)))
+    return str(item.reference)
+
+
+def asked_of(task: Task, item: Item) -> Asked:
+    """An item in words; no picture for one without an image."""
+    picture = image_names([item])[0] if item.image else ""
+    return Asked(task.ask(item), picture, right_answer(item), item.stratum, item.kind)
+
+
 def begin(results: Results, lvlm: Lvlm, task: Task, items: Sequence[Item], resume: bool = True) -> Run:
     """The interrupted run of these items, or a new one."""
     benchmark = task.benchmark
@@ -153,13 +178,15 @@ def evaluate(
     """
     digests = item_digests(lvlm, task, items)
     rows = run.known(digests, lvlm.n_layers + 1) if run else {}
+    known = len(rows)
     failed: dict[str, str] = {}
     title = f"{task.model} {task.benchmark.name}"
     with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
         for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed):
             answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
             if run:
-                run.write([row for layers in answered.values() for row in layers])
+                asked = {items[i].id: asked_of(task, items[i]) for i, _ in batch}
+                run.write([row for layers in answered.values() for row in layers], asked)
             bar.update(len(answered.keys() - rows.keys()))
             rows |= answered
     if not rows:
@@ -174,7 +201,8 @@ def evaluate(
     }
     baseline = [Answer(layers[-1].ids, layers[-1].answer) for layers in ordered]
     probability = np.array([[row.probability for row in layers] for layers in ordered])
-    return Evaluation(task, answered_items, parts, baseline, probability, failed)
+    texts = [[row.answer for row in layers] for layers in ordered]
+    return Evaluation(task, answered_items, parts, baseline, probability, failed, texts, known)
 
 
 def item_digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, tuple[str, str]]:
