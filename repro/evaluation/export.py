@@ -16,7 +16,7 @@ from repro.evaluation.results import Asked, Recorded, Results, ResultsError, Row
 from repro.text import printable
 
 _TEXTS = ("model", "revision", "dataset", "protocol", "settings", "versions", "started", "finished")
-#: The item in words, beside the digests: the user's turn, folder and name of the picture, right answer, category, kind.
+#: The item in words, beside the digests: user turn, name of the picture, right answer, category, kind.
 _WORDS = tuple(field.name for field in fields(Asked))
 _PART = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 #: One row per model, revision, benchmark, protocol, item, L and k. ``finished`` is null for an interrupted run.
