@@ -41,6 +41,7 @@ def render(template: str, **values: Any) -> bytes:
         lstrip_blocks=True, keep_trailing_newline=True, loader=jinja2.PackageLoader("repro.report", ""),
     )  # fmt: skip
     templates.filters["csv"] = csv_uri
+    templates.filters["enumerated"] = lambda values: [[i, value] for i, value in enumerate(values)]
     templates.filters["name"] = lambda value: text.visible(value, NAME)
     templates.filters["quote"] = lambda value: text.visible(value, _QUOTE)
     return templates.get_template(template).render(text=text, script=script(), **values).encode()
