@@ -27,7 +27,7 @@ from repro.evaluation.measured import (
     save,
 )
 from repro.evaluation.results import NAME, Results
-from repro.evaluation.run import Evaluation, begin, evaluate, limited
+from repro.evaluation.run import Evaluation, Progress, begin, evaluate, limited
 from repro.models.images import read_image, thumbnail
 from repro.models.lvlm import Lvlm
 from repro.models.rounding import NotAdmitted
@@ -74,7 +74,7 @@ def table1(
     limit: int | None = None,
     report: Path = Path("report"),
     resume: bool = True,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> Table1:
     """Measure a model on a benchmark at every truncation layer.
 
@@ -87,7 +87,7 @@ def table1(
         protocol: the wording of questions, decoding, reading and scoring.
         margin: largest loss that counts as none, in units of the score.
         limit: most items of each stratum and kind.
-        progress: show items/s and the time left on stderr.
+        progress: show items/s and the time left on stderr, or call this instead; see ``evaluate``.
 
     Raises:
         DataError: the data cannot be used.

@@ -292,6 +292,11 @@ class Results:
                         raise ValueError("a negative number")
                 yield Row(item, question, image, layer, keep, answer, tokens, parts, probability)
 
+    def counts(self) -> dict[int, int]:
+        """How many items each run has answers to."""
+        with self._explained():
+            return dict(self._open.execute("SELECT run, count(*) FROM items GROUP BY run").fetchall())
+
     def asked(self, run: int) -> dict[str, Asked]:
         """The items of a run in words, by id."""
         with self._explained():

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from repro.models.rounding import raise_if_passing
 from repro.protocols.task import Task
 from repro.reading import read_file
 from repro.sweep import layout, memory_of, sweep
+
+#: Told of a model on a benchmark: a title, items done, of how many, and how many an earlier session had left.
+Progress = Callable[[str, int, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +163,7 @@ def evaluate(
     items: Sequence[Item],
     run: Run | None = None,
     batch_size: int = 24,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> Evaluation:
     """Sweep every item and score every answer.
 
@@ -170,7 +173,7 @@ def evaluate(
         task: how to ask, decode, read and score.
         run: its answers are not computed again; new ones are written to it, batch by batch.
         batch_size: prompts swept at once, fewer if memory is short.
-        progress: show items/s and the time left on stderr.
+        progress: show items/s and the time left on stderr, or call this instead.
 
     Raises:
         ValueError: every item fails, or answers are not finite; the message names items.
@@ -181,7 +184,9 @@ def evaluate(
     known = len(rows)
     failed: dict[str, str] = {}
     title = f"{task.model} {task.benchmark.name}"
-    with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
+    shown = progress if callable(progress) else _silent
+    shown(title, known, len(items), known)
+    with tqdm(total=len(items), initial=known, desc=title, unit="item", disable=progress is not True) as bar:
         for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed):
             answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
             if run:
@@ -189,6 +194,7 @@ def evaluate(
                 run.write([row for layers in answered.values() for row in layers], asked)
             bar.update(len(answered.keys() - rows.keys()))
             rows |= answered
+            shown(title, len(rows), len(items), known)
     if not rows:
         raise ValueError(
             f"{task.benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
@@ -203,6 +209,10 @@ def evaluate(
     probability = np.array([[row.probability for row in layers] for layers in ordered])
     texts = [[row.answer for row in layers] for layers in ordered]
     return Evaluation(task, answered_items, parts, baseline, probability, failed, texts, known)
+
+
+def _silent(title: str, done: int, total: int, known: int) -> None:
+    """Progress that nobody looks at."""
 
 
 def item_digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, tuple[str, str]]:

@@ -22,12 +22,18 @@ from repro.benchmarks.chair import BY_MODE
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError, size_line
 from repro.models.card import REGISTRY
-from repro.text import columns, printable
+from repro.text import columns, printable, visible
 
 if TYPE_CHECKING:
     from repro.evaluation.measured import Measured
     from repro.evaluation.results import Recorded
     from repro.report.audit import Entry
+
+
+#: Markers of tests that record something under --snapshot-update.
+RECORDING = frozenset({"golden", "table1"})
+#: Characters of a reason in a line.
+REASON = 160
 
 
 class Summary:
@@ -38,6 +44,8 @@ class Summary:
 
     def __init__(self) -> None:
         self.measured: dict[Path, int | None] = {}
+        self.resumed: list[str] = []
+        self.recording = False
         self.parts: list[Measured] = []
         self.page: Written | None = None
         self.size = ""
@@ -45,6 +53,9 @@ class Summary:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = {name: str(value) for name, value in report.user_properties}
+        if report.when == "call" and "resumed" in properties:
+            self.resumed.append(properties["resumed"])
+        self.recording |= not RECORDING.isdisjoint(report.keywords)
         if "measured" in properties:
             run = properties.get("run")
             self.measured[Path(properties["measured"])] = int(run) if run else None
@@ -102,6 +113,19 @@ class Summary:
         ):
             kept = f"broken off: {results} has the answers so far, and the same command goes on from them"
             _line(terminalreporter, kept)
+            for line in _open_runs(results):
+                _line(terminalreporter, line)
+            _line(
+                terminalreporter,
+                f"to go on: {shlex.join(['pytest', *map(str, config.invocation_params.args)])}",
+            )
+        if config.getoption("update_snapshots", False) and not self.recording:
+            nothing = (
+                "--snapshot-update: nothing is recorded, as no test was run that records anything: choose"
+            )
+            _line(terminalreporter, f"{nothing} -m golden or -m table1", red=True)
+        for line in self.resumed:
+            _line(terminalreporter, f"resumed: {line} were answered before and are used again")
         if not self.page:
             return
         from repro.report.table import table_lines
@@ -115,6 +139,33 @@ class Summary:
             _line(terminalreporter, f"results: {self.size}; {kept}")
         if self.trouble:
             _line(terminalreporter, self.trouble, red=True)
+
+
+def _open_runs(path: Path) -> list[str]:
+    """What each unfinished run holds; nothing of a file that cannot be read."""
+    try:
+        with closing(Results(path)) as results:
+            counts, runs = results.counts(), [run for run in results.runs() if not run.finished]
+            return [
+                f"kept: {run.model} on {run.dataset}, {counts.get(run.number, 0)} of {run.settings.get('n')} items"
+                for run in runs
+            ]
+    except ResultsError:
+        return []
+
+
+class Reasons:
+    """A line for each test that failed, which begins with the reason, in place of pytest's with its long names."""
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        failed = [r for key in ("failed", "error") for r in terminalreporter.stats.get(key, [])]
+        if failed:
+            terminalreporter.section("What failed, and why")
+        for report in failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            said = crash.message if crash else str(report.longrepr or "no reason")
+            reason = visible(said.removeprefix("Failed: ").strip().partition("\n")[0], REASON)
+            _line(terminalreporter, f"{reason}  [{report.nodeid}]", red=True)
 
 
 class Gates:

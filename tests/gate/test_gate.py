@@ -21,6 +21,7 @@ def test_gate(lvlm, benchmark_name, benchmark_set, data, progress, request, reco
         "protocol": options("--protocol"),
         "margin": MARGIN if points is None else points / 100,
         "report": report,
+        "progress": progress,
     }
     try:
         if (directory := options("--record")) is not None:
