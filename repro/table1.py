@@ -1,6 +1,6 @@
 """One model on one benchmark: answers at every truncation layer, the cliff layer, all that the report shows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +10,25 @@ from types import MappingProxyType
 import numpy as np
 
 from repro.admission import Admitted, admission
+from repro.attention import attention_shares
 from repro.benchmarks import find_benchmark, miniworld
 from repro.benchmarks.benchmark import Benchmark, Item, image_names
 from repro.cliff import MARGIN, HeldOut, UndefinedScore, compare, held_out
 from repro.evaluation.breakdown import tables
 from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
-from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Pointing, TableRow, save
+from repro.evaluation.measured import (
+    Curve,
+    HeatRow,
+    ItemFlow,
+    MeanShares,
+    Measured,
+    Pointing,
+    TableRow,
+    save,
+)
 from repro.evaluation.results import NAME, Results
-from repro.evaluation.run import Evaluation, begin, evaluate, limited
-from repro.models.images import read_image
+from repro.evaluation.run import Evaluation, Progress, begin, evaluate, limited
+from repro.models.images import read_image, thumbnail
 from repro.models.lvlm import Lvlm
 from repro.models.rounding import NotAdmitted
 from repro.protocols import find_task
@@ -26,6 +36,10 @@ from repro.scores import TooFew, choosing_half
 
 #: Items behind Figure 2 and behind the pointing: enough for intervals of a few points.
 FLOW_ITEMS = 60
+#: Further items with heat maps, for the list of items: those whose score is another at the cliff layer.
+FLIPPED = 12
+#: Pixels of the longer side of a picture in that list.
+SIDE = 112
 #: Failed items that a message names, at most.
 SHOWN = 20
 #: Item -> boxes in pixels of its image file, which the model may see larger or smaller; empty if none are known.
@@ -60,7 +74,7 @@ def table1(
     limit: int | None = None,
     report: Path = Path("report"),
     resume: bool = True,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> Table1:
     """Measure a model on a benchmark at every truncation layer.
 
@@ -73,7 +87,7 @@ def table1(
         protocol: the wording of questions, decoding, reading and scoring.
         margin: largest loss that counts as none, in units of the score.
         limit: most items of each stratum and kind.
-        progress: show items/s and the time left on stderr.
+        progress: show items/s and the time left on stderr, or call this instead; see ``evaluate``.
 
     Raises:
         DataError: the data cannot be used.
@@ -145,13 +159,13 @@ def measure(
     """Everything the report shows of one model on one benchmark that its instruments are admitted to.
 
     Args:
-        boxes: None: no pointing.
+        boxes: None: heat maps, and no pointing.
         admitted: by instrument; one that is not in it is known.
     """
     refused = {name for name, outcome in admitted.items() if not outcome.admitted}
-    boxes = None if "cam" in refused else boxes
     shipped = lvlm.path == lvlm.card.miniature
-    heats, pointing = heat_sections(lvlm, evaluation, boxes) if boxes else ([], [])
+    maps: dict[int, np.ndarray] = {}
+    heats, pointing = ([], []) if "cam" in refused else heat_sections(lvlm, evaluation, boxes, maps)
     return Measured(
         checkpoint="" if shipped else str(lvlm.path),
         table=table_rows(evaluation, held),
@@ -161,7 +175,31 @@ def measure(
         pointing=pointing,
         recorded=tables(lvlm, evaluation, held),
         admission=[str(outcome) for outcome in admitted.values()],
+        flows=flows(lvlm, evaluation, held.cliff.layer, maps, refused),
     )
+
+
+def flows(
+    lvlm: Lvlm, evaluation: Evaluation, cliff: int, maps: dict[int, np.ndarray], refused: Collection[str]
+) -> list[ItemFlow]:
+    """Shares and heat of the items that have heat maps, by index, and of ``FLIPPED`` that flip at the cliff."""
+    goodness = evaluation.scores().goodness
+    flipped = np.flatnonzero(goodness[:, cliff] != goodness[:, -1]).tolist()[:FLIPPED]
+    indices = sorted({*maps, *flipped}) or spread(range(len(evaluation.items)), FLOW_ITEMS)
+    if maps:  # the instrument is admitted, and image tokens have places
+        missing = [i for i in flipped if i not in maps]
+        maps = maps | dict(zip(missing, heat_maps(lvlm, evaluation, missing), strict=True))
+    seen = []
+    for i in indices:
+        shares, heat, picture = np.empty((0, 4)), np.empty((0, 0, 0), np.uint8), b""
+        if "shares" not in refused:
+            prompt, ids = evaluation.prompt(lvlm, i), evaluation.answers[i].ids[:-1]
+            shares = attention_shares(lvlm, prompt, ids).raw.mean(axis=1)
+        if i in maps:
+            heat = np.rint(255 * np.nan_to_num(maps[i])).astype(np.uint8)
+            picture = thumbnail(evaluation.prompt(lvlm, i).image, SIDE)
+        seen.append(ItemFlow(evaluation.items[i].id, shares, heat, np.frombuffer(picture, np.uint8)))
+    return seen
 
 
 def table_rows(evaluation: Evaluation, held: HeldOut) -> list[TableRow]:
@@ -231,26 +269,34 @@ def shares_of(lvlm: Lvlm, evaluation: Evaluation) -> MeanShares:
     return MeanShares(title, mean, mean - half, mean + half, raw.mean(axis=0), n=len(paper))
 
 
-def heat_sections(lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes) -> tuple[list[HeatRow], list[Pointing]]:
+def heat_sections(
+    lvlm: Lvlm, evaluation: Evaluation, boxes: Boxes | None, maps: dict[int, np.ndarray] | None = None
+) -> tuple[list[HeatRow], list[Pointing]]:
     """Figures 3-4 for the first item with boxes and a right answer, and the pointing of up to FLOW_ITEMS items.
 
     Items whose baseline answer scores 0 are left out: their heat explains a mistake. Empty if image tokens have no
     place in the image. Boxes are of square images, which no model pads: the model sees the complete file, in
-    another size.
+    another size. Without boxes there are heat maps of any right answers, and no pointing.
+
+    Args:
+        maps: receives the heat maps, by index of the item.
     """
     right = evaluation.scores().goodness[:, -1] > 0
-    with_boxes = [i for i, item in enumerate(evaluation.items) if right[i] and boxes(item)]
-    indices = spread(with_boxes, FLOW_ITEMS)
+    usable = [i for i, item in enumerate(evaluation.items) if right[i] and (boxes is None or boxes(item))]
+    indices = spread(usable, FLOW_ITEMS)
     if not indices or not evaluation.prompt(lvlm, indices[0]).spatial:
         return [], []
-    maps = heat_maps(lvlm, evaluation, indices)
+    maps = {} if maps is None else maps
+    maps |= zip(indices, heat_maps(lvlm, evaluation, indices), strict=True)
+    row = heat_row(lvlm, evaluation, indices[0], maps[indices[0]], boxes)
+    if boxes is None:
+        return [row], []
     energy, area = [], []
-    for index, heat in zip(indices, maps, strict=True):
+    for index, heat in maps.items():
         item = evaluation.items[index]
         covered = coverage(boxes(item), image_size(item), heat.shape[1:])
         energy.append(energy_inside(heat, covered))
         area.append(covered.mean())
-    row = heat_row(lvlm, evaluation, indices[0], maps[0], boxes)
     return [row], [pointing_of(evaluation.benchmark.title, np.stack(energy), float(np.mean(area)))]
 
 
@@ -264,17 +310,20 @@ def pointing_of(title: str, energy: np.ndarray, area_share: float) -> Pointing:
     return Pointing(title, mean, mean - half, mean + half, area_share, len(energy))
 
 
-def heat_row(lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, boxes: Boxes) -> HeatRow:
-    """The maps of one item over the image as the model sees it, with its boxes."""
+def heat_row(
+    lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, boxes: Boxes | None
+) -> HeatRow:
+    """The maps of one item over the image as the model sees it, with its boxes, if any are known."""
     item, prompt = evaluation.items[index], evaluation.prompt(lvlm, index)
     wide, high = np.array(prompt.image.size) / image_size(item)
+    framed = boxes(item) if boxes else ()
     return HeatRow(
         benchmark=evaluation.benchmark.title,
         question=evaluation.task.ask(item).replace("\n", " "),
         answer=evaluation.answers[index].text,
         image=np.asarray(prompt.image),
         heat=heat,
-        boxes=[(x * wide, y * high, width * wide, height * high) for x, y, width, height in boxes(item)],
+        boxes=[(x * wide, y * high, width * wide, height * high) for x, y, width, height in framed],
     )
 
 

@@ -4,22 +4,26 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from repro.evaluation.results import Recorded, Results, ResultsError, Row, digest_of
+from repro.evaluation.results import Asked, Recorded, Results, ResultsError, Row, digest_of
 from repro.text import printable
 
 _TEXTS = ("model", "revision", "dataset", "protocol", "settings", "versions", "started", "finished")
+#: The item in words, beside the digests: user turn, name of the picture, right answer, category, kind.
+_WORDS = tuple(field.name for field in fields(Asked))
 _PART = pa.struct([("numerator", pa.float64()), ("denominator", pa.float64())])
 #: One row per model, revision, benchmark, protocol, item, L and k. ``finished`` is null for an interrupted run.
 SCHEMA = pa.schema(
     {
         "run": pa.int64(),
-        **dict.fromkeys((*_TEXTS, "item", "question", "image"), pa.string()),
+        **dict.fromkeys((*_TEXTS, "item", "question", "image", *_WORDS), pa.string()),
         "layer": pa.int32(),
         "keep": pa.int32(),
         "answer": pa.string(),
@@ -41,7 +45,7 @@ def export(results: Results, out: Path) -> int:
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: name another file, or remove it")
-    rows = (_plain(run, row) for run in results.runs() for row in results.rows(run.number))
+    rows = _rows(results)
     partial, count = out.with_name(f"{out.name}.partial"), 0
     try:
         with parquet.ParquetWriter(partial, SCHEMA) as writer:
@@ -58,10 +62,18 @@ def export(results: Results, out: Path) -> int:
     return count
 
 
-def _plain(run: Recorded, row: Row) -> dict[str, object]:
+def _rows(results: Results) -> Iterator[dict[str, object]]:
+    for run in results.runs():
+        asked = results.asked(run.number)
+        for row in results.rows(run.number):
+            yield _plain(run, row, asked[row.item])
+
+
+def _plain(run: Recorded, row: Row, asked: Asked) -> dict[str, object]:
     return {
         **vars(run),
         **vars(row),
+        **vars(asked),
         "run": run.number,
         "settings": json.dumps(run.settings),
         "versions": json.dumps(run.versions),

@@ -188,12 +188,30 @@ class Pointing:
 
 
 @dataclass(frozen=True, eq=False)
+class ItemFlow:
+    """What the instruments saw of one item, for its place in the list of items.
+
+    Attributes:
+        item: its id.
+        shares: [N, 4], shares of system, image, user, answer before Eq. 7; empty if they are refused.
+        heat: uint8 [N, h, w], LLaVA-CAM in 255ths of the layer's maximum; empty if there is none.
+        picture: uint8, an encoded image, small, as the model sees it; empty without heat.
+    """
+
+    item: str
+    shares: np.ndarray
+    heat: np.ndarray
+    picture: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
     """All that one model on one benchmark adds to the report.
 
     Attributes:
         checkpoint: the directory of a checkpoint that the user named, empty for a shipped miniature.
         admission: for a model without a card, what each instrument proved of itself on it, or why it is refused.
+        flows: of some items.
     """
 
     checkpoint: str
@@ -204,6 +222,7 @@ class Measured:
     pointing: list[Pointing]
     recorded: list[RecordedTable]
     admission: Sequence[str] = ()
+    flows: Sequence[ItemFlow] = ()
 
 
 def save(measured: Measured, path: Path) -> None:
@@ -242,4 +261,5 @@ def load(path: Path) -> Measured:
     kinds = {"table": TableRow, "curves": Curve, "shares": MeanShares, "heats": HeatRow, "pointing": Pointing}
     parts = {name: [kind(**row) for row in content[name]] for name, kind in kinds.items()}
     recorded, admission = list(content["recorded"]), content["admission"]
-    return Measured(content["checkpoint"], **parts, recorded=recorded, admission=admission)
+    flows = [ItemFlow(**flow) for flow in content["flows"]]
+    return Measured(content["checkpoint"], **parts, recorded=recorded, admission=admission, flows=flows)

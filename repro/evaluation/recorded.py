@@ -15,6 +15,8 @@ from repro.reading import write_file
 RECORDS = Path(__file__).resolve().parents[2] / "golden" / "table1"
 #: Largest share of answers (items x layers) that may score differently than recorded.
 CHANGED = 0.002
+#: Answers that score differently which a message names, at most.
+SHOWN = 20
 
 
 def record_path(model: str, benchmark: Benchmark) -> Path:
@@ -80,5 +82,19 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
         f"{model} on {benchmark.name}: {int(changed.sum())} of {changed.size} answers "
         f"score differently than recorded (allowed {allowed:.1f}, {100 * CHANGED:.1f} %). Changed by layer L: "
         f"{layers}; mean {metric} moved by {100 * moved[-1]:+.2f} points at the baseline and by up to "
-        f"{100 * np.abs(moved).max():.2f} elsewhere. If the change is wanted, record anew with --snapshot-update"
+        f"{100 * np.abs(moved).max():.2f} elsewhere. If the change is wanted, record anew with --snapshot-update\n"
+        + "\n".join(_moved(evaluation, metric, recorded, changed))
     )
+
+
+def _moved(evaluation: Evaluation, metric: str, recorded: np.ndarray, changed: np.ndarray) -> list[str]:
+    """A line per answer that scores differently, the first ``SHOWN``: item, both scores, and what it is now."""
+    places = np.argwhere(changed).tolist()
+    lines = []
+    for i, layer in places[:SHOWN]:
+        before, now = (
+            f"{part[0]:g} of {part[1]:g}" for part in (recorded[i, layer], evaluation.parts[metric][i, layer])
+        )
+        answer = f", answering {evaluation.texts[i][layer]!r:.80}" if evaluation.texts else ""
+        lines.append(f"item {evaluation.items[i].id}, L = {layer}: recorded {before}, now {now}{answer}")
+    return lines + ([f"and {len(places) - SHOWN} more"] if len(places) > SHOWN else [])

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from repro.benchmarks.benchmark import Part
@@ -30,7 +31,7 @@ from repro.evaluation.sources import PACKAGE, sources_of
 #: The file in a report's directory.
 NAME = "results.sqlite"
 #: Raised with every change of the tables.
-SCHEMA = 1
+SCHEMA = 2
 #: SQLite's field for the program that a file belongs to: "repr".
 APPLICATION = int.from_bytes(b"repr")
 #: Seconds to wait for another process that writes. A batch of rows takes milliseconds.
@@ -49,12 +50,15 @@ CREATE TABLE IF NOT EXISTS runs (
     settings TEXT NOT NULL, versions TEXT NOT NULL,
     started TEXT NOT NULL, finished TEXT
 );
+CREATE TABLE IF NOT EXISTS items (
+    run INTEGER NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
+    item TEXT NOT NULL, question TEXT NOT NULL, image TEXT NOT NULL, asked TEXT NOT NULL,
+    PRIMARY KEY (run, item)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (
     run INTEGER NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
-    item TEXT NOT NULL, question TEXT NOT NULL, image TEXT NOT NULL,
-    layer INTEGER NOT NULL, keep INTEGER NOT NULL,
-    answer TEXT NOT NULL, ids TEXT NOT NULL, ids_digest TEXT NOT NULL,
-    score TEXT NOT NULL, probability REAL NOT NULL,
+    item TEXT NOT NULL, layer INTEGER NOT NULL, keep INTEGER NOT NULL,
+    answer TEXT NOT NULL, ids TEXT NOT NULL, score TEXT NOT NULL, probability REAL NOT NULL,
     PRIMARY KEY (run, item, layer, keep)
 ) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION};
@@ -101,7 +105,8 @@ class Row:
     """The answer to one item at one L and k.
 
     Attributes:
-        item: its id; ``question`` the digest of the question and its reference, ``image`` the image's.
+        item: its id; ``question`` the digest of the question and its reference, ``image`` the image's, both stored
+            once per item and run.
         layer, keep: truncated after L, with k image tokens kept.
         answer, ids: the text and its token ids.
         score: by metric, the numerator and denominator it adds.
@@ -117,6 +122,24 @@ class Row:
     ids: tuple[int, ...]
     score: Mapping[str, Part]
     probability: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An item in words, for who reads answers; empty where a run was recorded without.
+
+    Attributes:
+        text: the user's turn.
+        picture: folder and name of the image.
+        right: the right answer.
+        category, kind: of the item.
+    """
+
+    text: str = ""
+    picture: str = ""
+    right: str = ""
+    category: str = ""
+    kind: str = ""
 
 
 def size_line(results: Results) -> str:
@@ -263,8 +286,8 @@ class Results:
         """The rows of a run, by item and layer."""
         with self._explained():
             for item, question, image, layer, keep, answer, ids, score, probability in self._open.execute(
-                "SELECT item, question, image, layer, keep, answer, ids, score, probability FROM answers "
-                "WHERE run = ? ORDER BY item, layer, keep",
+                "SELECT item, question, image, layer, keep, answer, ids, score, probability "
+                "FROM answers LEFT JOIN items USING (run, item) WHERE run = ? ORDER BY item, layer, keep",
                 (run,),
             ):
                 with self._whole(f"run {run}, item {item!r:.60}, L = {layer!r:.20}"):
@@ -276,6 +299,22 @@ class Results:
                     if layer < 0 or keep < 0:
                         raise ValueError("a negative number")
                 yield Row(item, question, image, layer, keep, answer, tokens, parts, probability)
+
+    def counts(self) -> dict[int, int]:
+        """How many items each run has answers to."""
+        with self._explained():
+            return dict(self._open.execute("SELECT run, count(*) FROM items GROUP BY run").fetchall())
+
+    def asked(self, run: int) -> dict[str, Asked]:
+        """The items of a run in words, by id."""
+        with self._explained():
+            rows = self._open.execute("SELECT item, asked FROM items WHERE run = ?", (run,)).fetchall()
+        texts = {}
+        for item, words in rows:
+            with self._whole(f"run {run}, item {item!r:.60}"):
+                texts[item] = Asked(**_mapping(words))
+                _expect(str, item, *vars(texts[item]).values())
+        return texts
 
     @contextmanager
     def _whole(self, place: str) -> Iterator[None]:
@@ -346,15 +385,27 @@ class Run:
         complete = list(range(layers))
         return {item: rows for item, rows in by_item.items() if [row.layer for row in rows] == complete}
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Add rows, all of them or none; one of the same item, L and k is replaced."""
+    def write(self, rows: Sequence[Row], asked: Mapping[str, Asked] = MappingProxyType({})) -> None:
+        """Add rows, all of them or none; one of the same item, L and k is replaced.
+
+        Args:
+            asked: the items in words, by id.
+        """
+        digests = {row.item: (row.question, row.image) for row in rows}
         with self.results._explained(), self.results._transaction():
             self.results._open.executemany(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)",
+                [
+                    (self.number, item, *digest, json.dumps(asdict(asked.get(item, Asked()))))
+                    for item, digest in digests.items()
+                ],
+            )
+            self.results._open.executemany(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        *(self.number, row.item, row.question, row.image, row.layer, row.keep, row.answer),
-                        *(json.dumps(row.ids), digest_of(row.ids), json.dumps(row.score), row.probability),
+                        *(self.number, row.item, row.layer, row.keep, row.answer),
+                        *(json.dumps(row.ids), json.dumps(row.score), row.probability),
                     )
                     for row in rows
                 ],

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import torch
 from scipy.special import softmax
 from tqdm import tqdm
 
-from repro.benchmarks.benchmark import HubImage, Item
-from repro.evaluation.results import Configuration, Results, Row, Run, digest_of, revision_of, versions
+from repro.benchmarks.benchmark import HubImage, Item, image_names
+from repro.benchmarks.chair import GroundTruth
+from repro.evaluation.results import Asked, Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
 from repro.models.lvlm import Lvlm
@@ -21,6 +22,9 @@ from repro.models.rounding import raise_if_passing
 from repro.protocols.task import Task
 from repro.reading import read_file
 from repro.sweep import layout, memory_of, sweep
+
+#: Told of a model on a benchmark: a title, items done, of how many, and how many an earlier session had left.
+Progress = Callable[[str, int, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +35,15 @@ class Evaluation(Scored):
         answers: n baseline answers (L = N).
         probability: float64 [n, N + 1], of the first token of the baseline answer, by the model truncated after L.
         failed: by item id, why an item has no answer; those are not among the n.
+        texts: the n answers at L = 0...N, as text.
+        known: how many of the answers an earlier session had left.
     """
 
     answers: list[Answer]
     probability: np.ndarray
     failed: dict[str, str] = field(default_factory=dict)
+    texts: list[list[str]] = field(default_factory=list)
+    known: int = 0
 
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item."""
@@ -111,6 +119,26 @@ def question_digest(card: ModelCard, task: Task, item: Item) -> str:
     return digest_of([template, task.ask(item), item.choices, item.reference])
 
 
+def right_answer(item: Item) -> str:
+    """The right answer of an item in words: yes or no, the letter with its choice, all answers, all objects."""
+    match item.reference:
+        case bool(yes):
+            return "yes" if yes else "no"
+        case GroundTruth(objects):
+            return ", ".join(sorted(objects))
+        case str(letter) if len(letter) == 1 and ord(letter) - ord("A") in range(len(item.choices)):
+            return f"{letter}: {item.choices[ord(letter) - ord('A')]}"
+        case tuple(answers):
+            return ", ".join(dict.fromkeys(map(str, answers)))
+    return str(item.reference)
+
+
+def asked_of(task: Task, item: Item) -> Asked:
+    """An item in words; no picture for one without an image."""
+    picture = image_names([item])[0] if item.image else ""
+    return Asked(task.ask(item), picture, right_answer(item), item.stratum, item.kind)
+
+
 def begin(
     results: Results,
     lvlm: Lvlm,
@@ -143,7 +171,7 @@ def evaluate(
     items: Sequence[Item],
     run: Run | None = None,
     batch_size: int = 24,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> Evaluation:
     """Sweep every item and score every answer.
 
@@ -153,7 +181,7 @@ def evaluate(
         task: how to ask, decode, read and score.
         run: its answers are not computed again; new ones are written to it, batch by batch.
         batch_size: prompts swept at once, fewer if memory is short.
-        progress: show items/s and the time left on stderr.
+        progress: show items/s and the time left on stderr, or call this instead.
 
     Raises:
         ValueError: every item fails, or answers are not finite; the message names items.
@@ -161,15 +189,20 @@ def evaluate(
     """
     digests = item_digests(lvlm, task, items)
     rows = run.known(digests, lvlm.n_layers + 1) if run else {}
+    known = len(rows)
     failed: dict[str, str] = {}
     title = f"{task.model} {task.benchmark.name}"
-    with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
+    shown = progress if callable(progress) else _silent
+    shown(title, known, len(items), known)
+    with tqdm(total=len(items), initial=known, desc=title, unit="item", disable=progress is not True) as bar:
         for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed):
             answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
             if run:
-                run.write([row for layers in answered.values() for row in layers])
+                asked = {items[i].id: asked_of(task, items[i]) for i, _ in batch}
+                run.write([row for layers in answered.values() for row in layers], asked)
             bar.update(len(answered.keys() - rows.keys()))
             rows |= answered
+            shown(title, len(rows), len(items), known)
     if not rows:
         raise ValueError(
             f"{task.benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
@@ -182,7 +215,12 @@ def evaluate(
     }
     baseline = [Answer(layers[-1].ids, layers[-1].answer) for layers in ordered]
     probability = np.array([[row.probability for row in layers] for layers in ordered])
-    return Evaluation(task, answered_items, parts, baseline, probability, failed)
+    texts = [[row.answer for row in layers] for layers in ordered]
+    return Evaluation(task, answered_items, parts, baseline, probability, failed, texts, known)
+
+
+def _silent(title: str, done: int, total: int, known: int) -> None:
+    """Progress that nobody looks at."""
 
 
 def item_digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, tuple[str, str]]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.benchmark import Benchmark, Item
@@ -42,7 +43,7 @@ def record(
     margin: float = MARGIN,
     count: int | None = None,
     report: Path = Path("report"),
-    **settings: bool,
+    **settings: Any,
 ) -> Path:
     """Measure a model as it is trusted, and write the record that later ones are compared with.
 
@@ -78,7 +79,7 @@ def check(
     margin: float = MARGIN,
     decisions: int = 1,
     report: Path = Path("report"),
-    **settings: bool,
+    **settings: Any,
 ) -> Outcome:
     """Measure a model on the items of its record, and say what changed.
 

@@ -16,7 +16,7 @@ from repro.evaluation.environment import circumstances, environment, now
 from repro.evaluation.flow import spread
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, revision_of, versions, weights_of
-from repro.evaluation.run import begin, evaluate, item_digests
+from repro.evaluation.run import Progress, begin, evaluate, item_digests
 from repro.gate.noise import noise, other_kernel
 from repro.gate.stages import REFUSED, Reading, read, read_inputs
 from repro.gate.tripwires import tripwires
@@ -107,7 +107,7 @@ def name_of(model: str, benchmark: str, protocol: str) -> str:
     return f"{model}-{benchmark}-{protocol}"
 
 
-def measure(lvlm: Lvlm, task: Task, items: Sequence[Item], directory: Path, **settings: bool) -> Record:
+def measure(lvlm: Lvlm, task: Task, items: Sequence[Item], directory: Path, **settings: Any) -> Record:
     """Ask a model the items, read some of them on their way through it, and measure what that varies by.
 
     Args:
@@ -144,7 +144,7 @@ def ask(
     directory: Path,
     purpose: str,
     resume: bool = True,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> dict[str, Any]:
     """Those of a record's values that answers give, of the asked among all items.
 

@@ -88,3 +88,15 @@ def middle_square(image: Image.Image, side: int) -> Image.Image:
     left, top = (width - side) // 2, (height - side) // 2
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + side, top + side))
+
+
+def thumbnail(image: Image.Image, side: int) -> bytes:
+    """A small copy, encoded as PNG or as JPEG, whichever is shorter; smaller images keep their size."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    encoded = []
+    for kind in ("png", "jpeg"):
+        data = BytesIO()
+        small.save(data, kind, quality=80)
+        encoded.append(data.getvalue())
+    return min(encoded, key=len)

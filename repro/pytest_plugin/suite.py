@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_checkpoint, load_model
-from repro.models.card import NOT_INSTALLED, REGISTRY
+from repro.models.card import REGISTRY
 from repro.protocols import ProtocolError, find_task
 from repro.pytest_plugin.options import (
     answers_of,
@@ -32,7 +33,9 @@ from repro.pytest_plugin.options import (
     usage_error,
 )
 from repro.pytest_plugin.options import pytest_addoption as pytest_addoption
-from repro.report.terminal import Gates, Ledger, Replays, Summary
+from repro.pytest_plugin.preflight import CAUSE, without_stopped
+from repro.pytest_plugin.progress import Board, Cell
+from repro.report.terminal import Gates, Ledger, Reasons, Replays, Summary
 from repro.text import printable
 
 if TYPE_CHECKING:
@@ -70,10 +73,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if _is_worker(config):
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     else:
+        config.pluginmanager.register(Board(), "repro-progress")
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
         config.pluginmanager.register(Ledger())
         config.pluginmanager.register(Gates(gates_wanted(config)))
+        config.pluginmanager.register(Reasons())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
     other = limit is not None or other_data or config.getoption("--protocol") != "official"
@@ -115,6 +120,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    """Versions and where models run, without importing what is slow to import."""
+    names = ", ".join(f"{name} {version(name)}" for name in ("repro", "torch", "transformers"))
+    gpu = "gpu" in (config.getoption("-m") or "").split()
+    return f"{names}; models run {'on a GPU, in the number type of their cards' if gpu else 'on cpu, in float32'}"
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse a report directory that cannot be written before anything long starts; none is left behind."""
     config = session.config
@@ -134,6 +146,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         with suppress(OSError, ValueError):
             for place in missing:
                 place.rmdir()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: a test that stands for all that its cause stops."""
+    if cause := item.stash.get(CAUSE, ""):
+        pytest.fail(cause, pytrace=False)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -184,6 +203,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         replays = "recorded_answers" in getattr(item, "fixturenames", ())
         asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")
         (kept if named and opted and asked else left).append(item)
+    if not config.getoption("--collect-only"):
+        chosen, kept = kept, without_stopped(config, kept)
+        left += [item for item in chosen if item not in set(kept)]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
@@ -193,36 +215,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> Lvlm:
     """The model, loaded once per worker; on CUDA under ``-m gpu``, where it must be there.
 
-    Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. Weights
-    are looked for before CUDA: on a machine without either, both have to be got.
+    Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. What is
+    missing has been looked for before, see ``preflight``.
     """
     from repro.models.loading import CheckpointError
 
     published = device_name == "cuda" and bool(request.config.getoption("--model"))
     try:
         path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
-        if device_name == "cuda":
-            _require_cuda()
         return load_model(model_name, path, device=device_name)
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
-
-
-def _require_cuda() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.fail("-m gpu: torch sees no CUDA device on this machine", pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest) -> Path:
     """Directory of the benchmarks' files."""
     directory: Path = request.config.getoption("--data")
-    if directory == MINIWORLD and not directory.is_dir():
-        pytest.fail(
-            f"--data: no data at {directory}, which is {NOT_INSTALLED}, or name others", pytrace=False
-        )
     return directory
 
 
@@ -244,8 +253,11 @@ def benchmark_set(request: pytest.FixtureRequest, benchmark_name: str) -> Benchm
 
 
 @pytest.fixture
-def progress(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Progress bars reach the terminal although pytest captures output."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else nullcontext():
-        yield
+def progress(request: pytest.FixtureRequest) -> Iterator[Cell]:
+    """What shows items done on the terminal of the controller, although pytest captures output."""
+    config = request.config
+    board = config.pluginmanager.getplugin("repro-progress")
+    folder = Path(getattr(config, "workerinput")["progress"]) if board is None else board.folder  # noqa: B009
+    cell = Cell(folder)
+    yield cell
+    cell.end()

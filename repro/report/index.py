@@ -8,18 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from PIL import Image
 
 from repro import text
 from repro.evaluation.environment import environment, now
 from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Pointing, RecordedTable, TableRow
+from repro.evaluation.results import Recorded
+from repro.models.images import thumbnail
 from repro.report.cam_figure import figures3_4
 from repro.report.figures import benchmark_colours, figure2, figure5, figure_pointing, png
-from repro.report.pages import INDEX, NAME, check_writable, data_uri, render, write
+from repro.report.heat import Heat, heat_of
+from repro.report.items import ItemPage
+from repro.report.pages import INDEX, NAME, check_writable, render, write
+from repro.report.panels import Panel, curve_panels, pointing_panels, share_panels
+from repro.report.sentences import listed, pointing_sentence, shares_sentence, summaries
 from repro.report.table import TABLE_1, model_of, notes
 
 #: Every figure a report may have.
 FILES = ("figure-5-truncation.png", "figure-2-shares.png", "figures-3-4-cam.png", "pointing.png")
+#: Pixels of a picture under its heat maps.
+_SIDE = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +40,10 @@ class Report:
         created: ISO 8601 date and time, printed unchanged.
         environment: versions and settings.
         table, curves, shares, heats, pointing: the sections, in this order.
-        notes: sentences on what was measured, shown first.
+        notes: sentences on what was measured.
         recorded: further tables.
+        runs: of the results file beside the page.
+        lists: pages of items beside it.
     """
 
     title: str
@@ -47,9 +57,13 @@ class Report:
     pointing: Sequence[Pointing] = ()
     notes: Sequence[str] = ()
     recorded: Sequence[RecordedTable] = ()
+    runs: Sequence[Recorded] = ()
+    lists: Sequence[ItemPage] = ()
 
 
-def build(parts: Sequence[Measured], command: str) -> Report:
+def build(
+    parts: Sequence[Measured], command: str, runs: Sequence[Recorded] = (), lists: Sequence[ItemPage] = ()
+) -> Report:
     """The report of everything measured in one session.
 
     If it is of several models, the model's name precedes every benchmark's in figures and tables.
@@ -68,34 +82,33 @@ def build(parts: Sequence[Measured], command: str) -> Report:
         created=now(),
         environment=environment(),
         notes=notes(parts),
+        runs=runs,
+        lists=lists,
         **sections,
     )
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A figure as PNG, its caption, alternative text and the numbers behind it."""
+    """A figure of the page: the question it answers, the answers, and the numbers behind it.
+
+    Attributes:
+        answers: benchmark and answer.
+        key: looks and meanings of what is drawn, see ``parts.html.j2``.
+        file, data: the same figure as PNG.
+    """
 
     anchor: str
     heading: str
+    question: str
+    answers: Sequence[tuple[str, str]]
     caption: str
-    alt: str
+    key: Sequence[tuple[str, str]]
     file: str
     data: bytes
+    panels: Sequence[Panel] = ()
+    heats: Sequence[tuple[HeatRow, Heat]] = ()
     numbers: RecordedTable | None = None
-    quotes: Sequence[HeatRow] = ()
-
-    @property
-    def uri(self) -> Markup:
-        return data_uri(self.data)
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        return int.from_bytes(self.data[16:20], "big"), int.from_bytes(self.data[20:24], "big")  # IHDR
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(text.visible(name, NAME) for name in dict.fromkeys(names))
 
 
 def _headed(name: str, n: int) -> str:
@@ -126,24 +139,33 @@ def _figure5(report: Report, colours: dict[str, str]) -> _Section:
         if curve.probability is not None:
             name = f"{head}: probability of the baseline answer's first token, %"
             columns.append((name, list(map(text.percent, curve.probability))))
-    cliffs = "; ".join(
-        f"{_listed([f'{c.benchmark} {c.metric}'])}: baseline {text.percent(c.score[-1])} %, "
-        f"cliff layer {text.layer(c.cliff)} {text.cliff_interval(c.cliff_interval, c.caveat)}"
-        for c in report.curves
-    )
+    answers = [
+        (curve.benchmark, f"from layer {text.layer(curve.cliff)} of {len(curve.score) - 1} on {_interval(curve)}")
+        for curve in {curve.benchmark: curve for curve in reversed(report.curves)}.values()
+    ][::-1]  # fmt: skip
+    falls = {row.metric: not row.higher_is_better for row in report.table}
     return _Section(
         "figure-5",
         "Figure 5: score against truncation layer",
+        "From which layer on does the score no longer need the image?",
+        answers,
         "The image tokens are seen by layers 1 to L and by no layer after (Eqs. 9–13); the rightmost point, "
-        "L = N, is the untouched baseline. Filled points are non-inferior to the baseline; the cliff layer "
+        "L = N, is the untouched baseline of all items. Filled points are non-inferior to it; the cliff layer "
         "is the first from which on that holds, judged by the benchmark's first metric. The line of the right "
         "axis is the mean probability that the truncated model begins the baseline's answer: of its first "
         "token, which says little about a long answer, as all captions may begin alike.",
-        f"Line charts of the score at every truncation layer. {cliffs}.",
+        [("dot", "score with its interval; filled: non-inferior to the baseline"), ("baseline", "baseline"),
+         ("limit", "worst score the margin allows"), ("cliff", "cliff layer"), ("span", "its interval"),
+         ("second", "probability of the baseline answer's first token, right axis")],
         FILES[0],
         png(figure5(report.curves, colours)),
-        _by_layer("Score in percent, [interval], ● non-inferior, ○ not; by L", 0, columns, "L"),
-    )
+        curve_panels(report.curves, [falls.get(curve.metric, False) for curve in report.curves]),
+        numbers=_by_layer("Score in percent, [interval], ● non-inferior, ○ not; by L", 0, columns, "L"),
+    )  # fmt: skip
+
+
+def _interval(curve: Curve) -> str:
+    return text.cliff_interval(curve.cliff_interval, curve.caveat)
 
 
 def _figure2(report: Report, colours: dict[str, str]) -> _Section:
@@ -156,36 +178,45 @@ def _figure2(report: Report, colours: dict[str, str]) -> _Section:
             )
         raw = [" / ".join(map(text.percent, values)) for values in part.raw]
         columns.append((f"{head} before Eq. 7: system / image / user / answer, %", raw))
-    ends = "; ".join(
-        f"{_listed([part.benchmark])}: image share {text.percent(part.mean[0, 1])} % in layer 1, "
-        f"{text.percent(part.mean[-1, 1])} % in layer {len(part.mean)}"
-        for part in report.shares
-    )
     return _Section(
         "figure-2",
         "Figure 2: what the answer attends to",
+        "Where does the answer look at the image?",
+        listed(report.shares, shares_sentence),
         "Share of the answer's attention on system, image and user tokens in each layer, mean over heads and "
         "items (Eqs. 7–8). The three are rescaled to sum to 100 %, as Eq. 7 asks; the table also holds the "
         "shares before that, answer tokens included.",
-        f"Line charts of the attention on system, image and user tokens per layer. {ends}.",
+        [("image", "image tokens"), ("system", "system tokens"), ("user", "user tokens"),
+         ("answer", "earlier answer tokens, share before Eq. 7")],
         FILES[1],
         png(figure2(report.shares)),
-        _by_layer("Share of attention in percent [interval], by layer", 1, columns),
-    )
+        share_panels(report.shares),
+        numbers=_by_layer("Share of attention in percent [interval], by layer", 1, columns),
+    )  # fmt: skip
 
 
 def _figures3_4(report: Report, colours: dict[str, str]) -> _Section:
+    heats = []
+    for number, row in enumerate(report.heats):
+        image = np.asarray(row.image)
+        high, wide = image.shape[:2]
+        boxes = [(x / wide, y / high, w / wide, h / high) for x, y, w, h in row.boxes]
+        label = text.visible(f"{row.benchmark}: {row.question}", 2 * NAME)
+        picture = thumbnail(Image.fromarray(image), _SIDE)
+        heats.append((row, heat_of(f"heat-{number}", label, picture, np.asarray(row.heat), boxes)))
     return _Section(
         "figures-3-4",
         "Figures 3–4: LLaVA-CAM at every layer",
-        "Where the answer's logits depend on the image, layer by layer (Eqs. 1–5); frames hold what the "
-        "question is about, every object for a caption. Each map is scaled to its own maximum, so compare places "
-        "within a layer, not brightness between layers; the last layer is zero by construction, because nothing "
-        "after it passes information from image tokens to the answer.",
-        f"Heat maps over the image at every layer for {_listed(row.benchmark for row in report.heats)}.",
+        "Which places of the image does the answer depend on?",
+        [],
+        "Where the answer's logits depend on the image, layer by layer (Eqs. 1–5), on the first item with a "
+        "right answer; frames hold what the question is about, every object for a caption. Each map is scaled to "
+        "its own maximum, so compare places within a layer, not brightness between layers; the last layer is zero "
+        "by construction, because nothing after it passes information from image tokens to the answer.",
+        [],
         FILES[2],
         png(figures3_4(report.heats), 800_000),
-        quotes=report.heats,
+        heats=heats,
     )
 
 
@@ -198,15 +229,17 @@ def _pointing(report: Report, colours: dict[str, str]) -> _Section:
     return _Section(
         "pointing",
         "Does the CAM point at the object?",
+        "Does the heat point at the object?",
+        listed(report.pointing, pointing_sentence),
         "Share of the LLaVA-CAM heat (Eqs. 1–5) that falls inside the boxes of what the question is about, "
         "every object for a caption. Heat spread evenly over the image would lie on the dashed line, the boxes' "
-        "share of the area; where a "
-        "map is all zero, as in the last layer, there is no share.",
-        "Line charts of the heat inside the boxes per layer for "
-        f"{_listed(part.benchmark for part in report.pointing)}.",
+        "share of the area; where a map is all zero, as in the last layer, there is no share. Yes: the interval "
+        "lies above the line; no: below; undecided: across it.",
+        [("dot", "heat inside the boxes, with its interval"), ("limit", "the boxes' share of the area")],
         FILES[3],
         png(figure_pointing(report.pointing, colours)),
-        _by_layer("Heat inside the boxes in percent [interval], by layer", 1, columns),
+        pointing_panels(report.pointing),
+        numbers=_by_layer("Heat inside the boxes in percent [interval], by layer", 1, columns),
     )
 
 
@@ -215,27 +248,79 @@ def _sections(report: Report) -> list[_Section]:
     colours = benchmark_colours(row.benchmark for row in rows)
     sections = (
         (report.curves, _figure5),
+        (report.pointing, _pointing),
         (report.shares, _figure2),
         (report.heats, _figures3_4),
-        (report.pointing, _pointing),
     )
     return [section(report, colours) for values, section in sections if values]
 
 
-def write_report(report: Report, directory: str | Path) -> Path:
+def _all_items(report: Report) -> list[str]:
+    """Of each row of Table 1, the baseline of all items, which Figure 5 shows; empty where it has none."""
+    curves = {(curve.benchmark, curve.metric): curve for curve in report.curves}
+    shown = []
+    for row in report.table:
+        names = (f"{row.model}: {row.benchmark}", row.benchmark)
+        curve = next((curves[name, row.metric] for name in names if (name, row.metric) in curves), None)
+        shown.append(f"all {curve.n} items: {text.percent(curve.score[-1])}" if curve is not None else "")
+    return shown
+
+
+def _subjects(report: Report) -> dict[str, str]:
+    def names(rows: Iterable[TableRow]) -> str:
+        return ", ".join(text.visible(name, NAME) for name in dict.fromkeys(row.benchmark for row in rows))
+
+    models = dict.fromkeys(row.model for row in report.table)
+    return {model: names(row for row in report.table if row.model == model) for model in models}
+
+
+def _run_rows(runs: Sequence[Recorded]) -> RecordedTable:
+    """What each run is of, by digests: the weights, the items, and the code that decides an answer."""
+    header = [
+        "run",
+        "model",
+        "benchmark",
+        "protocol",
+        "n",
+        "weights",
+        "items",
+        "code",
+        "dtype",
+        "device",
+        "started",
+    ]
+    rows = [
+        [run.number, run.model, run.dataset, run.protocol, run.settings.get("n", ""), run.revision[:16],
+         str(run.settings.get("items", ""))[:16], run.versions.get("repro", "")[:16],
+         run.settings.get("dtype", ""), run.settings.get("device", ""), run.started]
+        for run in runs
+    ]  # fmt: skip
+    return "Runs, with the first 16 digits of SHA-256 of weights, items and code", header, rows
+
+
+def write_report(report: Report, directory: str | Path, pages: dict[str, bytes] | None = None) -> Path:
     """Write ``index.html``, whose path is returned, and its figures; the same report gives the same bytes.
 
-    The page embeds its figures; the PNG files beside it are for reuse. A figure that an earlier report left and
-    this one does not have is removed. The directory is created if missing; ReportError as in ``check_writable``.
+    The PNG files beside the page are for reuse. A figure that an earlier report left and this one does not have is
+    removed. The directory is created if missing; ReportError as in ``check_writable``.
+
+    Args:
+        pages: further pages, by name: those of items.
     """
     directory = Path(directory)
     check_writable(directory)
     sections = _sections(report)
-    subjects = {
-        model: _listed(row.benchmark for row in report.table if row.model == model)
-        for model in dict.fromkeys(row.model for row in report.table)
-    }
     files = {section.file: section.data for section in sections}
-    page = render("index.html.j2", report=report, sections=sections, subjects=subjects, columns=TABLE_1)
-    write(directory, {**files, INDEX: page}, stale=set(FILES) - set(files))
+    page = render(
+        "index.html.j2",
+        report=report,
+        sections=sections,
+        subjects=_subjects(report),
+        summaries=summaries(report.table),
+        columns=TABLE_1,
+        csv_rows=lambda rows, columns: [[column.line(row) for column in columns] for row in rows],
+        everywhere=_all_items(report),
+        runs=_run_rows(report.runs),
+    )
+    write(directory, {**files, **(pages or {}), INDEX: page}, stale=set(FILES) - set(files))
     return directory / INDEX

@@ -4,13 +4,12 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from repro.gate.compare import Outcome
-from repro.models.images import read_image
+from repro.models.images import read_image, thumbnail
 
 #: Flips whose image is shown, and its longer side in pixels.
 PICTURES, SIDE = 24, 160
@@ -22,7 +21,8 @@ def write_outcome(outcome: Outcome, report: Path) -> Path:
     """An outcome as JSON, the images of its flips as PNG in base 64; numbers that are not finite become null."""
     content = asdict(outcome)
     for number, flip in enumerate(content["flips"]):
-        flip["picture"] = thumbnail(flip["picture"]) if number < PICTURES else None
+        picture = thumbnail(read_image(flip["picture"]), SIDE) if number < PICTURES else b""
+        flip["picture"] = base64.b64encode(picture).decode()
     path = report / FOLDER / f"{outcome.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain(content), allow_nan=False) + "\n")
@@ -36,12 +36,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(part) for part in value]
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def thumbnail(source: Any) -> str:
-    """A small image as PNG in base 64, from what ``read_image`` reads."""
-    image = read_image(source)
-    image.thumbnail((SIDE, SIDE))
-    data = BytesIO()
-    image.save(data, "png")
-    return base64.b64encode(data.getvalue()).decode()

@@ -1,11 +1,16 @@
-"""What the two pages of the report share: rendering, writing, links, and the facts about a session."""
+"""What the pages of the report share: rendering, writing, links, and the facts about a session."""
 
 import base64
+import csv
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -35,14 +40,39 @@ def render(template: str, **values: Any) -> bytes:
         autoescape=True, finalize=_finalize, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, loader=jinja2.PackageLoader("repro.report", ""),
     )  # fmt: skip
+    templates.filters["csv"] = csv_uri
+    templates.filters["enumerated"] = lambda values: [[i, value] for i, value in enumerate(values)]
     templates.filters["name"] = lambda value: text.visible(value, NAME)
     templates.filters["quote"] = lambda value: text.visible(value, _QUOTE)
-    return templates.get_template(template).render(text=text, **values).encode()
+    return templates.get_template(template).render(text=text, script=script(), **values).encode()
+
+
+@cache
+def script() -> tuple[Markup, Markup]:
+    """The script of all pages, and its digest: a page's policy allows this script and no other."""
+    source = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+    return Markup(source), Markup(base64.b64encode(sha256(source.encode()).digest()).decode())
 
 
 def data_uri(image: bytes) -> Markup:
-    """A PNG as an address that holds it, for pages without files beside them."""
-    return Markup("data:image/png;base64," + base64.b64encode(image).decode())
+    """A PNG or JPEG as an address that holds it, for pages without files beside them."""
+    kind = "jpeg" if image.startswith(b"\xff\xd8") else "png"
+    return Markup(f"data:image/{kind};base64," + base64.b64encode(image).decode())
+
+
+def csv_uri(rows: Sequence[Sequence[object]]) -> Markup:
+    """Rows as an address that holds them as CSV; no cell can start a formula of a spreadsheet."""
+
+    def cell(value: object) -> str:
+        shown = str(value)
+        formula = shown[:1] in ("=", "@", "\t", "\r") or (
+            shown[:1] in ("+", "-") and not shown[1:2].isdigit()
+        )
+        return text.visible(f"'{shown}" if formula else shown, _ANY)
+
+    file = StringIO()
+    csv.writer(file).writerows([[cell(value) for value in row] for row in rows])
+    return Markup("data:text/csv;charset=utf-8," + quote(file.getvalue()))
 
 
 def _failure(directory: Path, error: Exception) -> ReportError:

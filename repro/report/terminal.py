@@ -6,6 +6,7 @@ What draws and writes is imported only if there is something to show.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -21,11 +22,18 @@ from repro.benchmarks.chair import BY_MODE
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, ResultsError, size_line
 from repro.models.card import REGISTRY
-from repro.text import columns, printable
+from repro.text import columns, printable, visible
 
 if TYPE_CHECKING:
     from repro.evaluation.measured import Measured
+    from repro.evaluation.results import Recorded
     from repro.report.audit import Entry
+
+
+#: Markers of tests that record something under --snapshot-update.
+RECORDING = frozenset({"golden", "table1"})
+#: Characters of a reason in a line.
+REASON = 160
 
 
 class Summary:
@@ -35,36 +43,64 @@ class Summary:
     """
 
     def __init__(self) -> None:
-        self.measured: set[Path] = set()
-        self.runs: set[int] = set()
+        self.measured: dict[Path, int | None] = {}
+        self.resumed: list[str] = []
+        self.recording = False
         self.parts: list[Measured] = []
         self.page: Written | None = None
         self.size = ""
         self.trouble = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.measured |= {Path(str(value)) for name, value in report.user_properties if name == "measured"}
-        self.runs |= {int(str(value)) for name, value in report.user_properties if name == "run"}
+        properties = {name: str(value) for name, value in report.user_properties}
+        if report.when == "call" and "resumed" in properties:
+            self.resumed.append(properties["resumed"])
+        self.recording |= not RECORDING.isdisjoint(report.keywords)
+        if "measured" in properties:
+            run = properties.get("run")
+            self.measured[Path(properties["measured"])] = int(run) if run else None
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """A session that was broken off, or whose report fails, leaves its runs open, for the next to go on."""
         if self.measured:
-            from repro.evaluation.measured import load
-            from repro.report.index import build, write_report
-
-            self.parts = sorted(map(load, self.measured), key=_table_order)
-            self.page = _write(partial(write_report, build(self.parts, _command(session.config))), session)
+            self._report(session)
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        if self.runs and ended and not session.shouldstop and not session.shouldfail:
+        runs = sorted(run for run in self.measured.values() if run)
+        if runs and ended and not session.shouldstop and not session.shouldfail:
             try:
                 if self.page and self.page.failed:
                     raise ResultsError("their report is not written")
                 with closing(Results(session.config.getoption("--report") / RESULTS)) as results:
-                    results.finish(sorted(self.runs))
+                    results.finish(runs)
                     self.size = size_line(results)
             except ResultsError as error:
                 self.trouble = f"the runs are not marked as finished, and go on the next time: {error}"
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _report(self, session: pytest.Session) -> None:
+        """Write the report, with a page of items for each run whose answers can be read."""
+        from repro.evaluation.measured import load
+        from repro.report.index import build, write_report
+        from repro.report.items import ItemPage, item_page
+
+        measured = sorted(
+            ((load(path), run) for path, run in self.measured.items()), key=lambda pair: _table_order(pair[0])
+        )
+        self.parts = [part for part, _ in measured]
+        runs: list[Recorded] = []
+        lists: list[ItemPage] = []
+        pages: dict[str, bytes] = {}
+        option = session.config.getoption
+        with suppress(ResultsError), closing(Results(option("--report") / RESULTS)) as results:
+            known = {run.number: run for run in results.runs()}
+            for part, number in measured:
+                if number in known:
+                    runs.append(known[number])
+                    page, content = item_page(results, known[number], part, option("--data"))
+                    lists.append(page)
+                    pages[page.file] = content
+        report = build(self.parts, _command(session.config), runs, lists)
+        self.page = _write(partial(write_report, report, pages=pages), session)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
@@ -77,6 +113,19 @@ class Summary:
         ):
             kept = f"broken off: {results} has the answers so far, and the same command goes on from them"
             _line(terminalreporter, kept)
+            for line in _open_runs(results):
+                _line(terminalreporter, line)
+            _line(
+                terminalreporter,
+                f"to go on: {shlex.join(['pytest', *map(str, config.invocation_params.args)])}",
+            )
+        if config.getoption("update_snapshots", False) and not self.recording:
+            nothing = (
+                "--snapshot-update: nothing is recorded, as no test was run that records anything: choose"
+            )
+            _line(terminalreporter, f"{nothing} -m golden or -m table1", red=True)
+        for line in self.resumed:
+            _line(terminalreporter, f"resumed: {line} were answered before and are used again")
         if not self.page:
             return
         from repro.report.table import table_lines
@@ -90,6 +139,33 @@ class Summary:
             _line(terminalreporter, f"results: {self.size}; {kept}")
         if self.trouble:
             _line(terminalreporter, self.trouble, red=True)
+
+
+def _open_runs(path: Path) -> list[str]:
+    """What each unfinished run holds; nothing of a file that cannot be read."""
+    try:
+        with closing(Results(path)) as results:
+            counts, runs = results.counts(), [run for run in results.runs() if not run.finished]
+            return [
+                f"kept: {run.model} on {run.dataset}, {counts.get(run.number, 0)} of {run.settings.get('n')} items"
+                for run in runs
+            ]
+    except ResultsError:
+        return []
+
+
+class Reasons:
+    """A line for each test that failed, which begins with the reason, in place of pytest's with its long names."""
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        failed = [r for key in ("failed", "error") for r in terminalreporter.stats.get(key, [])]
+        if failed:
+            terminalreporter.section("What failed, and why")
+        for report in failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            said = crash.message if crash else str(report.longrepr or "no reason")
+            reason = visible(said.removeprefix("Failed: ").strip().partition("\n")[0], REASON)
+            _line(terminalreporter, f"{reason}  [{report.nodeid}]", red=True)
 
 
 class Gates:
@@ -213,7 +289,13 @@ def _line(terminalreporter: pytest.TerminalReporter, line: str, red: bool = Fals
 
 
 def _command(config: pytest.Config) -> str:
-    return shlex.join(["pytest", *map(str, config.invocation_params.args)])
+    """The command line with DIR for places of this machine."""
+    arguments = [_PLACE.sub("DIR", str(argument)) for argument in config.invocation_params.args]
+    return shlex.join(["pytest", *arguments])
+
+
+#: An absolute path, behind an option or a model's name, too.
+_PLACE = re.compile(r"(?:(?<==)|(?<=^))(?:/|~|[A-Za-z]:\\).*$")
 
 
 def _write(write: Callable[[Path], Path], session: pytest.Session) -> Written:

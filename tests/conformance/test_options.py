@@ -93,7 +93,7 @@ def test_directories_behind_options_do_not_move_the_suite(tmp_path):
     command += [tmp_path / "report", "--data", tmp_path, "-m", "table1", *ONE, "--benchmark", "pope"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert f"rootdir: {ROOT}" in done.stdout and "coco_pope_adversarial.json" in done.stdout
-    assert "1 failed" in done.stdout and "node down" not in done.stdout
+    assert "1 error" in done.stdout and "node down" not in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
@@ -173,7 +173,7 @@ def test_a_missing_checkpoint_fails_and_names_the_place(run, tmp_path):
 
 def test_missing_data_fails_and_names_the_file(run, tmp_path):
     result = run(*ONE, "--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "report")
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(errors=1)
     assert "TextVQA_0.5.1_val.json" in said(result)
 
 
@@ -248,10 +248,10 @@ def test_a_session_that_a_failure_stops_goes_on(run, swept, tmp_path, stop, aske
     shutil.copytree(FIXTURES / "miniworld" / "textvqa", tmp_path / "textvqa")
     both = ("--benchmark", "textvqa", "--benchmark", "chair", "--limit", "8")
     command = (*ONE, *both, "--data", tmp_path, "--report", tmp_path / "report")
-    run(*command, stop).assert_outcomes(passed=1, failed=1)
+    run(*command, stop).assert_outcomes(passed=1, errors=1)
     [one] = Results(tmp_path / "report" / "results.sqlite").runs()
     assert swept["prompts"] == 8 and (one.finished is None) == (asked == 0)
-    run(*command).assert_outcomes(passed=1, failed=1)
+    run(*command).assert_outcomes(passed=1, errors=1)
     assert swept["prompts"] == 8 + asked
 
 
@@ -399,7 +399,7 @@ def test_a_name_alone_is_the_miniature_on_a_cpu(run, cache, tmp_path):
     result = run(
         "--model", "llava-1.5", "--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "r"
     )
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(errors=1)
     assert "TextVQA_0.5.1_val.json" in said(result) and str(cache) not in said(result)
 
 

@@ -19,6 +19,7 @@ def test_gate(lvlm, benchmark_name, benchmark_set, data, progress, request, reco
         "margin": MARGIN if points is None else points / 100,
         "report": options("--report"),
         "resume": options("--resume"),
+        "progress": progress,
     }
     try:
         if (directory := options("--record")) is not None:

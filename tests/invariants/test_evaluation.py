@@ -19,7 +19,7 @@ from repro.evaluation.answers import replay, sources
 from repro.evaluation.breakdown import HEADER, PAIRED, by_cap, by_category, by_stratum
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.measured import Measured, load, save
-from repro.evaluation.run import begin, evaluate, limited
+from repro.evaluation.run import begin, evaluate, limited, right_answer
 from repro.models import load_model
 from repro.protocols import find_task
 from repro.report.table import notes
@@ -346,3 +346,14 @@ def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypa
     answers = 8 * (lvlm.n_layers + 1)
     with pytest.raises(AssertionError, match=rf"1 of {answers} answers .* by layer L: \{{4: 1\}}"):
         recorded.compare_with_record(result)
+
+
+def test_right_answers_are_said_in_words():
+    """As published: a letter with its choice, yes or no, what annotators wrote, the objects of an image."""
+    first = {name: BENCHMARKS[name].load(MINIWORLD)[0] for name in BENCHMARKS}
+    science = first["scienceqa"]
+    choice = science.choices["ABCDE".index(science.reference)]
+    assert right_answer(science) == f"{science.reference}: {choice}"
+    assert right_answer(first["pope"]) == ("yes" if first["pope"].reference else "no")
+    assert right_answer(first["textvqa"]).split(", ") == list(dict.fromkeys(first["textvqa"].reference))
+    assert right_answer(first["chair"]).split(", ") == sorted(first["chair"].reference.objects)

@@ -13,6 +13,7 @@ from repro.evaluation import results as module
 from repro.evaluation.export import export, main
 from repro.evaluation.prune import main as prune_runs
 from repro.evaluation.results import (
+    Asked,
     Configuration,
     Results,
     ResultsError,
@@ -231,7 +232,7 @@ def test_a_missing_file_is_not_made_where_one_is_read(tmp_path):
 def test_another_schema_is_refused_and_left_as_it_is(results):
     results.begin(ASKED)
     results._open.execute("PRAGMA user_version = 7")
-    refused(results.path, "has schema 7", "reads and writes 1", new=True)
+    refused(results.path, "has schema 7", "reads and writes 2", new=True)
     assert len(results.runs()) == 1
 
 
@@ -326,9 +327,12 @@ def test_a_digest_does_not_depend_on_the_order_of_a_set():
 def test_parquet_holds_every_row_with_its_run(results, tmp_path, monkeypatch, capsys):
     run = results.begin(ASKED)
     rows = [row(str(i), layer, answer="=1+1\n<b>") for i in range(3) for layer in range(2)]
-    run.write(rows)
+    asked = {"1": Asked("Is there a kite?", "val2014/1.jpg", "yes", "popular", "animal")}
+    run.write(rows, asked)
     results.finish([run.number])
     results.begin(replace(ASKED, protocol="opera")).write([row("9")])
+    assert results.asked(run.number) == {"0": Asked(), **asked, "2": Asked()}
+    assert results._ask("SELECT count(*) FROM items") == 4, "digests are stored once per item, not per layer"
     monkeypatch.setattr("repro.evaluation.export.GROUP", 4)
     out = tmp_path / "out.parquet"
     monkeypatch.setattr(sys, "argv", ["export", str(results.path), str(out)])
@@ -339,7 +343,10 @@ def test_parquet_holds_every_row_with_its_run(results, tmp_path, monkeypatch, ca
     assert found[0]["answer"] == "=1+1\n<b>" and found[0]["ids"] == [3, 2]
     assert dict(found[0]["score"])["F1"] == {"numerator": 2.0, "denominator": 3.0}
     assert found[0]["finished"] and found[6]["finished"] is None and found[6]["protocol"] == "opera"
-    assert found[0]["ids_digest"] == digest_of((3, 2))
+    assert found[0]["ids_digest"] == digest_of((3, 2)) and found[2]["question"] == "a"
+    assert [found[2][name] for name in ("text", "picture", "right", "category", "kind")] == [
+        "Is there a kite?", "val2014/1.jpg", "yes", "popular", "animal",
+    ]  # fmt: skip
 
 
 def test_an_export_that_fails_leaves_no_file_and_says_why(results, tmp_path, monkeypatch, capsys):

@@ -35,6 +35,9 @@ def test_what_is_known_is_not_asked_again(lvlm, evaluation, swept, tmp_path):
     assert swept == [2, 2]  # of four batches two had been written
     fresh = evaluate(lvlm, task, items, batch_size=2, progress=False)
     same(whole, fresh)
+    assert (whole.known, fresh.known) == (4, 0)
+    asked = results.asked(1)
+    assert [asked[item.id] for item in items] == [running.asked_of(task, item) for item in items]
     swept.clear()
     same(evaluate(lvlm, task, items, begin(results, lvlm, task, items), progress=False), fresh)
     assert swept == []

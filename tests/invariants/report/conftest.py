@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from repro.evaluation.measured import Curve, HeatRow, MeanShares, Pointing, TableRow
-from repro.report.index import Report
+from repro.report.index import FILES, Report
 
 HOSTILE = (
     "\"><script>alert(1)</script>'><img src=x onerror=alert(1)></title></style>{{ 7*7 }}&lt;"
@@ -29,7 +31,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.shown: list[str] = []
-        self.css = ""
+        self.css = self.script = ""
         self.feed(self.source)
         self.close()
 
@@ -40,6 +42,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.tags and self.tags[-1] == "style" and ":root" in data:
             self.css = data
+        elif self.tags[-1:] == ["script"] and data.strip():
+            self.script = data
         else:
             self.shown.append(data)
 
@@ -48,23 +52,39 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.shown).split())
 
     def check_alone(self) -> None:
-        """It needs nothing but itself, and runs nothing."""
-        assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(self.tags)
+        """It needs nothing but itself, and runs nothing but the suite's own script, which the policy names."""
+        assert not {"link", "iframe", "object", "embed", "base"} & set(self.tags)
+        assert self.tags.count("script") == 1 and not [
+            name for tag, name, _ in self.attributes if tag == "script"
+        ]
+        assert not {"action", "method"} & {name for tag, name, _ in self.attributes if tag == "form"}
         for tag, name, value in self.attributes:
             assert not name.startswith("on"), f"<{tag}> carries the event handler {name}"
             assert name != "style"
             if name == "src":
                 assert value.startswith("data:image/png;base64,")
             if name in ("href", "srcset", "action", "poster", "background"):
-                beside = ("#", "index.html", "audit.html")
+                beside = (
+                    "#",
+                    "index.html",
+                    "audit.html",
+                    "items-",
+                    "results.sqlite",
+                    "data:text/csv",
+                    *FILES,
+                )
+                if tag == "image":
+                    beside = ("data:image/png;base64,", "data:image/jpeg;base64,")
                 assert value.startswith(beside), f"<{tag} {name}> leaves the report: {value[:60]}"
         assert ":root" in self.css
         assert "url(" not in self.css and "@import" not in self.css
         policy = next(v for tag, name, v in self.attributes if name == "content" and "default-src" in v)
-        assert [part.strip() for part in policy.split(";")][:3] == [
+        digest = base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()
+        assert [part.strip() for part in policy.split(";")][:4] == [
             "default-src 'none'",
             "style-src 'unsafe-inline'",
             "img-src data:",
+            f"script-src 'sha256-{digest}'",
         ]
         assert ("meta", "content", "width=device-width, initial-scale=1") in self.attributes
         assert "prefers-color-scheme: dark" in self.css
