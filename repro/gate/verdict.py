@@ -113,9 +113,11 @@ class Compared:
         """Where it began, and what else is not as it was recorded."""
         about = [record.about for record in (self.before, self.after)]
         where = where_it_began(beyond)
-        if not self.stages:
-            kinds = (f"a {one['model_type']} of {one['layers']} layers" for one in about)
+        kinds = [f"a {one['model_type']} of {one['layers']} layers" for one in about]
+        if kinds[0] != kinds[1]:
             where = f"another model ({' → '.join(kinds)}), whose stages are not compared"
+        elif not self.stages:
+            where = "only answers were kept, so where it began is not known"
         elif not self.same_weights:
             where = f"other weights; {where}"
         if about[0]["dtype"] != about[1]["dtype"]:
