@@ -200,9 +200,9 @@ def _mean_shares(record: Record) -> list[list[float]]:
 
 def _heat(before: Record, after: Record) -> dict[str, Any]:
     """The maps of the first item that was read, if its image tokens have a place in the image."""
-    pair = [record.readings[0].get("heat") for record in (before, after)]
+    pair = [reading.get("heat") for record in (before, after) for reading in record.readings[:1]]
     grid = before.about["grid"]
-    if grid is None or grid != after.about["grid"] or pair[0] is None or pair[1] is None:
+    if grid is None or grid != after.about["grid"] or len(pair) != 2 or pair[0] is None or pair[1] is None:
         return {}
     maps = [one.astype(np.float64).reshape(len(one), *grid) for one in pair if one is not None]
     layer = int(np.abs(maps[0] - maps[1]).max(axis=(1, 2)).argmax())
