@@ -5,7 +5,10 @@ Every start of pytest reads this file: what is slow to import is imported where 
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +24,17 @@ pytest_plugins = ["pytester"]
 
 #: Of logits, relative to the largest: float32 summed in another order. Measured 3e-6 at most, here times 10.
 LOGIT_TOLERANCE = 3e-5
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is proved of shipped miniatures is recorded for one session, for all of its workers."""
+    if hasattr(config, "workerinput") or config.getoption("--model"):
+        return  # a worker inherits the directory; a person's own model is recorded in their own cache
+    directory = tempfile.mkdtemp(prefix="repro-cache-")
+    config.add_cleanup(partial(shutil.rmtree, directory, ignore_errors=True))
+    patched = pytest.MonkeyPatch()
+    patched.setenv("REPRO_CACHE", directory)
+    config.add_cleanup(patched.undo)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -195,6 +195,7 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
     Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. Weights
     are looked for before CUDA: on a machine without either, both have to be got.
     """
+    from repro.admission import admission
     from repro.models.loading import CheckpointError
 
     published = device_name == "cuda" and bool(request.config.getoption("--model"))
@@ -202,9 +203,12 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
         path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
         if device_name == "cuda":
             _require_cuda()
-        return load_model(model_name, path, device=device_name)
+        lvlm = load_model(model_name, path, device=device_name)
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
+    for _ in admission(lvlm):  # before any test can disturb it
+        pass
+    return lvlm
 
 
 def _require_cuda() -> None:
