@@ -22,10 +22,9 @@ from repro.models.lvlm import Lvlm
 from repro.models.prompts import Answer, Prompt
 from repro.models.rounding import apart, raise_if_passing
 from repro.packed import PackedPass
+from repro.ranking import RankingRow, check_ranking_row
 from repro.truncation import (
-    RankingRow,
     check_cut,
-    check_ranking_row,
     prove_truncation,
     truncated,
 )

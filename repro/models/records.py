@@ -60,7 +60,7 @@ def read_record(file: Path | None, types: Mapping[str, Any]) -> tuple[list[Outco
         content = json.loads(file.read_text(encoding="utf-8"))
         outcomes = [(str(name), admitted, str(note)) for name, admitted, note in content["outcomes"]]
         settled = dict(content["settled"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     sound = all(type(admitted) is bool for _, admitted, _ in outcomes)
     sound = sound and all(name in types and isinstance(value, types[name]) for name, value in settled.items())

@@ -1,7 +1,7 @@
 """Is admission cheap, paid once, and paid again when anything that decides it has changed?
 
-A forward is one call of the model's own forward. Those that read a prompt are counted apart from steps of one token
-with a cache, which cost next to nothing.
+A forward is one call of the model's own forward. Those that read a prompt are counted apart from steps of one
+token with a cache, which cost next to nothing.
 """
 
 from __future__ import annotations
