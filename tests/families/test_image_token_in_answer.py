@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from repro.admission import admission
 from repro.models import load_model
 from repro.models.rounding import apart
 from repro.sweep import layer_by_layer, sweep
@@ -36,7 +37,9 @@ def lvlm(request, tmp_path):
     if request.param not in zoo.BUILT:
         pytest.skip(f"transformers does not have {request.param} here")
     zoo.build(request.param, tmp_path / request.param)
-    return load_model(f"tiny-{request.param}", tmp_path / request.param)
+    model = load_model(f"tiny-{request.param}", tmp_path / request.param)
+    assert all(list(map(str, admission(model))))  # settles what an answer is to the prompt
+    return model
 
 
 def generated(lvlm, prompt, ids):
