@@ -5,7 +5,10 @@ Every start of pytest reads this file: what is slow to import is imported where 
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +36,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     other = collection_path.parent == config.rootpath / "tests" and collection_path.name != marker
     return True if whole and marker in ROOMS and other else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is proved of shipped miniatures is recorded for one session, for all of its workers."""
+    if hasattr(config, "workerinput") or config.getoption("--model"):
+        return  # a worker inherits the directory; a person's own model is recorded in their own cache
+    directory = tempfile.mkdtemp(prefix="repro-cache-")
+    config.add_cleanup(partial(shutil.rmtree, directory, ignore_errors=True))
+    patched = pytest.MonkeyPatch()
+    patched.setenv("REPRO_CACHE", directory)
+    config.add_cleanup(patched.undo)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -162,7 +162,7 @@ def prove_cam(lvlm: Lvlm) -> str:
     if not all(module in roles for roles in lvlm.roles):
         module = "attention"
     prompt = lvlm.trial_prompts[0]
-    heat = llava_cam(lvlm, prompt, lvlm.answer(prompt, 1).ids, noise=0, module=module)
+    heat = llava_cam(lvlm, prompt, [int(prompt.input_ids[0, -1])], noise=0, module=module)
     if heat[-1].any():
         raise NotAdmitted(
             "heat of the last layer is not zero, though nothing mixes tokens behind its attention"

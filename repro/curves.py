@@ -72,11 +72,12 @@ def prove_deletion(lvlm: Lvlm) -> str:
 
     Raises NotAdmitted, with the difference, if something does.
     """
-    prompt, other, _ = lvlm.trial_prompts
-    image = torch.from_numpy(prompt.segments.image).to(lvlm.device)
-    every = torch.ones(1, len(image), dtype=torch.bool, device=lvlm.device)
-    with _deleted(lvlm, image, every, 0.0):
-        left = apart(*(lvlm.logits(one)[-1] for one in (prompt, other)))
+    both = lvlm.trial_prompts[:2]
+    image = torch.from_numpy(both[0].segments.image).to(lvlm.device)
+    together = [both] if lvlm.batches else [[one] for one in both]
+    every = torch.ones(len(together[0]), len(image), dtype=torch.bool, device=lvlm.device)
+    with torch.inference_mode(), _deleted(lvlm, image, every, 0.0):
+        left = apart(*torch.cat([lvlm.forward(prompts)[:, -1] for prompts in together]))
     if not left <= lvlm.tolerance:
         raise NotAdmitted(
             f"with every image token replaced, logits of two images still differ by {left:.2g}; rounding is "

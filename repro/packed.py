@@ -22,7 +22,8 @@ from repro.models.anatomy import (
 from repro.models.attending import Attending
 from repro.models.lvlm import Lvlm
 from repro.models.prompts import Prompt
-from repro.truncation import RankingRow, mask_sizes, ranking_scores, top_image_tokens
+from repro.ranking import RankingRow, ranking_scores, top_image_tokens
+from repro.truncation import mask_sizes
 
 
 class PackedPass:

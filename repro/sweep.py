@@ -22,10 +22,9 @@ from repro.models.lvlm import Lvlm
 from repro.models.prompts import Answer, Prompt
 from repro.models.rounding import apart, raise_if_passing
 from repro.packed import PackedPass
+from repro.ranking import RankingRow, check_ranking_row
 from repro.truncation import (
-    RankingRow,
     check_cut,
-    check_ranking_row,
     prove_truncation,
     truncated,
 )
@@ -148,7 +147,7 @@ def _together(lvlm: Lvlm, prompts: Sequence[Prompt]) -> list[list[int]]:
         return [[index] for index in range(len(prompts))]
     groups: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):
-        groups.setdefault(len(prompt.segments) if lvlm.proves or lvlm.rotates_by_image else 0, []).append(
+        groups.setdefault(len(prompt.segments) if not lvlm.known or lvlm.rotates_by_image else 0, []).append(
             index
         )
     return list(groups.values())
@@ -204,7 +203,7 @@ def prove_sweep(lvlm: Lvlm) -> str:
     Where it does not, ``lvlm.packs`` is set to False: from then on a sweep is one run per layer.
     """
     lvlm.admit("truncation", prove_truncation)
-    prompt = lvlm.trial_prompts[0]
+    prompt = lvlm.trial_prompts[2]
     if not lvlm.watchable:
         lvlm.packs = False
         return "one run per layer: the model gives other logits while its attention is replaced"
@@ -224,8 +223,11 @@ def prove_sweep(lvlm: Lvlm) -> str:
 def _distance(lvlm: Lvlm, prompt: Prompt, swept: Sweep, after: int) -> float:
     """How far a sweep is from a truncated run: of the first logits, and how far its tokens are from the best."""
     ids = swept.answers[after].ids
-    with truncated(lvlm, after):
-        rows = lvlm.logits(prompt, ids[:-1])[-len(ids) :].float().cpu()
+    known, rows = lvlm.reference.get(after, ([], torch.empty(0)))
+    if known != list(ids):  # of another choice among equals, or not part of the proof of truncation
+        with truncated(lvlm, after):
+            rows = lvlm.logits(prompt, ids[:-1])[-len(ids) :].float()
+    rows = rows.cpu()
     chosen = rows.gather(1, torch.tensor(ids)[:, None])[:, 0]
     return max(apart(rows.amax(dim=-1), chosen), apart(rows[0], torch.from_numpy(swept.logits[after])))
 

@@ -174,7 +174,7 @@ def measure(
         heats=heats,
         pointing=pointing,
         recorded=tables(lvlm, evaluation, held),
-        admission=[str(outcome) for outcome in admitted.values()],
+        admission=[str(one) for one in admitted.values() if not (lvlm.known and one.admitted)],
         flows=flows(lvlm, evaluation, held.cliff.layer, maps, refused),
     )
 

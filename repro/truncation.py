@@ -1,6 +1,6 @@
 """Image-token truncation after a layer (Eqs. 9-13, Fig. 6), under any forward pass or ``generate``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal, get_args
@@ -22,10 +22,11 @@ from repro.models.anatomy import (
 )
 from repro.models.attending import Attending, Removal
 from repro.models.lvlm import Lvlm
+from repro.models.prompts import Prompt
 from repro.models.rounding import NotAdmitted, apart
+from repro.ranking import RankingRow, check_ranking_row, ranking_scores, top_image_tokens
 
 Mode = Literal["drop", "mask"]
-RankingRow = Literal["last_prompt", "last_image", "random"]
 #: Methods of a cache by which a model counts the tokens it has seen.
 COUNTING = ("get_seq_length", "get_query_offset", "get_mask_sizes")
 
@@ -41,39 +42,6 @@ def check_cut(n_layers: int, after: int, keep: int, n_image: int | None = None) 
     if keep < 0 or (n_image is not None and keep > n_image):
         most = "the number of image tokens" if n_image is None else f"the prompt's {n_image} image tokens"
         raise ValueError(f"keep must be from 0 to {most}, not {keep}")
-
-
-def check_ranking_row(ranking_row: str) -> None:
-    """ValueError unless it is a ``RankingRow``."""
-    if ranking_row not in get_args(RankingRow):
-        raise ValueError(f"ranking_row must be 'last_prompt', 'last_image' or 'random', not {ranking_row!r}")
-
-
-def top_image_tokens(scores: Tensor | None, n_image: int, keep: int) -> Tensor:
-    """Which image tokens stay: the argtop of Eq. 12.
-
-    Args:
-        scores: [..., n_image] attention of the ranking row to each image token. None if no row ranks them, and
-            before the first layer, where no attention exists yet: the choice is then random, there as in the
-            released code, here from a fixed seed, so that the same tokens stay in all prompts.
-
-    Returns:
-        int64 [..., keep], indices among the image tokens, ascending.
-    """
-    if scores is None:
-        scores = torch.rand(n_image, generator=torch.Generator().manual_seed(0))
-    return scores.topk(keep, dim=-1).indices.sort(dim=-1).values
-
-
-def ranking_scores(attending: Attending, rows: Tensor, image: Tensor) -> Tensor:
-    """Attention of each prompt's ranking row to its image tokens, averaged over heads (Eqs. 9-10): [B, n_image].
-
-    Args:
-        rows: int64 [B]; image: int64 [B, n_image], positions.
-    """
-    distinct, own = rows.unique(return_inverse=True)
-    shares = attending.softmax_rows(distinct)
-    return shares[torch.arange(len(shares), device=own.device), own.expand(len(shares))].gather(1, image)
 
 
 def mask_sizes(seen: int, query: int | Tensor) -> tuple[int, int]:
@@ -95,6 +63,8 @@ class Cut(Removal):
 
     def __init__(self, lvlm: Lvlm, after: int, keep: int, mode: Mode, ranking_row: RankingRow):
         super().__init__(after)
+        #: int64 [B], where rows of a batch that is masked are truncated after layers of their own.
+        self.own: Tensor | None = None
         self.lvlm, self.keep, self.mode, self.ranking_row = lvlm, keep, mode, ranking_row
         self.layers = lvlm.anatomy
         self.image: Tensor | None = None  # int64 [B, n_image], positions in the pass with the image
@@ -251,7 +221,10 @@ class Cut(Removal):
                 f"layer {index + 1} has no mask over queries and keys: mode 'mask' cannot hide tokens"
             )
         stays = torch.zeros(len(self.stay), self.length, dtype=torch.bool, device=hidden.device)
-        stays = stays.scatter(1, self.stay, True)[:, None, None]
+        stays = stays.scatter(1, self.stay, True)
+        if self.own is not None:
+            stays = stays | (self.own > index)[:, None]
+        stays = stays[:, None, None]
         # Nothing reads a removed token's row; it keeps its own key, so that no softmax is empty.
         own = torch.eye(self.length, dtype=torch.bool, device=hidden.device)
         return hide(mask, stays | own)
@@ -322,7 +295,7 @@ def truncated(
     check_cut(lvlm.n_layers, after, keep)
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be 'drop' or 'mask', not {mode!r}")
-    if mode == "mask" and lvlm.proves and None in lvlm.attention_modules:
+    if mode == "mask" and not lvlm.known and None in lvlm.attention_modules:
         number = lvlm.attention_modules.index(None) + 1
         raise NotAdmitted(
             f"layer {number} of {lvlm.card.name} does not attend: mode 'mask' cannot hide tokens"
@@ -347,9 +320,9 @@ def truncated(
         for handle in handles:
             stack.callback(handle.remove)
         ranks = bool(keep and after and ranking_row != "random")
-        if ranks and lvlm.proves and not lvlm.watchable:
+        if ranks and not lvlm.known and not lvlm.watchable:
             raise NotAdmitted("keep needs the attention of a row, and observing it moves the model's logits")
-        if ranks or (lvlm.proves and lvlm.watchable):
+        if ranks or (not lvlm.known and lvlm.watchable):
             stack.enter_context(lvlm.observed(cut.on_attention))
         yield cut
 
@@ -359,30 +332,53 @@ def prove_truncation(lvlm: Lvlm) -> str:
 
     Raises NotAdmitted, with the difference, if not.
     """
-    prompt, worst = lvlm.trial_prompts[0], 0.0
+    prompt, n = lvlm.trial_prompts[2], lvlm.n_layers
     masks = all(module is not None for module in lvlm.attention_modules)
-    for after in (0, lvlm.n_layers // 2, lvlm.n_layers - 1):
-        logits = []
-        for mode in get_args(Mode) if masks else ("drop",):
-            with truncated(lvlm, after, mode=mode):
-                logits.append(lvlm.logits(prompt)[-1])
-        worst = max(worst, apart(logits[0], logits[-1]))
-        if not worst <= lvlm.tolerance:
+    dropped = {}
+    for after in (n - 1, 0, n // 2):
+        with truncated(lvlm, after):
+            dropped[after] = lvlm.generate(prompt, 1 if after == n - 1 else 3)
+    answers = {after: ids for after, (ids, _) in dropped.items()}
+    lvlm.reference.update(_references(lvlm, prompt, answers, masks))
+    behind = {
+        after: [apart(*rows) for rows in zip(lvlm.reference[after][1], decoded, strict=True)]
+        for after, (_, decoded) in sorted(dropped.items())
+    }
+    for after, (opening, *_) in behind.items():
+        if masks and not opening <= lvlm.tolerance:
             raise NotAdmitted(
-                f"truncated after {after}, dropped and masked image tokens give logits apart by {worst:.2g}, "
+                f"truncated after {after}, dropped and masked image tokens give logits apart by {opening:.2g}, "
                 f"rounding is {lvlm.tolerance:.2g}"
             )
-    prompt = lvlm.trial_prompts[2]
-    for after in (0, lvlm.n_layers // 2):
-        with truncated(lvlm, after):
-            answer, decoded = lvlm.generate(prompt, 3)
-            rows = lvlm.logits(prompt, answer[:-1])[-len(answer) :]
-        behind = apart(rows, decoded)
-        if not behind <= lvlm.tolerance:
+    for after, apart_by in behind.items():
+        if not max(apart_by) <= lvlm.tolerance:
             raise NotAdmitted(
-                f"truncated after {after}, tokens decoded with a cache have logits {behind:.2g} off those of "
-                f"one pass; rounding is {lvlm.tolerance:.2g}"
+                f"truncated after {after}, tokens decoded with a cache have logits {max(apart_by):.2g} off those "
+                f"of one pass; rounding is {lvlm.tolerance:.2g}"
             )
     if not masks:
         return "dropped; layers without attention cannot be masked"
-    return f"dropped = masked within {worst:.1e}"
+    return f"dropped = masked within {max(opening for opening, *_ in behind.values()):.1e}"
+
+
+def _references(
+    lvlm: Lvlm, prompt: Prompt, answers: Mapping[int, list[int]], masks: bool
+) -> dict[int, tuple[list[int], Tensor]]:
+    """Logits of the tokens of answers truncated after each layer, by passes without a cache: image tokens masked.
+
+    Where they cannot be, they are dropped.
+    """
+    longest = max(map(len, answers.values()))
+    rows: dict[int, Tensor] = {}
+    with torch.inference_mode():
+        if masks and lvlm.batches:
+            padded = [(ids + [ids[-1]] * longest)[: longest - 1] for ids in answers.values()]
+            with truncated(lvlm, min(answers), mode="mask") as cut:
+                cut.own = torch.tensor(list(answers), device=lvlm.device)
+                logits = lvlm.forward([prompt] * len(answers), padded)[:, -longest:]
+            rows = dict(zip(answers, logits, strict=True))
+        else:
+            for after, ids in answers.items():
+                with truncated(lvlm, after, mode="mask" if masks else "drop"):
+                    rows[after] = lvlm.logits(prompt, ids[:-1])[-len(ids) :]
+    return {after: (ids, rows[after][: len(ids)].float()) for after, ids in answers.items()}

@@ -210,7 +210,7 @@ class Measured:
 
     Attributes:
         checkpoint: the directory of a checkpoint that the user named, empty for a shipped miniature.
-        admission: for a model without a card, what each instrument proved of itself on it, or why it is refused.
+        admission: why an instrument is refused, and for a model without a card what each proved of itself on it.
         flows: of some items.
     """
 

@@ -145,7 +145,7 @@ def read_pass(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int], copies: int) ->
         hooks.callback(lvlm.layers[0].register_forward_pre_hook(entering, with_kwargs=True).remove)
         for layer in lvlm.layers:
             hooks.callback(layer.register_forward_hook(leaving).remove)
-        if not lvlm.proves or lvlm.watchable:
+        if lvlm.known or lvlm.watchable:
             hooks.enter_context(lvlm.observed(attended))
         with torch.inference_mode():
             logits = lvlm.forward([prompt] * copies, answer[:-1], last=len(answer))[0].float()

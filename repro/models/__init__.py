@@ -121,4 +121,5 @@ def load_model(
     with family.loadable(path) as directory:
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path
+    lvlm.recall()
     return lvlm

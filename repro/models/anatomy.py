@@ -202,7 +202,7 @@ def _growing(before: Mapping[Place, torch.Size], after: Mapping[Place, torch.Siz
     return axes
 
 
-def _batch_axis(tensor: Tensor, axis: int, batch: int) -> int | None:
+def find_batch_axis(tensor: Tensor, axis: int, batch: int) -> int | None:
     """The axis before ``axis``, or the first, if it can be that of the batch; None if there is none."""
     for candidate in (axis - 1, -tensor.dim()):
         if -tensor.dim() <= candidate < axis and tensor.shape[candidate] in (1, batch):
@@ -223,7 +223,7 @@ def take(tensor: Tensor, rows: Tensor, axis: int) -> Tensor:
         rows: int64 [B or 1, R].
         axis: of the sequence, counted from the end.
     """
-    batch_axis = _batch_axis(tensor, axis, len(rows))
+    batch_axis = find_batch_axis(tensor, axis, len(rows))
     if len(rows) == 1 or batch_axis is None:
         return tensor.index_select(axis, rows[0])
     shape = list(tensor.shape)
@@ -240,7 +240,7 @@ def put(tensor: Tensor, rows: Tensor, axis: int, length: int) -> Tensor:
     empty = tensor.new_zeros(shape)
     if len(rows) == 1:
         return empty.index_copy(axis, rows[0], tensor)
-    batch_axis = _batch_axis(tensor, axis, len(rows))
+    batch_axis = find_batch_axis(tensor, axis, len(rows))
     return empty.scatter(axis, _index(rows, batch_axis, axis, tensor.shape), tensor)
 
 

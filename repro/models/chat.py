@@ -6,9 +6,8 @@ Its processor and its chat template make the prompt; see ``repro.models.anatomy`
 import importlib.util
 import inspect
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import isqrt
 from pathlib import Path
 from typing import Any, Self
@@ -28,9 +27,9 @@ from repro.models.loading import CheckpointError, check_outputs, read_json
 from repro.models.lvlm import Lvlm
 from repro.models.processors import load_processor
 from repro.models.prompts import Prompt, batched
-from repro.models.rounding import NotAdmitted, apart, raise_if_passing
+from repro.models.rounding import raise_if_passing
 from repro.models.weights import check_whole, load_checkpoint, shards_of
-from repro.segments import IMAGE, Segments
+from repro.segments import Segments
 
 #: Packages that load quantised weights, by the name that a configuration has for their method.
 QUANTISERS = {
@@ -44,7 +43,7 @@ QUANTISERS = {
 class Chat(Lvlm):
     """A model behind ``AutoModelForImageTextToText``, as its checkpoint describes it."""
 
-    proves = True
+    known = False
 
     @classmethod
     def check(cls, card: ModelCard, path: Path) -> None:
@@ -241,94 +240,26 @@ class Chat(Lvlm):
         grid = self.grid(plain.image_inputs, len(plain.segments.image))
         if grid is None:
             return False
-        before = self.reading(plain)[0][plain.segments.image]
         rows, columns = grid
-        for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2)):
+        places = ((0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2))
+        prompts = [plain]
+        for row, column in places:
             spotted = Image.new("RGB", (side, side), "grey")
             corner = (column * side // columns, row * side // rows)
             spotted.paste("red", (*corner, corner[0] + side // columns, corner[1] + side // rows))
-            after = self.reading(self.prompt(spotted, "?"))[0][plain.segments.image]
-            if int((after - before).norm(dim=-1).argmax()) != row * columns + column:
-                return False
-        return True
+            prompts.append(self.prompt(spotted, "?"))
+        cells = [row * columns + column for row, column in places]
 
-    def prove_prompt(self) -> str:
-        """That image tokens are what changes with the image, and that nothing changes with what follows it.
+        def shown(entering: Tensor) -> bool:
+            change = (entering[1:] - entering[:1])[:, plain.segments.image].norm(dim=-1)
+            return bool(change.argmax(dim=1).tolist() == cells)
 
-        Sets ``causal``, ``batches`` and ``answer_type``. Raises NotAdmitted if a token outside the image changes
-        with it.
-        """
-        notes = []
-        prompt, other, _ = self.trial_prompts
-        if not prompt.input_ids.equal(other.input_ids):
-            raise NotAdmitted("prompts of two images of one shape differ in their tokens")
-        (entering, last, alone), (other_entering, other_last, other_alone) = map(
-            self.reading, (prompt, other)
-        )
-        changed = (entering != other_entering).any(dim=-1).cpu().numpy()
-        is_image = prompt.segments.labels == IMAGE
-        if (changed & ~is_image).any():
-            ids = prompt.input_ids[0].cpu().numpy()[changed & ~is_image]
-            raise NotAdmitted(
-                f"{(changed & ~is_image).sum()} tokens other than {list(self.image_token_ids)} change with the "
-                f"image: {self.tokenizer.convert_ids_to_tokens(ids[:5].tolist())}"
-            )
-        if not changed.any():
-            raise NotAdmitted("no token changes with the image")
-        if fixed := int((is_image & ~changed).sum()):
-            notes.append(f"{fixed} image tokens are the same for every image")
-        before = np.arange(len(is_image)) < is_image.argmax()
-        # Experts compute their tokens together, in another order with another image.
-        apart_before = (last - other_last)[before].abs()
-        if before.any() and float(apart_before.max()) > 1e-3 * float(last[before].abs().max()):
-            self.causal = False
-            notes.append(
-                "not causal over its prompt: what stands before the image sees it, and is part of each branch"
-            )
-        if not self.settle_answers(prompt, alone):
-            raise NotAdmitted("what follows a prompt changes what the prompt's last token predicts")
-        if self.batches:
-            try:
-                with torch.inference_mode():
-                    together = self.forward([prompt, other])
-                self.batches = apart(together, torch.stack([alone, other_alone])) <= self.tolerance
-            except Exception as error:  # of the model's own code
-                raise_if_passing(error)
-                self.batches = False
-        if not self.batches:
-            notes.append("prompts are run one by one: a batch gives other logits")
-        return (
-            "; ".join(notes)
-            or "image tokens are what changes with the image; a batch gives what its prompts give"
-        )
-
-    def settle_answers(self, prompt: Prompt, alone: Tensor) -> bool:
-        """Set ``answer_type`` so that an answer changes nothing before it; False if there is no such type.
-
-        Args:
-            alone: [T, vocabulary], logits of the prompt.
-        """
-        for answer_type in (None, 1, 0):
-            self.answer_type = answer_type
-            followed = self.logits(prompt, [int(prompt.input_ids[0, -1])])
-            if apart(followed[-2], alone[-1]) <= self.tolerance:
+        try:
+            if shown(self.reading(prompts).entering):
                 return True
-        return False
-
-    def reading(self, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
-        """What enters the first layer and the last, float32 [T, width], and logits [T, vocabulary]."""
-        entering: list[Tensor] = []
-
-        def record(layer: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            _, hidden, axis = self.anatomy.hidden(layer, args, kwargs)
-            entering.append(hidden.movedim(axis, 0).flatten(1).float())
-
-        with ExitStack() as hooks:
-            for layer in (0, self.n_layers - 1):
-                hook = self.layers[layer].register_forward_pre_hook(partial(record, layer), with_kwargs=True)
-                hooks.callback(hook.remove)
-            logits = self.logits(prompt)
-        return entering[0], entering[1], logits
+        except Exception as error:  # of the model's own code, which joins images in another way
+            raise_if_passing(error)
+        return shown(torch.cat([self.reading([prompt]).entering for prompt in prompts]))
 
     def with_noise(self, prompt: Prompt, noise: Tensor) -> dict[str, Tensor]:
         name, scale = self.pixel_name(prompt), self._noise_scale(prompt)

@@ -1,7 +1,7 @@
 """The interface every instrument works through: a loaded model and the prompts it reads."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from operator import attrgetter
@@ -11,20 +11,28 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationMixin
 
-from repro.models.anatomy import Layers, NoLayers, find_layers, find_roles
-from repro.models.attending import Attending, ObservableAttention, Removal
+from repro.models.attending import Removal
 from repro.models.card import ModelCard
 from repro.models.generating import Generating
 from repro.models.prompts import Prompt, batched, extended
-from repro.models.rounding import UNSAID, NotAdmitted, apart, raise_if_passing
+from repro.models.proving import Proving
+from repro.models.rounding import raise_if_passing
 from repro.models.weights import check_directory
 from repro.segments import IMAGE
 
 
-class Lvlm(ObservableAttention, Generating):
+class _Embedded(Exception):
+    """A pass has reached its embedding, with this token."""
+
+    def __init__(self, token: int):
+        super().__init__()
+        self.token = token
+
+
+class Lvlm(Proving, Generating):
     """A model, its processor and the parts the instruments need; families say where the parts are."""
 
     #: Dotted name of the language model in the model.
@@ -42,8 +50,6 @@ class Lvlm(ObservableAttention, Generating):
         self.embeddings: Any = model.get_input_embeddings()
         #: The current truncation.
         self.truncation: Removal | None = None
-        #: What instruments proved of themselves on this model, or why they are refused.
-        self.admission: dict[str, str | NotAdmitted] = {}
         self.find_parts()
 
     # Families override these.
@@ -140,154 +146,8 @@ class Lvlm(ObservableAttention, Generating):
         """Whether a pass wants to be told the place of its tokens in the cache, as in transformers 4."""
         return "cache_position" in inspect.signature(self.generator.forward).parameters
 
-    #: Whether no row before the image sees it.
-    causal = True
-    #: What ``token_type_ids`` say of an answer; None: the same as of the prompt's last token.
-    answer_type: int | None = None
-    #: Whether instruments must prove themselves on the model before their first use.
-    proves = False
-    #: The instrument that is proving itself, and those that it needs.
-    _proving: tuple[str, ...] = ()
-    #: Whether a sweep's branches can ride with the prompt through the model's layers.
-    packs = True
-    #: Whether prompts of one batch give what each gives alone.
-    batches = True
-
-    # The admission of instruments, on models without a card.
-
-    def admit(self, instrument: str, proof: Callable[[Self], str]) -> None:
-        """Have an instrument prove itself on this model, once, if the model is of a kind that is not known.
-
-        Args:
-            proof: gives what was shown; raises NotAdmitted, or what the instrument raises, if it is wrong here.
-
-        Prompts come first: nothing is admitted on a model that reads them in a way that is not known. A proof runs
-        on the untouched model, also where the instrument is first used on a truncated or observed one.
-
-        Raises NotAdmitted if the proof failed; and whatever went wrong for lack of memory or of a device, which
-        says nothing of the instrument.
-        """
-        if not self.proves or instrument in self._proving:
-            return
-        if instrument != "prompt":
-            self.admit("prompt", type(self).prove_prompt)
-        if instrument not in self.admission:
-            self._proving = (*self._proving, instrument)
-            try:
-                with self.undisturbed():
-                    self.admission[instrument] = proof(self)
-            except NotAdmitted as error:
-                self.admission[instrument] = error
-            except Exception as error:  # of the model's own code
-                raise_if_passing(error)
-                self.admission[instrument] = NotAdmitted(f"{type(error).__name__}: {error}")
-            finally:
-                self._proving = self._proving[:-1]
-        outcome = self.admission[instrument]
-        if isinstance(outcome, NotAdmitted):
-            raise NotAdmitted(f"{instrument} is refused for {self.card.name}: {outcome}")
-
-    def prove_prompt(self) -> str:
-        """What was shown of the model's prompts; raises NotAdmitted if they are not read as is known."""
-        raise NotImplementedError
-
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Within the context, passes are the model's own: truncated, observed and replaced by nobody."""
-        truncation, self.truncation = self.truncation, None
-        try:
-            with self.unobserved():
-                yield
-        finally:
-            self.truncation = truncation
-
-    @cached_property
-    def trial_prompts(self) -> tuple[Prompt, Prompt, Prompt]:
-        """Prompts longer than the model's window where its context allows.
-
-        Of an image, of another of its shape with the same question, and of one of another shape.
-        """
-        config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
-        words = 8 if window > self.context // 2 else max(8, window)
-        asked = " ".join(["What is in this image?"] * (1 + words // 5))
-        return (
-            self.prompt(image := _noise(64, 48), asked),
-            self.prompt(image.transpose(Image.Transpose.ROTATE_180), asked),
-            self.prompt(_noise(40, 72), f"{asked} Is it red?"),
-        )
-
-    @cached_property
-    def tolerance(self) -> float:
-        """Largest difference of logits that is rounding: some last digits, more where another batch moves more.
-
-        That is ten times what another batch moves, and at most eight times the least: what is above is no
-        rounding, and ``batches`` becomes False.
-        """
-        prompt = self.trial_prompts[0]
-        with self.undisturbed(), torch.inference_mode():
-            single = self.logits(prompt)
-            size = float(single[-1].float().abs()[single[-1] > UNSAID].max())
-            last_digits = torch.finfo(self.computes_in).eps * size
-            least = last_digits * (64 if self.computes_in == torch.float32 else 4)
-            if not self.batches:
-                return least
-            try:
-                noise = apart(self.forward([prompt] * 3), single.expand(3, -1, -1))
-            except Exception as error:  # of the model's own code, which joins images in another way
-                raise_if_passing(error)
-                noise = float("inf")
-        self.batches = noise <= 8 * least
-        return min(max(10 * noise, least), 8 * least) if self.batches else least
-
-    @property
-    def n_layers(self) -> int:
-        """N, the number of decoder layers."""
-        return len(self.layers)
-
-    @cached_property
-    def anatomy(self) -> Layers:
-        """The decoder layers and which of their arguments run over the sequence."""
-        try:
-            return find_layers(self.model, self.try_pass)
-        except NoLayers:
-            # Some compute only the last rows in their later layers, if only these are asked for.
-            self.keeps_rows = False
-            return find_layers(self.model, self.try_pass)
-
-    @cached_property
-    def watchable(self) -> bool:
-        """Whether the model gives the same logits while its attention is observed."""
-        prompt = self.trial_prompts[0]
-        with self.undisturbed():
-            plain = self.logits(prompt)[-1]
-            with self.observed(lambda attending: None):
-                return apart(self.logits(prompt)[-1], plain) <= self.tolerance
-
-    @cached_property
-    def attention_modules(self) -> list[nn.Module | None]:
-        """For each layer the module that attends, None for one that does something else."""
-        modules: list[nn.Module | None] = [None] * self.n_layers
-
-        def record(attending: Attending) -> None:
-            modules[attending.layer] = attending.module
-
-        with self.undisturbed(), self.observed(record):
-            self.try_pass()
-        return modules
-
-    @cached_property
-    def roles(self) -> list[dict[str, nn.Module]]:
-        """For each layer its parts by their roles, see ``repro.models.anatomy.ROLES``."""
-        with self.undisturbed():
-            return find_roles(self.layers, self.try_pass)
-
-    def try_pass(self, more: int = 0) -> None:
-        """One pass over a grey image and a question, followed by so many more text tokens."""
-        prompt = self.prompt(Image.new("RGB", (64, 48), "grey"), "What is it?")
-        text = [int(prompt.input_ids[0, -1])] * more
-        with torch.inference_mode():
-            self.forward([prompt], text, last=1)
+    #: Whether a card says what is published of the model.
+    known = True
 
     def prompt(self, image: str | Path | Image.Image, question: str, template: str | None = None) -> Prompt:
         """The prompt of one image and one question.
@@ -313,11 +173,6 @@ class Lvlm(ObservableAttention, Generating):
         """Divisor of the pixel values of each channel, in normalisation."""
         return self.processor.image_processor.image_std
 
-    @property
-    def context(self) -> int:
-        """Longest prompt and answer together, in tokens."""
-        return self.decoder.config.max_position_embeddings
-
     def room(self, prompt: Prompt) -> int:
         """Longest answer to a prompt, in tokens."""
         return self.context - len(prompt.segments)
@@ -329,16 +184,6 @@ class Lvlm(ObservableAttention, Generating):
                 f"a prompt of {length} tokens leaves no room for an answer within {self.context}"
             )
 
-    @property
-    def computes_in(self) -> torch.dtype:
-        """Number type of the decoder layers; some models keep other parts in float32."""
-        return next(self.layers[0].parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.model.device
-
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
         with torch.inference_mode():
@@ -347,13 +192,14 @@ class Lvlm(ObservableAttention, Generating):
     def forward(
         self,
         prompts: Sequence[Prompt],
-        answer: Sequence[int] = (),
+        answer: Sequence[int] | Sequence[Sequence[int]] = (),
         image_inputs: Mapping[str, Tensor] | None = None,
         last: int = 0,
     ) -> Tensor:
-        """Logits [B, T', vocabulary] of the model's own pass over prompts, each followed by the same answer ids.
+        """Logits [B, T', vocabulary] of the model's own pass over prompts, followed by answer ids.
 
-        Shorter prompts are padded on the right, where the model's mask hides what it holds.
+        The answer is the same for all, or each has its own, of one length. Shorter prompts are padded on the
+        right, where the model's mask hides what it holds.
 
         Args:
             image_inputs: those of the batch; default: those of the prompts.
@@ -378,19 +224,22 @@ class Lvlm(ObservableAttention, Generating):
         logits = out.logits if isinstance(out.logits, Tensor) else out[0]
         return logits[:, -last:] if last else logits
 
-    def inputs(self, prompts: Sequence[Prompt], answer: Sequence[int] = ()) -> dict[str, Tensor]:
+    def inputs(
+        self, prompts: Sequence[Prompt], answer: Sequence[int] | Sequence[Sequence[int]] = ()
+    ) -> dict[str, Tensor]:
         """Ids, attention mask and whatever else runs over the sequence: int64 [B, T'] each.
 
         Token types of an answer are those of the prompt's last token, which is text, or ``answer_type``.
         """
         longest = max(len(prompt.segments) for prompt in prompts)
+        answers = torch.as_tensor(answer, dtype=torch.int64).expand(len(prompts), -1).tolist()
         rows = []
-        for prompt in prompts:
-            ids = self.sequence(prompt, answer)
+        for prompt, own in zip(prompts, answers, strict=True):
+            ids = self.sequence(prompt, own)
             sequences = {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | dict(
                 prompt.sequence_inputs
             )
-            more = longest + len(answer)
+            more = longest + len(own)
             rows.append(
                 {name: extended(name, values, more, self.answer_type) for name, values in sequences.items()}
             )
@@ -402,21 +251,44 @@ class Lvlm(ObservableAttention, Generating):
         answers = (
             torch.arange(ids.shape[1], device=ids.device) >= torch.tensor(lengths, device=ids.device)[:, None]
         )
-        in_answer = answers & torch.isin(ids, torch.tensor(self.image_token_ids, device=ids.device))
+        image = torch.tensor(self.image_token_ids, device=ids.device)
+        in_answer = answers & torch.isin(ids, image)
         if not in_answer.any():
             yield ids
             return
+        for token in ids[in_answer].unique().tolist():
+            ids = ids.masked_fill(in_answer & (ids == token), self._embedded_as(token))
+        # The model embeds it as itself: the id is hidden from what looks for images.
+        hidden = in_answer & torch.isin(ids, image)
 
         def embed(module: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
             if args[0].shape != ids.shape:
                 return out
-            return torch.where(in_answer[..., None], module.forward(ids), out)
+            return torch.where(hidden[..., None], module.forward(ids), out)
 
         handle = self.embeddings.register_forward_hook(embed)
         try:
-            yield ids.masked_fill(in_answer, 0)
+            yield ids.masked_fill(hidden, 0)
         finally:
             handle.remove()
+
+    def _embedded_as(self, token: int) -> int:
+        """The id under which ``generate`` embeds an image token of its answer: some models take padding's."""
+
+        def stop(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            raise _Embedded(int(next(iter((*args, *kwargs.values())))))
+
+        handle = self.embeddings.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            with self.undisturbed(), torch.inference_mode():
+                self.generator(input_ids=torch.tensor([[token]], device=self.device), use_cache=False)
+        except _Embedded as embedded:
+            return embedded.token
+        except Exception as error:  # of the model's own code, which reads no such token alone
+            raise_if_passing(error)
+        finally:
+            handle.remove()
+        return token
 
     @cached_property
     def keeps_rows(self) -> bool:
@@ -427,9 +299,3 @@ class Lvlm(ObservableAttention, Generating):
         """Token ids [1, T + len(answer)] of the prompt followed by the answer."""
         extra = torch.tensor([list(answer)], dtype=prompt.input_ids.dtype, device=self.device)
         return torch.cat([prompt.input_ids, extra], dim=1)
-
-
-def _noise(width: int, height: int) -> Image.Image:
-    """Blocks of random colours."""
-    blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)

@@ -218,14 +218,18 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
     Whose name alone is given with ``--model`` is asked for itself on CUDA, and as its miniature elsewhere. What is
     missing has been looked for before, see ``preflight``.
     """
+    from repro.admission import admission
     from repro.models.loading import CheckpointError
 
     published = device_name == "cuda" and bool(request.config.getoption("--model"))
     try:
         path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
-        return load_model(model_name, path, device=device_name)
+        lvlm = load_model(model_name, path, device=device_name)
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
+    for _ in admission(lvlm):  # before any test can disturb it
+        pass
+    return lvlm
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.models import load_model
+from repro.ranking import top_image_tokens
 from repro.segments import Segments
 from repro.sweep import sweep
-from repro.truncation import top_image_tokens, truncated
+from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
 

@@ -8,9 +8,9 @@ from repro.cliff import cliff_layer, compare
 from repro.evaluation.flow import spread
 from repro.evaluation.run import batches
 from repro.models.lvlm import Lvlm
+from repro.ranking import RankingRow
 from repro.statistics import mean_interval
 from repro.sweep import sweep
-from repro.truncation import RankingRow
 from repro.withdrawal import CALIBRATION, DEFAULT_ETA, ETA, divergence, withdrawal_layer
 
 #: On what the published search for VTW's layer is made.

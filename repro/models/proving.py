@@ -1,0 +1,363 @@
+"""How instruments prove themselves on a model before their first use, and the passes that the proofs share."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from repro.models.anatomy import find_batch_axis, find_roles
+from repro.models.attending import Attending
+from repro.models.layered import Layered
+from repro.models.prompts import Prompt
+from repro.models.records import read_record, record_file, write_record
+from repro.models.rounding import UNSAID, NotAdmitted, apart, raise_if_passing
+from repro.segments import IMAGE
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One pass over B prompts of T tokens.
+
+    Attributes:
+        entering, last: what enters the first layer and the last, float32 [B, T, width].
+        logits: [B, T, vocabulary].
+    """
+
+    entering: Tensor
+    last: Tensor
+    logits: Tensor
+
+
+class Proving(Layered):
+    """A model that instruments prove themselves on; see ``repro.models.lvlm.Lvlm`` for its parts."""
+
+    card: Any
+    tokenizer: Any
+    logits: Callable[..., Tensor]
+    image_token_ids: tuple[int, ...]
+
+    #: Whether no row before the image sees it.
+    causal = True
+    #: What ``token_type_ids`` say of an answer; None: the same as of the prompt's last token.
+    answer_type: int | None = None
+    #: Whether a sweep's branches can ride with the prompt through the model's layers.
+    packs = True
+    #: Whether prompts of one batch give what each gives alone.
+    batches = True
+    #: Where outcomes are recorded; None: nowhere.
+    _record: Any = None
+    #: The instrument that is proving itself, and those that it needs.
+    _proving: tuple[str, ...] = ()
+    #: What proofs settle besides their outcomes, with its types in a record.
+    SETTLED = (
+        ("causal", bool),
+        ("answer_type", int | None),
+        ("packs", bool),
+        ("batches", bool),
+        ("watchable", bool),
+        ("tolerance", float),
+        ("probe_error", float | str),
+        ("located", bool),
+    )
+
+    @cached_property
+    def admission(self) -> dict[str, str | NotAdmitted]:
+        """What instruments proved of themselves on this model, or why they are refused."""
+        return {}
+
+    @cached_property
+    def reference(self) -> dict[int, tuple[list[int], Tensor]]:
+        """By layer, answers of the third trial prompt truncated after it, and the logits of their tokens."""
+        return {}
+
+    def recall(self) -> None:
+        """Take outcomes from the record of this checkpoint, with this code on this device, if there is one."""
+        self._record = record_file(self)
+        if (record := read_record(self._record, dict(self.SETTLED))) is not None:
+            outcomes, settled = record
+            self.admission.update({name: note if ok else NotAdmitted(note) for name, ok, note in outcomes})
+            for name, value in settled.items():
+                setattr(self, name, value)
+
+    def _remember(self) -> None:
+        if self._record is not None:
+            outcomes = [
+                (name, not isinstance(note, NotAdmitted), str(note)) for name, note in self.admission.items()
+            ]
+            settled = {name: self.__dict__[name] for name, _ in self.SETTLED if name in self.__dict__}
+            write_record(self._record, outcomes, settled)
+
+    def admit(self, instrument: str, proof: Callable[[Self], str]) -> None:
+        """Have an instrument prove itself on this model, once, unless it is recorded.
+
+        Args:
+            proof: gives what was shown; raises NotAdmitted, or what the instrument raises, if it is wrong here.
+
+        Prompts come first: nothing is admitted on a model that reads them in a way that is not known. A proof runs
+        on the untouched model, also where the instrument is first used on a truncated or observed one.
+
+        Raises NotAdmitted if the proof failed; and whatever went wrong for lack of memory or of a device, which
+        says nothing of the instrument.
+        """
+        if instrument in self._proving:
+            return
+        if instrument != "prompt":
+            self.admit("prompt", type(self).prove_prompt)
+        if instrument not in self.admission:
+            self._proving = (*self._proving, instrument)
+            try:
+                with self.undisturbed():
+                    self.admission[instrument] = proof(self)
+            except NotAdmitted as error:
+                self.admission[instrument] = error
+            except Exception as error:  # of the model's own code
+                raise_if_passing(error)
+                self.admission[instrument] = NotAdmitted(f"{type(error).__name__}: {error}")
+            finally:
+                self._proving = self._proving[:-1]
+            self._remember()
+        outcome = self.admission[instrument]
+        if isinstance(outcome, NotAdmitted):
+            raise NotAdmitted(f"{instrument} is refused for {self.card.name}: {outcome}")
+
+    @cached_property
+    def trial_prompts(self) -> tuple[Prompt, Prompt, Prompt]:
+        """Prompts longer than the model's window where its context allows.
+
+        Of an image, of another of its shape with the same question, and of one of another shape.
+        """
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
+        words = 8 if window > self.context // 2 else max(8, window)
+        asked = " ".join(["What is in this image?"] * (1 + words // 5))
+        return (
+            self.prompt(image := _noise(64, 48), asked),
+            self.prompt(image.transpose(Image.Transpose.ROTATE_180), asked),
+            self.prompt(_noise(40, 72), f"{asked} Is it red?"),
+        )
+
+    # What two passes show of most models, and of the others several.
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Largest difference of logits that is rounding: some last digits, more where another batch moves more.
+
+        That is ten times what another batch moves, and at most eight times the least: what is above is no
+        rounding, and ``batches`` becomes False.
+        """
+        self._settle()
+        return self.tolerance
+
+    @cached_property
+    def watchable(self) -> bool:
+        """Whether the model gives the same logits while its attention is observed."""
+        self._settle()
+        return self.watchable
+
+    @cached_property
+    def probe_error(self) -> float | str:
+        """How far probed rows of three layers are from the softmax of the model's eager code; what that raised."""
+        self._settle()
+        return self.probe_error
+
+    def _settle(self) -> tuple[Reading, bool]:
+        """Set ``tolerance``, ``watchable``, ``probe_error`` and ``batches``.
+
+        A prompt that is observed is compared with itself unobserved, in a batch, and followed by a token. Only
+        where that differs each of the three is looked at by itself.
+
+        Returns:
+            The first two trial prompts, and whether nothing differed.
+        """
+        prompt, other, _ = self.trial_prompts
+        with self.undisturbed():
+            watched = self._watched()
+            if watched is not None and (batch := self._batch(prompt, other)) is not None:
+                noise, least = _spread(batch.logits[::2, :-1], watched.logits), self._least(watched)
+                if noise <= 8 * least and (batch.entering[0] != batch.entering[1]).any():
+                    self.watchable, self.tolerance = True, min(max(10 * noise, least), 8 * least)
+                    return Reading(*(part[:2] for part in (batch.entering, batch.last, batch.logits))), True
+            single = self.reading([prompt])
+            self.tolerance = self._least(single)
+            if self.batches:
+                self._measure_noise(prompt, single)
+            self.watchable = watched is not None and (
+                apart(watched.logits[0, -1], single.logits[0, -1]) <= self.tolerance
+            )
+            beside = self.reading([other])
+        pairs = [(getattr(single, name), getattr(beside, name)) for name in ("entering", "last", "logits")]
+        return Reading(*map(torch.cat, pairs)), False
+
+    def _watched(self) -> Reading | None:
+        """The first trial prompt while its attention is observed; None if that fails. Sets ``probe_error``."""
+        _ = self.anatomy  # learnt by passes of its own, before this one
+        modules: list[nn.Module | None] = [None] * self.n_layers
+        worst: list[float] = [0.0]
+        errors: list[str] = []
+
+        def compare(attending: Attending) -> None:
+            modules[attending.layer] = attending.module
+            if errors or attending.layer not in (0, self.n_layers // 2, self.n_layers - 1):
+                return
+            rows = torch.tensor([attending.query.shape[2] - 1], device=self.device)
+            try:
+                own = attending.eager_weights()[:, :, rows].float().mean(dim=1)
+                distance = (attending.softmax_rows(rows) - own[..., : attending.key.shape[2]]).abs().max()
+                worst.append(float(distance) if torch.isfinite(distance) else np.inf)
+            except Exception as error:  # of the model's own code
+                raise_if_passing(error)
+                errors.append(f"{type(error).__name__}: {error}")
+
+        readings: list[Reading] = []
+        try:
+            with self.observed(compare):
+                roles = find_roles(self.layers, lambda: readings.append(self.reading(self.trial_prompts[:1])))
+        except Exception as error:  # of the model's own code
+            raise_if_passing(error)
+            self.probe_error = f"{type(error).__name__}: {error}"
+            return None
+        self.attention_modules, self.roles = modules, roles
+        self.probe_error = errors[0] if errors else max(worst)
+        return readings[0]
+
+    def _batch(self, prompt: Prompt, other: Prompt) -> Reading | None:
+        """Two prompts of one shape, the first twice, followed by a token; None if that fails."""
+        try:
+            return self.reading([prompt, other, prompt], [int(prompt.input_ids[0, -1])])
+        except Exception as error:  # of the model's own code, which joins images in another way
+            raise_if_passing(error)
+            return None
+
+    def _least(self, reading: Reading) -> float:
+        """Least rounding of logits: some last digits of the largest."""
+        last = reading.logits[0, -1].float()
+        size = float(last.abs()[last > UNSAID].max())
+        return torch.finfo(self.computes_in).eps * size * (64 if self.computes_in == torch.float32 else 4)
+
+    def _measure_noise(self, prompt: Prompt, single: Reading) -> None:
+        """Set ``batches`` and ``tolerance`` by what a batch makes of a prompt's logits."""
+        least = self.tolerance
+        try:
+            with torch.inference_mode():
+                noise = _spread(self.forward([prompt] * 3), single.logits)
+        except Exception as error:  # of the model's own code, which joins images in another way
+            raise_if_passing(error)
+            noise = np.inf
+        self.batches = noise <= 8 * least
+        if self.batches:
+            self.tolerance = min(max(10 * noise, least), 8 * least)
+
+    def reading(self, prompts: Sequence[Prompt], answer: Sequence[int] = ()) -> Reading:
+        """One pass over prompts of one length, each followed by the same answer."""
+        anatomy = self.anatomy
+        seen: list[Tensor] = []
+
+        def record(layer: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            _, hidden, axis = anatomy.hidden(layer, args, kwargs)
+            batch = len(prompts)
+            if batch == 1:
+                rows = hidden.movedim(axis, 0)[None]
+            elif (along := find_batch_axis(hidden, axis, batch)) is None or hidden.shape[along] != batch:
+                raise ValueError(f"hidden states {list(hidden.shape)} have no axis for {batch} prompts")
+            else:
+                rows = hidden.movedim((along, axis), (0, 1))
+            seen.append(rows.flatten(2).float())
+
+        with ExitStack() as hooks, torch.inference_mode():
+            for layer in (0, self.n_layers - 1):
+                hook = self.layers[layer].register_forward_pre_hook(partial(record, layer), with_kwargs=True)
+                hooks.callback(hook.remove)
+            logits = self.forward(prompts, answer)
+        return Reading(seen[0], seen[-1], logits)
+
+    # The proof of prompts.
+
+    def prove_prompt(self) -> str:
+        """That image tokens are what changes with the image, and that nothing changes with what follows it.
+
+        Sets ``causal``, ``batches`` and ``answer_type``. Raises NotAdmitted if a token outside the image changes
+        with it.
+        """
+        prompt, other, _ = self.trial_prompts
+        if not prompt.input_ids.equal(other.input_ids):
+            raise NotAdmitted("prompts of two images of one shape differ in their tokens")
+        both, ordinary = self._settle()
+        notes = self._image_alone_changes(prompt, both)
+        if not ordinary:
+            if not self._settle_answers(prompt, both.logits[0]):
+                raise NotAdmitted("what follows a prompt changes what the prompt's last token predicts")
+            self._settle_batches(prompt, other, both.logits)
+        if not self.batches:
+            notes.append("prompts are run one by one: a batch gives other logits")
+        return (
+            "; ".join(notes)
+            or "image tokens are what changes with the image; a batch gives what its prompts give"
+        )
+
+    def _image_alone_changes(self, prompt: Prompt, both: Reading) -> list[str]:
+        """What is to be noted of prompts of two images; NotAdmitted unless the image's tokens alone differ."""
+        notes = []
+        is_image = prompt.segments.labels == IMAGE
+        length = len(is_image)  # what follows is no part of them
+        changed = (both.entering[0] != both.entering[1])[:length].any(dim=-1).cpu().numpy()
+        if (changed & ~is_image).any():
+            ids = prompt.input_ids[0].cpu().numpy()[changed & ~is_image]
+            raise NotAdmitted(
+                f"{(changed & ~is_image).sum()} tokens other than {list(self.image_token_ids)} change with the "
+                f"image: {self.tokenizer.convert_ids_to_tokens(ids[:5].tolist())}"
+            )
+        if not changed.any():
+            raise NotAdmitted("no token changes with the image")
+        if fixed := int((is_image & ~changed).sum()):
+            notes.append(f"{fixed} image tokens are the same for every image")
+        first = int(is_image.argmax())
+        last, other_last = both.last[0, :first], both.last[1, :first]
+        # Experts compute their tokens together, in another order with another image.
+        if first and float((last - other_last).abs().max()) > 1e-3 * float(last.abs().max()):
+            self.causal = False
+            notes.append(
+                "not causal over its prompt: what stands before the image sees it, and is part of each branch"
+            )
+        return notes
+
+    def _settle_answers(self, prompt: Prompt, alone: Tensor) -> bool:
+        """Set ``answer_type`` so that an answer changes nothing before it; False if there is no such type.
+
+        Args:
+            alone: [T, vocabulary], logits of the prompt.
+        """
+        for answer_type in (None, 1, 0):
+            self.answer_type = answer_type
+            followed = self.logits(prompt, [int(prompt.input_ids[0, -1])])
+            if apart(followed[-2], alone[-1]) <= self.tolerance:
+                return True
+        return False
+
+    def _settle_batches(self, prompt: Prompt, other: Prompt, alone: Tensor) -> None:
+        """Set ``batches``: whether two images together give the logits [2, T, vocabulary] of each alone."""
+        if not self.batches:
+            return
+        try:
+            with torch.inference_mode():
+                together = self.forward([prompt, other])
+            self.batches = apart(together, alone) <= self.tolerance
+        except Exception as error:  # of the model's own code
+            raise_if_passing(error)
+            self.batches = False
+
+
+def _spread(some: Tensor, logits: Tensor) -> float:
+    """How far the logits [B, T, vocabulary] of a batch are from those of one prompt; infinite in other shapes."""
+    return apart(some, logits.expand_as(some)) if some.shape[1:] == logits.shape[1:] else np.inf
+
+
+def _noise(width: int, height: int) -> Image.Image:
+    """Blocks of random colours."""
+    blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
