@@ -186,6 +186,10 @@ class Lvlm(Proving, Generating):
 
     def logits(self, prompt: Prompt, answer: Sequence[int] = ()) -> Tensor:
         """Logits [T + len(answer), vocabulary] of the prompt followed by answer ids, teacher forced."""
+        if (
+            len(answer) and "token_type_ids" in prompt.sequence_inputs
+        ):  # of an answer they are to be found out
+            self.admit("prompt", type(self).prove_prompt)
         with torch.inference_mode():
             return self.forward([prompt], answer)[0]
 

@@ -89,3 +89,15 @@ def test_both_sweeps_read_it_alike(lvlm, monkeypatch):
         again = lvlm.logits(prompt, ids[:-1])[-4:]
     kept = torch.arange(rows.shape[-1]) != lvlm.image_token_id
     assert apart(rows[:, kept], again[:, kept]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["paligemma", "gemma3"])
+def test_logits_need_no_instrument_first(tmp_path, name):
+    """Which type the tokens of an answer have is found out before the first of them is read."""
+    if name not in zoo.BUILT:
+        pytest.skip(f"transformers does not have {name} here")
+    zoo.build(name, tmp_path / name)
+    lvlm = load_model(f"tiny-{name}-first", tmp_path / name)
+    prompt = lvlm.prompt(zoo.picture(60, 44, seed=3), "what is the red thing")
+    ids = [int(prompt.input_ids[0, -1])] * 3
+    assert apart(lvlm.logits(prompt, ids[:-1])[-len(ids) :], generated(lvlm, prompt, ids)) < 1e-4
