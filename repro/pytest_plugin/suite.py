@@ -123,9 +123,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Versions and where models run, without importing what is slow to import."""
     names = ", ".join(f"{name} {version(name)}" for name in ("repro", "torch", "transformers"))
     gpu = "gpu" in (config.getoption("-m") or "").split()
-    return (
-        f"{names}; models run {'on a GPU, in the number type of their cards' if gpu else 'on cpu, in float32'}"
-    )
+    return f"{names}; models run {'on a GPU, in the number type of their cards' if gpu else 'on cpu, in float32'}"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
