@@ -67,7 +67,7 @@ class Board:
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["progress"] = str(self.folder)
 
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         if not session.config.getoption("--collect-only"):
             self.thread.start()
 

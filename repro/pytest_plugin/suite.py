@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import sys
 import threading
 import time
@@ -53,10 +54,13 @@ MARKERS = {
     "gate": "what an upgrade changed of a model, by --record and --against (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
+    "browser": "the pages in headless Chromium (deselected where there is none, unless named)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
 OPT_IN = ("gpu", "performance", "families", "gate", "faults")
+#: The browser of the tests of pages; empty if there is none.
+CHROMIUM = shutil.which("chromium") or ""
 #: Markers of the tests whose figures go into the report.
 REPORTED = ("table1", "audit", "gate")
 
@@ -198,7 +202,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
-        opted = all(marker in expression for marker in OPT_IN if item.get_closest_marker(marker))
+        optional = OPT_IN if CHROMIUM else (*OPT_IN, "browser")
+        opted = all(marker in expression for marker in optional if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.
         replays = "recorded_answers" in getattr(item, "fixturenames", ())
         asked = replays == bool(config.getoption("--answers")) or not item.get_closest_marker("table1")

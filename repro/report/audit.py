@@ -1,12 +1,14 @@
 """The ledger of claims as lines of a terminal and as a page, from the properties of a session's tests."""
 
+import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import repro.audit
 from repro.audit.ledger import Claim, Paper, Verdict
@@ -18,6 +20,8 @@ from repro.report.pages import AUDIT, NAME, check_writable, render, write
 from repro.text import columns, visible
 
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]
+#: Verdicts in the order of the page.
+FIRST = ("contradicted", "undefined", "holds", "not measured here")
 #: What tests compute anew: verdicts from the paper and its arithmetic, outcomes on miniatures.
 KINDS = ("verdict", "outcome")
 #: The sources of the checks; what the paper prints and claims.
@@ -57,6 +61,31 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A function: its anchor on the page, its file and line, and its source."""
+
+    anchor: str
+    place: str
+    source: str
+
+
+def _function(function: Any) -> Any:
+    return _function(function.func) if isinstance(function, partial) else function
+
+
+@cache
+def _code(function: Any) -> Code | None:
+    """None for what is not among the sources of the audit."""
+    try:
+        path = Path(inspect.getsourcefile(function) or "").relative_to(SOURCES)
+        lines, start = inspect.getsourcelines(function)
+    except (OSError, TypeError, ValueError):
+        return None
+    anchor = f"code-{'-'.join(path.with_suffix('').parts)}-{function.__name__}"
+    return Code(anchor, f"repro/audit/{path.as_posix()}, line {start}", "".join(lines))
+
+
+@dataclass(frozen=True)
 class Entry:
     """A claim, its verdict, and what miniatures show."""
 
@@ -67,6 +96,12 @@ class Entry:
     @property
     def broken(self) -> bool:
         return self.verdict.broken or self.outcome.broken
+
+    @property
+    def code(self) -> list[Code]:
+        """What computes the verdict and the outcome, as far as this package has it."""
+        functions = [inspect.unwrap(_function(f)) for f in (self.claim.compute, self.claim.experiment) if f]
+        return [code for function in functions if (code := _code(function))]
 
 
 @dataclass(frozen=True)
@@ -176,6 +211,11 @@ def build_audit(paper: Paper, ledger: Sequence[Entry], command: str) -> Audit:
     )
 
 
+def _place(verdict: str) -> int:
+    """Where a verdict stands in ``FIRST``; last if it does not."""
+    return FIRST.index(verdict) if verdict in FIRST else len(FIRST)
+
+
 def write_audit(audit: Audit, directory: str | Path) -> Path:
     """Write ``audit.html``, whose path is returned; the same audit gives the same bytes.
 
@@ -188,6 +228,9 @@ def write_audit(audit: Audit, directory: str | Path) -> Path:
         "audit.html.j2",
         report=audit,
         paper=paper,
+        entries=sorted(audit.entries, key=lambda entry: _place(entry.verdict.recorded)),
+        verdicts=[verdict for verdict in FIRST if any(e.verdict.recorded == verdict for e in audit.entries)],
+        code=sorted({code for entry in audit.entries for code in entry.code}, key=lambda code: code.anchor),
         measuring=measuring(paper),
         counted=counted(audit.entries),
         recomputed=recomputed_line(audit.entries),

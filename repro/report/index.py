@@ -207,7 +207,7 @@ def _figures3_4(report: Report, colours: dict[str, str]) -> _Section:
     return _Section(
         "figures-3-4",
         "Figures 3–4: LLaVA-CAM at every layer",
-        "Which places of the image does the answer depend on?",
+        "Which places of the image does the answer depend on? One right answer of each benchmark, layer by layer:",
         [],
         "Where the answer's logits depend on the image, layer by layer (Eqs. 1–5), on the first item with a "
         "right answer; frames hold what the question is about, every object for a caption. Each map is scaled to "

@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,8 @@ class Summary:
                     results.finish(runs)
                     self.size = size_line(results)
             except ResultsError as error:
-                self.trouble = f"the runs are not marked as finished, and go on the next time: {error}"
+                open_ = f"the runs are not marked as finished, and go on the next time: {error}"
+                self.trouble = "; ".join(filter(None, (self.trouble, open_)))
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _report(self, session: pytest.Session) -> None:
@@ -91,14 +92,17 @@ class Summary:
         lists: list[ItemPage] = []
         pages: dict[str, bytes] = {}
         option = session.config.getoption
-        with suppress(ResultsError), closing(Results(option("--report") / RESULTS)) as results:
-            known = {run.number: run for run in results.runs()}
-            for part, number in measured:
-                if number in known:
-                    runs.append(known[number])
-                    page, content = item_page(results, known[number], part, option("--data"))
-                    lists.append(page)
-                    pages[page.file] = content
+        try:
+            with closing(Results(option("--report") / RESULTS)) as results:
+                known = {run.number: run for run in results.runs()}
+                for part, number in measured:
+                    if number in known:
+                        runs.append(known[number])
+                        page, content = item_page(results, known[number], part, option("--data"))
+                        lists.append(page)
+                        pages[page.file] = content
+        except ResultsError as error:
+            self.trouble = f"there are no pages of items: {error}"
         report = build(self.parts, _command(session.config), runs, lists)
         self.page = _write(partial(write_report, report, pages=pages), session)
 

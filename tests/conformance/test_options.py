@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,35 @@ def test_a_missing_checkpoint_fails_and_names_the_place(run, tmp_path):
     assert str(tmp_path / "nowhere") in said(result)
 
 
+def test_one_cause_fails_once_with_the_number_of_tests_it_stops(run, swept, tmp_path):
+    """Before any model is loaded; the line on it begins with the reason."""
+    result = run(
+        "--model", f"mine={tmp_path / 'nowhere'}", "--model", "llava-1.5", "--data", tmp_path / "gone"
+    )
+    result.assert_outcomes(errors=2)
+    assert swept["prompts"] == 0
+    for words in (
+        f"--model mine: no checkpoint directory at {tmp_path / 'nowhere'}; 4 tests are stopped by this  [",
+        f"--data {tmp_path / 'gone'}: there is no such directory; 4 tests are stopped by this  [",
+    ):
+        assert [line for line in result.outlines if line.startswith(words)], words
+
+
+def test_an_update_that_records_nothing_says_why(run):
+    words = (
+        "--snapshot-update: nothing is recorded, as no test was run that records anything: choose -m golden"
+    )
+    assert words in said(run("--snapshot-update", "-k", "no_such_test"))
+
+
+def test_the_header_says_what_runs_where(run):
+    header = said(run("--collect-only", *ONE))
+    assert (
+        f"torch {version('torch')}, transformers {version('transformers')}; models run on cpu, in float32"
+        in header
+    )
+
+
 def test_missing_data_fails_and_names_the_file(run, tmp_path):
     result = run(*ONE, "--data", tmp_path, "--benchmark", "textvqa", "--report", tmp_path / "report")
     result.assert_outcomes(errors=1)
@@ -218,12 +248,17 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     assert stopped.ret == pytest.ExitCode.INTERRUPTED
     assert f"broken off: {tmp_path / 'results.sqlite'} has the answers so far" in said(stopped)
     assert "the same command goes on from them" in said(stopped)
+    assert "kept: llava-1.5 on " in said(
+        stopped
+    ) and f"to go on: pytest -c {ROOT / 'pyproject.toml'}" in said(stopped)
     first, results = swept["prompts"], Results(tmp_path / "results.sqlite")
     assert 48 <= first < 96 and [one.finished for one in results.runs()].count(None) == len(results.runs())
     swept.update(prompts=0, stop=10**9)
     whole = run(*command)
     whole.assert_outcomes(passed=2)
     assert "broken off" not in said(whole)
+    resumed = [line for line in whole.outlines if line.startswith("resumed: llava-1.5-")]
+    assert resumed and all(line.endswith("items were answered before and are used again") for line in resumed)
     assert f"results: {tmp_path / 'results.sqlite'}: " in said(
         whole
     ) and " MB, 2 runs; those no longer" in said(whole)
@@ -260,8 +295,9 @@ def test_a_results_file_locked_at_the_end_leaves_the_runs_open_and_says_so(run, 
     held = []
 
     def locked(path: Path) -> Results:
-        held.append(sqlite3.connect(path))
-        held[0].execute("BEGIN EXCLUSIVE")
+        if not held:
+            held.append(sqlite3.connect(path))
+            held[0].execute("BEGIN EXCLUSIVE")
         return Results(path)
 
     monkeypatch.setattr("repro.report.terminal.Results", locked)
@@ -272,6 +308,7 @@ def test_a_results_file_locked_at_the_end_leaves_the_runs_open_and_says_so(run, 
     assert f"report: {tmp_path / 'index.html'}" in said(result)
     assert "the runs are not marked as finished, and go on the next time: " in said(result)
     assert f"{tmp_path / 'results.sqlite'}: another process" in said(result)
+    assert not list(tmp_path.glob("items-*.html")) and "there are no pages of items" in said(result)
     held[0].close()
     [one] = Results(tmp_path / "results.sqlite").runs()
     assert one.finished is None

@@ -344,8 +344,10 @@ def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypa
     recorded.compare_with_record(result)
     result.parts["accuracy"][3, 4, 0] += 0.3
     answers = 8 * (lvlm.n_layers + 1)
-    with pytest.raises(AssertionError, match=rf"1 of {answers} answers .* by layer L: \{{4: 1\}}"):
+    with pytest.raises(AssertionError, match=rf"1 of {answers} answers .* by layer L: \{{4: 1\}}") as caught:
         recorded.compare_with_record(result)
+    answer = repr(result.texts[3][4])
+    assert f"item {result.items[3].id}, L = 4: recorded " in str(caught.value) and answer in str(caught.value)
 
 
 def test_right_answers_are_said_in_words():

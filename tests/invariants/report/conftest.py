@@ -13,7 +13,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from repro.evaluation.measured import Curve, HeatRow, MeanShares, Pointing, TableRow
+from repro.benchmarks import BENCHMARKS
+from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
+from repro.evaluation.measured import (
+    Curve,
+    HeatRow,
+    ItemFlow,
+    MeanShares,
+    Measured,
+    Pointing,
+    TableRow,
+    save,
+)
+from repro.evaluation.results import Asked, Configuration, Recorded, Results, Row
+from repro.models.images import read_image, thumbnail
 from repro.report.index import FILES, Report
 
 HOSTILE = (
@@ -160,6 +173,45 @@ def full_report(n_layers: int = 10) -> Report:
     )
 
 
+LAYERS = 4
+#: Score at L = 0...4 of items that stay right, flip to wrong or to right at the cliff (L = 2), and stay wrong.
+SCORES = {"right": "01111", "lost": "01011", "gained": "01110", "wrong": "00000"}
+
+
+def stored(directory: Path) -> tuple[Results, Recorded, Measured, dict[str, str]]:
+    """A results file of one run over four items of POPE, two of them with flows, and what lies beside it."""
+    known = [item.id for item in BENCHMARKS["pope"].load(MINIWORLD)[:4]]
+    names = dict(zip(SCORES, known, strict=True))
+    results = Results(directory / "results.sqlite", new=True)
+    run = results.begin(Configuration("llava-1.5", "r", "pope", "official", {"n": 4}, {}))
+    for number, (name, scores) in enumerate(SCORES.items()):
+        said = ["Yes" if one == "1" else f"No {HOSTILE.replace(chr(0xD800), '')}" for one in scores]
+        rows = [
+            Row(names[name], "q", "i", layer, 0, answer, (1,), {"accuracy": (float(scores[layer]), 1.0)}, 0.5)
+            for layer, answer in enumerate(said)
+        ]
+        asked = Asked(
+            f"Is there a kite?\n{HOSTILE.replace(chr(0xD800), '')}",
+            "val2014/a.png",
+            "yes",
+            "popular",
+            f"kind {number}",
+        )
+        run.write(rows, {names[name]: asked})
+    results.finish([run.number])
+    heat = np.zeros((LAYERS, 3, 3), np.uint8)
+    heat[0, 1, 1] = 255
+    picture = thumbnail(read_image(BENCHMARKS["pope"].load(MINIWORLD)[0].image), 40)
+    flows = [
+        ItemFlow(names[name], np.full((LAYERS, 4), 0.25), heat, np.frombuffer(picture, np.uint8))
+        for name in ("right", "lost")
+    ]
+    first = row(model="llava-1.5", metric="accuracy", cliff=2, cliff_interval=(1, 3), n_layers=LAYERS)
+    measured = Measured("", [first], [], [], [], [], [], flows=flows)
+    save(measured, directory / "measured" / "llava-1.5-pope-official.npz")
+    return results, results.runs()[0], measured, names
+
+
 @pytest.fixture(scope="session")
 def sample() -> SimpleNamespace:
     """What makes the parts, by name: ``sample.curve(n_layers, cliff=None)``; and what reads a page."""
@@ -172,4 +224,6 @@ def sample() -> SimpleNamespace:
         full_report=full_report,
         read=Page,
         hostile=HOSTILE,
+        stored=stored,
+        layers=LAYERS,
     )

@@ -69,7 +69,7 @@ def written(audit, tmp_path_factory) -> Path:
 
 def rows_of(page: str) -> dict[str, str]:
     """Each claim's row of the ledger, tags left out."""
-    rows = re.findall(r'<tr role="row" id="claim-(.*?)">(.*?)</tr>', page, re.DOTALL)
+    rows = re.findall(r'<tr role="row" id="claim-([^"]*)" data-words="[^"]*">(.*?)</tr>', page, re.DOTALL)
     return {name: " ".join(re.sub(r"<[^>]*>", " ", row).split()) for name, row in rows}
 
 
@@ -128,7 +128,7 @@ def test_page_shows_claims_with_verdict_evidence_and_what_became_of_them(written
     ):  # fmt: skip
         figure = " Figure of what was measured here" if name == "shown" else ""
         assert rows[name] == f"{name} {start.format(verdict, evidence)} {beside} {shown}{figure}"
-    assert list(rows) == [claim.id for claim in CLAIMS]
+    assert list(rows) == ["stopped", "turned", "kept", "shown", "not-shown", "left-out"], "contradicted first"
 
 
 def test_page_names_first_what_is_no_longer_supported(audit, written, tmp_path, sample):
@@ -136,7 +136,7 @@ def test_page_names_first_what_is_no_longer_supported(audit, written, tmp_path, 
     # Beside the counts, and where the page says how to cite it.
     assert text.count("Only 7 of 8 verdicts and outcomes were computed anew") == 2
     assert text.index("6 claims: 3 holds") < text.index("any more: turned, stopped, not-shown")
-    assert text.index("any more: turned, stopped, not-shown") < text.index("Ledger Claim")
+    assert text.index("any more: turned, stopped, not-shown") < text.index("Ledger verdict")
     kept = replace(audit, entries=entries(CLAIMS[:1], HANDED[:1]))
     assert "any more" not in sample.read(write_audit(kept, tmp_path)).text
 
@@ -154,6 +154,19 @@ def test_page_marks_the_impossible_cells_and_weaker_those_of_another_size(writte
     }
     assert "Accuracy 94.01 leaves F1 93.63 to 94.35" in page
     assert page.count('<td class="number">') == 25 + 50 - len(marked)
+
+
+def test_a_claim_links_to_the_code_of_its_check_and_filters_name_its_verdict(tmp_path):
+    page = write_audit(build_audit(PAPER, entries(PAPER.claims, []), "pytest -m audit"), tmp_path).read_text()
+    row = re.search(r'<tr role="row" id="claim-table-1" data-words="([^"]*)">(.*?)</tr>', page, re.DOTALL)
+    [claim] = [claim for claim in PAPER.claims if claim.id == "table-1"]
+    assert row[1].split("|")[0] == claim.verdict
+    anchor = re.search(
+        r'href="#(code-claims-table1-table_1)">repro/audit/claims/table1.py, line \d+<', row[2]
+    )[1]
+    code = page.split(f'id="{anchor}"')[1].split("</details>")[0]
+    assert "def table_1(" in code and "␊" not in code
+    assert f"<option>{claim.verdict}</option>" in page
 
 
 def test_page_can_be_cited(audit, written, sample):
@@ -179,7 +192,8 @@ def test_page_needs_nothing_but_itself(written, sample):
     page.check_alone()
     anchors = {value for _, name, value in page.attributes if name == "id"}
     links = {value[1:] for _, name, value in page.attributes if name == "href" and value.startswith("#")}
-    assert links == anchors
+    sections = {value for tag, name, value in page.attributes if (tag, name) == ("section", "id")}
+    assert sections <= links <= anchors
 
 
 def test_hostile_text_never_becomes_markup(audit, tmp_path, sample):

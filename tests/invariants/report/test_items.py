@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 import sys
 
-import numpy as np
 import pytest
 
-from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
-from repro.evaluation.measured import ItemFlow, Measured, save
-from repro.evaluation.results import Asked, Configuration, Results, Row
 from repro.report import items
 from repro.report.items import item_page, main
 from repro.report.pages import csv_uri
@@ -19,44 +15,11 @@ from repro.report.sentences import cliff_sentence, deepest, pointing_sentence, s
 
 pytestmark = pytest.mark.invariant
 
-LAYERS = 4
-#: Score at L = 0...4 of items that stay right, flip to wrong or to right at the cliff (L = 2), and stay wrong.
-SCORES = {"right": "01111", "lost": "01011", "gained": "01110", "wrong": "00000"}
-
 
 @pytest.fixture
 def stored(tmp_path, sample):
     """A results file of one run over four items of POPE, two of them with flows, and what lies beside it."""
-    known = [item.id for item in BENCHMARKS["pope"].load(MINIWORLD)[:4]]
-    names = dict(zip(SCORES, known, strict=True))
-    results = Results(tmp_path / "results.sqlite", new=True)
-    run = results.begin(Configuration("llava-1.5", "r", "pope", "official", {"n": 4}, {}))
-    for number, (name, scores) in enumerate(SCORES.items()):
-        said = ["Yes" if one == "1" else f"No {sample.hostile.replace(chr(0xD800), '')}" for one in scores]
-        rows = [
-            Row(names[name], "q", "i", layer, 0, answer, (1,), {"accuracy": (float(scores[layer]), 1.0)}, 0.5)
-            for layer, answer in enumerate(said)
-        ]
-        asked = Asked(
-            f"Is there a kite?\n{sample.hostile.replace(chr(0xD800), '')}",
-            "val2014/a.png",
-            "yes",
-            "popular",
-            f"kind {number}",
-        )
-        run.write(rows, {names[name]: asked})
-    results.finish([run.number])
-    heat = np.zeros((LAYERS, 3, 3), np.uint8)
-    heat[0, 1, 1] = 255
-    picture = items.thumbnail(items.read_image(BENCHMARKS["pope"].load(MINIWORLD)[0].image), 40)
-    flows = [
-        ItemFlow(names[name], np.full((LAYERS, 4), 0.25), heat, np.frombuffer(picture, np.uint8))
-        for name in ("right", "lost")
-    ]
-    row = sample.row(model="llava-1.5", metric="accuracy", cliff=2, cliff_interval=(1, 3), n_layers=LAYERS)
-    measured = Measured("", [row], [], [], [], [], [], flows=flows)
-    save(measured, tmp_path / "measured" / "llava-1.5-pope-official.npz")
-    return results, results.runs()[0], measured, names
+    return sample.stored(tmp_path)
 
 
 def entries_of(page: str) -> dict[str, str]:
@@ -87,7 +50,7 @@ def test_items_that_flip_come_first_and_each_carries_what_filters_ask_for(stored
     [lost] = [entry for entry in page.entries if entry.item == names["lost"]]
     turns = [(turn.first, turn.last, turn.look, turn.at_cliff) for turn in lost.turns]
     assert turns == [(0, 0, "bad", False), (1, 1, "good", False), (2, 2, "bad", True), (3, 4, "good", False)]
-    assert lost.heat.layers == LAYERS and [bool(note) for note in lost.heat.notes] == [
+    assert lost.heat.layers == sample.layers and [bool(note) for note in lost.heat.notes] == [
         False,
         True,
         True,
