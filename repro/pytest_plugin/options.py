@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="data sets in the published layout, or hub: for those in the cache of huggingface_hub (default: the "
         "miniature data sets)",
+    )
+    group.addoption(
+        "--dtype",
+        choices=["own", "float32", "bfloat16", "float16"],
+        help="number type of the weights, own: as stored (default: float32 for a miniature and on a CPU whose "
+        "memory holds that, else own; on CUDA what the model's authors use)",
+    )
+    group.addoption(
+        "--plan",
+        action="store_true",
+        help="print what the run would take, from the configurations alone: memory, operations, hours of GPUs",
     )
     _add_options_of_answers(group)
     _add_options_of_gate(group)
@@ -150,10 +162,13 @@ def usage_error(message: str) -> pytest.UsageError:
     return pytest.UsageError(printable(message))
 
 
-def models_of(config: pytest.Config) -> dict[str, Path | None]:
+def models_of(config: pytest.Config, others: Collection[str] = ()) -> dict[str, Path | None]:
     """The models of ``--model`` by name, with the paths given; by default all that have a miniature.
 
     And that ``--protocol`` defines.
+
+    Args:
+        others: names that need no card; by default these, if there are any.
     """
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
@@ -165,12 +180,15 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
             if not has_card(name) and (path or Path(given).is_dir()):
                 path = path or given
                 name = register(Path(path), name if given_path else "").name
-            find_card(name)
+            if name not in others:
+                find_card(name)
         except KeyError as error:
             raise usage_error(f"--model {given}: {error.args[0]}") from None
         if name in chosen:
             raise usage_error(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser().resolve() if path else None
+    if others:
+        return chosen or dict.fromkeys(others)
     defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
     return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,6 +31,7 @@ from repro.pytest_plugin.options import (
     usage_error,
 )
 from repro.pytest_plugin.options import pytest_addoption as pytest_addoption
+from repro.pytest_plugin.planning import pytest_cmdline_main as pytest_cmdline_main
 from repro.report.terminal import Gates, Ledger, Replays, Summary
 from repro.text import printable
 
@@ -48,11 +49,12 @@ MARKERS = {
     "faults": "faults put in on purpose, each of which the gate must find (deselected by default)",
     "gate": "what an upgrade changed of a model, by --record and --against (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
+    "fullsize": "a random checkpoint of the published sizes on the CPU, against --plan (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
-OPT_IN = ("gpu", "performance", "families", "gate", "faults")
+OPT_IN = ("gpu", "performance", "fullsize", "families", "gate", "faults")
 #: Markers of the tests whose figures go into the report.
 REPORTED = ("table1", "audit", "gate")
 
@@ -202,9 +204,17 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
         path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
         if device_name == "cuda":
             _require_cuda()
-        return load_model(model_name, path, device=device_name)
+        return load_model(model_name, path, device=device_name, **_dtype(request.config))
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
+
+
+def _dtype(config: pytest.Config) -> dict[str, Any]:
+    """The number type of ``--dtype`` as an argument of ``load_model``; none without the option."""
+    import torch
+
+    named: str | None = config.getoption("--dtype")
+    return {"dtype": named if named == "own" else getattr(torch, named)} if named else {}
 
 
 def _require_cuda() -> None:
