@@ -49,12 +49,13 @@ MARKERS = {
     "faults": "faults put in on purpose, each of which the gate must find (deselected by default)",
     "gate": "what an upgrade changed of a model, by --record and --against (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
+    "devices": "every test body with its model on a device that is not the CPU (deselected by default)",
     "fullsize": "a random checkpoint of the published sizes on the CPU, against --plan (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
-OPT_IN = ("gpu", "performance", "fullsize", "families", "gate", "faults")
+OPT_IN = ("gpu", "performance", "fullsize", "devices", "families", "gate", "faults")
 #: Markers of the tests whose figures go into the report.
 REPORTED = ("table1", "audit", "gate")
 

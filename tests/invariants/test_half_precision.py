@@ -17,8 +17,9 @@ DTYPES = (torch.bfloat16, torch.float16)
 
 
 @pytest.fixture(scope="module", params=DTYPES, ids=str)
-def half(model_name, request):
-    return load_model(model_name, models_of(request.config)[model_name], dtype=request.param)
+def half(model_name, lvlm, request):
+    path = models_of(request.config)[model_name]
+    return load_model(model_name, path, dtype=request.param, device=lvlm.device)
 
 
 def ask(lvlm):
@@ -47,7 +48,8 @@ def test_norms_square_in_float32(half):
     norms = [module for module in half.layers.modules() if type(module).__name__.endswith("RMSNorm")]
     for norm in norms:
         width = norm.weight.shape[-1]
-        states = 1000 * torch.randn(8, width, generator=torch.Generator().manual_seed(0)).to(half.computes_in)
+        states = 1000 * torch.randn(8, width, generator=torch.Generator().manual_seed(0))
+        states = states.to(half.device, half.computes_in)
         exact = states.double() * states.double().pow(2).mean(-1, keepdim=True).rsqrt() * norm.weight.double()
         with torch.inference_mode():
             found = norm(states).double()
@@ -60,6 +62,6 @@ def test_a_sweep_is_truncated_runs(half):
     [swept] = sweep(half, [prompt], 1)
     for after in (0, half.n_layers // 2, half.n_layers):
         with truncated(half, after):
-            expected = half.logits(prompt)[-1].float()
+            expected = half.logits(prompt)[-1].float().cpu()
         difference = torch.from_numpy(swept.logits[after]) - expected
         assert float(difference.norm() / expected.norm()) < 4 * eps(half), after
