@@ -69,6 +69,7 @@ def batches(
     size: int,
     known: Collection[str] = (),
     failed: dict[str, str] | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[list[tuple[int, Prompt]]]:
     """Prompts with the index of their item, equal in image positions and length.
 
@@ -78,10 +79,11 @@ def batches(
     Args:
         known: ids of items that need no answer: batches of those alone are left out.
         failed: receives, by item id, why an item has no prompt; None: that is an error.
+        part: (k, n): only every n-th batch of ``size`` from the k-th on, counted from 0.
     """
     memory = budget(lvlm.device)
     order = sorted(range(len(items)), key=lambda i: (len(task.ask(items[i])), i))
-    for start in range(0, len(order), size):
+    for start in range(part[0] * size, len(order), part[1] * size):
         chunk = order[start : start + size]
         if all(items[i].id in known for i in chunk):
             continue
@@ -113,6 +115,11 @@ def question_digest(card: ModelCard, task: Task, item: Item) -> str:
 
 def begin(results: Results, lvlm: Lvlm, task: Task, items: Sequence[Item], resume: bool = True) -> Run:
     """The interrupted run of these items, or a new one."""
+    return results.begin(configuration_of(lvlm, task, items), resume)
+
+
+def configuration_of(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> Configuration:
+    """All that decides the answers to these items."""
     benchmark = task.benchmark
     settings: dict[str, str | int] = {
         "items": digest_of([item.id for item in items]),
@@ -125,8 +132,7 @@ def begin(results: Results, lvlm: Lvlm, task: Task, items: Sequence[Item], resum
     if benchmark.mode:
         settings["mode"] = benchmark.mode
     revision = revision_of(lvlm.path)
-    configuration = Configuration(task.model, revision, benchmark.name, task.protocol, settings, versions())
-    return results.begin(configuration, resume)
+    return Configuration(task.model, revision, benchmark.name, task.protocol, settings, versions())
 
 
 def evaluate(
@@ -151,17 +157,7 @@ def evaluate(
         ValueError: every item fails, or answers are not finite; the message names items.
         ResultsError: rows cannot be written.
     """
-    digests = item_digests(lvlm, task, items)
-    rows = run.known(digests, lvlm.n_layers + 1) if run else {}
-    failed: dict[str, str] = {}
-    title = f"{task.model} {task.benchmark.name}"
-    with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
-        for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed):
-            answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
-            if run:
-                run.write([row for layers in answered.values() for row in layers])
-            bar.update(len(answered.keys() - rows.keys()))
-            rows |= answered
+    rows, failed = answer_items(lvlm, task, items, run, batch_size, progress)
     if not rows:
         raise ValueError(
             f"{task.benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
@@ -175,6 +171,30 @@ def evaluate(
     baseline = [Answer(layers[-1].ids, layers[-1].answer) for layers in ordered]
     probability = np.array([[row.probability for row in layers] for layers in ordered])
     return Evaluation(task, answered_items, parts, baseline, probability, failed)
+
+
+def answer_items(
+    lvlm: Lvlm,
+    task: Task,
+    items: Sequence[Item],
+    run: Run | None = None,
+    batch_size: int = 24,
+    progress: bool = True,
+    part: tuple[int, int] = (0, 1),
+) -> tuple[dict[str, list[Row]], dict[str, str]]:
+    """Rows at L = 0...N by item id, and by item id why one has none; see ``evaluate`` and ``batches``."""
+    digests = item_digests(lvlm, task, items)
+    rows = run.known(digests, lvlm.n_layers + 1) if run else {}
+    failed: dict[str, str] = {}
+    title = f"{task.model} {task.benchmark.name}"
+    with tqdm(total=len(items), initial=len(rows), desc=title, unit="item", disable=not progress) as bar:
+        for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed, part):
+            answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
+            if run:
+                run.write([row for layers in answered.values() for row in layers])
+            bar.update(len(answered.keys() - rows.keys()))
+            rows |= answered
+    return rows, failed
 
 
 def item_digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, tuple[str, str]]:

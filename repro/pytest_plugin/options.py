@@ -21,6 +21,7 @@ from repro.text import printable
 
 if TYPE_CHECKING:
     from repro.evaluation.answers import Source
+    from repro.evaluation.shards import Shard
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,6 +85,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="print what the run would take, from the configurations alone: memory, operations, hours of GPUs",
     )
+    group.addoption(
+        "--shard",
+        metavar="K/N",
+        help="with -m table1: answer only the K-th of N parts of each benchmark; merge them by python -m "
+        "repro.evaluation.shards REPORT, and the command without --shard goes on",
+    )
     _add_options_of_answers(group)
     _add_options_of_gate(group)
 
@@ -134,6 +141,21 @@ def _add_options_of_gate(group: pytest.OptionGroup) -> None:
         choices=["changed", "cannot tell"],
         help="with --against: a verdict that does not fail; may be repeated",
     )
+
+
+def shard_of(config: pytest.Config) -> Shard | None:
+    """The shard of ``--shard``; UsageError for a text that is none, and without ``-m table1``."""
+    given: str | None = config.getoption("--shard")
+    if given is None:
+        return None
+    from repro.evaluation.shards import Shard
+
+    if "table1" not in (config.getoption("-m") or "").split():
+        raise pytest.UsageError("--shard: is an option of -m table1, which is not given")
+    try:
+        return Shard.read(given)
+    except ValueError as error:
+        raise usage_error(f"--shard: {error}") from None
 
 
 def check_gate(config: pytest.Config) -> None:

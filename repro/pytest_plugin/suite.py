@@ -28,6 +28,7 @@ from repro.pytest_plugin.options import (
     benchmarks_of,
     check_gate,
     models_of,
+    shard_of,
     usage_error,
 )
 from repro.pytest_plugin.options import pytest_addoption as pytest_addoption
@@ -85,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "--data and --protocol out"
         )
     check_gate(config)
+    shard_of(config)
     margin = config.getoption("--margin")
     if margin is not None and not 0 < margin < 100:
         raise usage_error(f"--margin {margin:g}: expected points of a score, above 0 and below 100")

@@ -1,8 +1,8 @@
 """Do models, inputs and instruments keep to one device, which is not the CPU? On a machine that has no other.
 
 Every instrument runs on ``tests.devices.pretend``'s device and must give what it gives on the CPU; under
-``-m devices`` every test body of the invariants runs there. Three faults, put into a copy of the package on purpose,
-must be noticed. Each runs in a process of its own: torch knows such a device from then on.
+``-m devices`` every test body of the invariants runs there. Three faults, put into a copy of the package on
+purpose, must be noticed. Each runs in a process of its own: torch knows such a device from then on.
 """
 
 from __future__ import annotations

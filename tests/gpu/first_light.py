@@ -1,8 +1,8 @@
 """What a GPU shows in its first minutes: python tests/gpu/first_light.py [--out DIR]
 
 Needs torch, transformers, pytest, this package and no network. Writes DIR/first-light.json and one page,
-DIR/first-light.html. Each check stands alone: one that fails, or for which a package is missing or no time is left,
-is named with its reason, and the others go on. Exits with 1 if one failed.
+DIR/first-light.html. Each check stands alone: one that fails, or for which a package is missing or no time is
+left, is named with its reason, and the others go on. Exits with 1 if one failed.
 """
 
 from __future__ import annotations
