@@ -54,13 +54,22 @@ def memory_of(lvlm: Lvlm, prompt: Prompt, max_new_tokens: int, keep: int = 0) ->
     Per layer: the prompt once, the tokens behind the image (and the image tokens that stay) of each branch forked
     so far, and the answers of all N + 1 branches.
     """
-    config, n_layers = lvlm.decoder.config.get_text_config(), lvlm.n_layers
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     branch = len(prompt.segments.user) + keep
-    tokens = n_layers * (len(prompt.segments) + (n_layers + 1) * max_new_tokens)
-    tokens += branch * n_layers * (n_layers + 1) // 2
+    length, answers = len(prompt.segments), max_new_tokens
+    each = bytes_per_token(lvlm.decoder.config.get_text_config(), lvlm.computes_in)
+    return each * kept_tokens(lvlm.n_layers, length, branch, answers)
+
+
+def kept_tokens(n_layers: int, length: int, branch: int, answer: int) -> int:
+    """Tokens of one layer whose keys and values a sweep holds, all layers together; see ``memory_of``."""
+    return n_layers * (length + (n_layers + 1) * answer) + branch * n_layers * (n_layers + 1) // 2
+
+
+def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Bytes of the keys and values of one token in one layer, from a decoder's configuration."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return 2 * tokens * heads * head * lvlm.computes_in.itemsize
+    return 2 * heads * head * dtype.itemsize
 
 
 def sweep(

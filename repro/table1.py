@@ -28,10 +28,12 @@ from repro.evaluation.measured import (
 )
 from repro.evaluation.results import NAME, Results
 from repro.evaluation.run import Evaluation, Progress, begin, evaluate, limited
+from repro.evaluation.shards import Shard, measure_shard
 from repro.models.images import read_image, thumbnail
 from repro.models.lvlm import Lvlm
 from repro.models.rounding import NotAdmitted
 from repro.protocols import find_task
+from repro.protocols.task import Task
 from repro.scores import TooFew, choosing_half
 
 #: Items behind Figure 2 and behind the pointing: enough for intervals of a few points.
@@ -96,20 +98,10 @@ def table1(
         TooFew, UndefinedScore: too few images for two halves; no baseline to compare with.
         ResultsError, OSError: results cannot be written.
     """
-    benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
-    task = find_task(protocol, lvlm.card.name, benchmark)
-    admitted = {outcome.instrument: outcome for outcome in admission(lvlm)}
-    for instrument in ("prompt", "truncation"):
-        if instrument in admitted and not admitted[instrument].admitted:
-            raise NotAdmitted(f"{lvlm.card.name} cannot be truncated: {admitted[instrument].note}")
-    loaded = benchmark.load(data)
-    items = limited(loaded, limit)
+    task, items, admitted = prepared(lvlm, benchmark, data, protocol, limit)
+    benchmark = task.benchmark
     if has_boxes := (data / "boxes.json").is_file():
         miniworld.read_boxes(data)
-    try:  # before anything long starts
-        halve(items)
-    except TooFew as error:
-        raise TooFew(f"too few images of {benchmark.title}: {error}{least_limit(loaded, limit)}") from None
     with closing(Results(report / NAME, new=True)) as results:
         run = begin(results, lvlm, task, items, resume)
         evaluation = evaluate(lvlm, task, items, run, progress=progress)
@@ -124,6 +116,41 @@ def table1(
         text = f"{name}: {error}; the answers are in {report / NAME}. {failures(evaluation)}"
         raise type(error)(text) from error
     return Table1(evaluation, held, measured, path, run.number)
+
+
+def prepared(
+    lvlm: Lvlm, benchmark: Benchmark | str, data: Path, protocol: str, limit: int | None
+) -> tuple[Task, list[Item], dict[str, Admitted]]:
+    """What ``table1`` is about to answer, looked at before anything long starts; its errors."""
+    benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
+    task = find_task(protocol, lvlm.card.name, benchmark)
+    admitted = {outcome.instrument: outcome for outcome in admission(lvlm)}
+    for instrument in ("prompt", "truncation"):
+        if instrument in admitted and not admitted[instrument].admitted:
+            raise NotAdmitted(f"{lvlm.card.name} cannot be truncated: {admitted[instrument].note}")
+    loaded = benchmark.load(data)
+    items = limited(loaded, limit)
+    try:
+        halve(items)
+    except TooFew as error:
+        raise TooFew(f"too few images of {benchmark.title}: {error}{least_limit(loaded, limit)}") from None
+    return task, items, admitted
+
+
+def shard_of_table1(
+    lvlm: Lvlm,
+    benchmark: Benchmark | str,
+    data: Path,
+    shard: Shard,
+    *,
+    protocol: str = "official",
+    limit: int | None = None,
+    report: Path = Path("report"),
+    progress: bool = True,
+) -> Path:
+    """The answers of one shard alone, into ``report/shards/``; see ``table1``, which goes on from their merge."""
+    task, items, _ = prepared(lvlm, benchmark, data, protocol, limit)
+    return measure_shard(lvlm, task, items, shard, report, progress)
 
 
 def halve(items: Sequence[Item]) -> np.ndarray:

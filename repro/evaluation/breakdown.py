@@ -9,6 +9,7 @@ from repro.cliff import HeldOut, compare, held_out
 from repro.evaluation.measured import RecordedTable
 from repro.evaluation.run import Evaluation
 from repro.evaluation.scored import Scored
+from repro.evaluation.ties import near_ties
 from repro.models.lvlm import Lvlm
 from repro.scores import Scores, aggregate, choosing_half
 from repro.statistics import flips, mcnemar, wilson
@@ -34,6 +35,7 @@ def tables(lvlm: Lvlm, evaluation: Evaluation, held: HeldOut) -> list[RecordedTa
         *by_stratum(evaluation),
         *by_kind(evaluation),
         *by_cap(lvlm, evaluation),
+        *near_ties(lvlm, evaluation),
     ]
 
 

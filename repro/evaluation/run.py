@@ -77,6 +77,7 @@ def batches(
     size: int,
     known: Collection[str] = (),
     failed: dict[str, str] | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[list[tuple[int, Prompt]]]:
     """Prompts with the index of their item, equal in image positions and length.
 
@@ -86,10 +87,11 @@ def batches(
     Args:
         known: ids of items that need no answer: batches of those alone are left out.
         failed: receives, by item id, why an item has no prompt; None: that is an error.
+        part: (k, n): only every n-th batch of ``size`` from the k-th on, counted from 0.
     """
     memory = budget(lvlm.device)
     order = sorted(range(len(items)), key=lambda i: (len(task.ask(items[i])), i))
-    for start in range(0, len(order), size):
+    for start in range(part[0] * size, len(order), part[1] * size):
         chunk = order[start : start + size]
         if all(items[i].id in known for i in chunk):
             continue
@@ -148,6 +150,13 @@ def begin(
     more: Mapping[str, str] | None = None,
 ) -> Run:
     """The interrupted run of these items, or a new one; ``more`` settings of which a run has its own."""
+    return results.begin(configuration_of(lvlm, task, items, more), resume)
+
+
+def configuration_of(
+    lvlm: Lvlm, task: Task, items: Sequence[Item], more: Mapping[str, str] | None = None
+) -> Configuration:
+    """All that decides the answers to these items."""
     benchmark = task.benchmark
     settings: dict[str, str | int] = {
         **(more or {}),
@@ -161,8 +170,7 @@ def begin(
     if benchmark.mode:
         settings["mode"] = benchmark.mode
     revision = revision_of(lvlm.path)
-    configuration = Configuration(task.model, revision, benchmark.name, task.protocol, settings, versions())
-    return results.begin(configuration, resume)
+    return Configuration(task.model, revision, benchmark.name, task.protocol, settings, versions())
 
 
 def evaluate(
@@ -187,22 +195,7 @@ def evaluate(
         ValueError: every item fails, or answers are not finite; the message names items.
         ResultsError: rows cannot be written.
     """
-    digests = item_digests(lvlm, task, items)
-    rows = run.known(digests, lvlm.n_layers + 1) if run else {}
-    known = len(rows)
-    failed: dict[str, str] = {}
-    title = f"{task.model} {task.benchmark.name}"
-    shown = progress if callable(progress) else _silent
-    shown(title, known, len(items), known)
-    with tqdm(total=len(items), initial=known, desc=title, unit="item", disable=progress is not True) as bar:
-        for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed):
-            answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
-            if run:
-                asked = {items[i].id: asked_of(task, items[i]) for i, _ in batch}
-                run.write([row for layers in answered.values() for row in layers], asked)
-            bar.update(len(answered.keys() - rows.keys()))
-            rows |= answered
-            shown(title, len(rows), len(items), known)
+    rows, failed, known = answer_items(lvlm, task, items, run, batch_size, progress)
     if not rows:
         raise ValueError(
             f"{task.benchmark.name}: no item could be asked; the first: {next(iter(failed.values()))}"
@@ -221,6 +214,38 @@ def evaluate(
 
 def _silent(title: str, done: int, total: int, known: int) -> None:
     """Progress that nobody looks at."""
+
+
+def answer_items(
+    lvlm: Lvlm,
+    task: Task,
+    items: Sequence[Item],
+    run: Run | None = None,
+    batch_size: int = 24,
+    progress: bool | Progress = True,
+    part: tuple[int, int] = (0, 1),
+) -> tuple[dict[str, list[Row]], dict[str, str], int]:
+    """Rows at L = 0...N by item id, by item id why one has none, and how many were there before.
+
+    See ``evaluate`` and ``batches``.
+    """
+    digests = item_digests(lvlm, task, items)
+    rows = run.known(digests, lvlm.n_layers + 1) if run else {}
+    known = len(rows)
+    failed: dict[str, str] = {}
+    title = f"{task.model} {task.benchmark.name}"
+    shown = progress if callable(progress) else _silent
+    shown(title, known, len(items), known)
+    with tqdm(total=len(items), initial=known, desc=title, unit="item", disable=progress is not True) as bar:
+        for batch in batches(lvlm, task, items, batch_size, rows.keys(), failed, part):
+            answered = _answer(lvlm, task, [(items[i], prompt) for i, prompt in batch], digests)
+            if run:
+                asked = {items[i].id: asked_of(task, items[i]) for i, _ in batch}
+                run.write([row for layers in answered.values() for row in layers], asked)
+            bar.update(len(answered.keys() - rows.keys()))
+            rows |= answered
+            shown(title, len(rows), len(items), known)
+    return rows, failed, known
 
 
 def item_digests(lvlm: Lvlm, task: Task, items: Sequence[Item]) -> dict[str, tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from repro.models.card import NOT_INSTALLED, REGISTRY, ModelCard, has_card, register
 
@@ -90,7 +90,7 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
 def load_model(
     name: str,
     path: Path | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["own"] | None = None,
     device: torch.device | str = "cpu",
 ) -> Lvlm:
     """Load a model by the name of its card.
@@ -99,7 +99,8 @@ def load_model(
         name: a name in the registry; or the checkpoint directory of any vision-language model that transformers
             has, or with ``path`` a name for it.
         path: checkpoint directory in the published layout; default: the miniature shipped with the suite.
-        dtype: of the weights in memory; default: float32 on a CPU and for a miniature, else the card's.
+        dtype: of the weights in memory; "own": as they are stored; default: float32 for a miniature, and on a CPU
+            whose memory holds that (else their own), on other devices the card's.
         device: where to put the weights.
 
     Raises:
@@ -108,6 +109,8 @@ def load_model(
     """
     import torch
 
+    from repro.models.weights import fits_in_float32, stored
+
     if not has_card(name) and (path is not None or Path(name).is_dir()):
         path = Path(name if path is None else path)
         name = register(path, "" if path == Path(name) else name).name
@@ -115,10 +118,14 @@ def load_model(
     card = find_card(name)
     family = find_family(card)
     device = torch.device(device)
-    if dtype is None:
-        small = device.type == "cpu" or path == card.miniature
-        dtype = torch.float32 if small else getattr(torch, family.dtype(card, path))
     with family.loadable(path) as directory:
+        if dtype is None and (
+            path == card.miniature or (device.type == "cpu" and fits_in_float32(directory))
+        ):
+            dtype = torch.float32
+        if dtype is None or dtype == "own":
+            own = stored(directory)[1] if dtype == "own" or device.type == "cpu" else None
+            dtype = own or getattr(torch, family.dtype(card, path))
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path
     lvlm.recall()

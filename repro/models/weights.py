@@ -1,10 +1,13 @@
 """Weight files of checkpoint directories and the models made from them. Safetensors only."""
 
+import os
 import re
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from repro.models.loading import CheckpointError, check_shapes, read_json
 
 #: Suffix of tensors that old conversions store; models compute them, and they are never trained.
 RECOMPUTED = "rotary_emb.inv_freq"
+#: Names of number types in safetensors.
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 #: Published name of tensors -> names of the model, ``*`` standing for the same text in both. Several names stand
 #: for equal parts of one published tensor along its first axis.
@@ -131,6 +136,26 @@ def stored_tensors(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of one weight file; see ``published_tensors``."""
     with _opened(file) as opened:
         return {name: opened.get_tensor(name) for name in opened.keys() if not name.endswith(RECOMPUTED)}
+
+
+def stored(path: Path) -> tuple[int, torch.dtype | None]:
+    """Numbers in the weight files of a directory, and the type of most of them: None if that is no float.
+
+    Reads headers only.
+    """
+    counts: Counter[str] = Counter()
+    for file in shards_of(path):
+        with _opened(file) as shard:
+            for name in shard.keys():  # noqa: SIM118  (no mapping)
+                part = shard.get_slice(name)
+                counts[part.get_dtype()] += prod(part.get_shape())
+    return counts.total(), FLOATS.get(counts.most_common(1)[0][0]) if counts else None
+
+
+def fits_in_float32(path: Path) -> bool:
+    """Whether this machine's memory holds the weights of a directory in float32, with a fifth to spare."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 4 * stored(path)[0] <= 0.8 * memory
 
 
 @contextmanager

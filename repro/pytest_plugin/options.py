@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from repro.text import printable
 
 if TYPE_CHECKING:
     from repro.evaluation.answers import Source
+    from repro.evaluation.shards import Shard
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +74,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="data sets in the published layout, or hub: for those in the cache of huggingface_hub (default: the "
         "miniature data sets)",
+    )
+    group.addoption(
+        "--dtype",
+        choices=["own", "float32", "bfloat16", "float16"],
+        help="number type of the weights, own: as stored (default: float32 for a miniature and on a CPU whose "
+        "memory holds that, else own; on CUDA what the model's authors use)",
+    )
+    group.addoption(
+        "--plan",
+        action="store_true",
+        help="print what the run would take, from the configurations alone: memory, operations, hours of GPUs",
+    )
+    group.addoption(
+        "--shard",
+        metavar="K/N",
+        help="with -m table1: answer only the K-th of N parts of each benchmark; merge them by python -m "
+        "repro.evaluation.shards REPORT, and the command without --shard goes on",
     )
     _add_options_of_answers(group)
     _add_options_of_gate(group)
@@ -131,6 +150,21 @@ def gates_wanted(config: pytest.Config) -> bool:
     return bool(re.search(r"(?<!not )\bgate\b", re.sub(r"\s+", " ", expression)))
 
 
+def shard_of(config: pytest.Config) -> Shard | None:
+    """The shard of ``--shard``; UsageError for a text that is none, and without ``-m table1``."""
+    given: str | None = config.getoption("--shard")
+    if given is None:
+        return None
+    from repro.evaluation.shards import Shard
+
+    if "table1" not in (config.getoption("-m") or "").split():
+        raise pytest.UsageError("--shard: is an option of -m table1, which is not given")
+    try:
+        return Shard.read(given)
+    except ValueError as error:
+        raise usage_error(f"--shard: {error}") from None
+
+
 def check_gate(config: pytest.Config) -> None:
     """UsageError unless the options of a gate say what to do."""
     given = {name: config.getoption(name) for name in ("--record", "--against")}
@@ -161,10 +195,13 @@ def usage_error(message: str) -> pytest.UsageError:
     return pytest.UsageError(printable(message))
 
 
-def models_of(config: pytest.Config) -> dict[str, Path | None]:
+def models_of(config: pytest.Config, others: Collection[str] = ()) -> dict[str, Path | None]:
     """The models of ``--model`` by name, with the paths given; by default all that have a miniature.
 
     And that ``--protocol`` defines.
+
+    Args:
+        others: names that need no card; by default these, if there are any.
     """
     chosen: dict[str, Path | None] = {}
     for given in config.getoption("--model"):
@@ -176,12 +213,15 @@ def models_of(config: pytest.Config) -> dict[str, Path | None]:
             if not has_card(name) and (path or Path(given).is_dir()):
                 path = path or given
                 name = register(Path(path), name if given_path else "").name
-            find_card(name)
+            if name not in others:
+                find_card(name)
         except KeyError as error:
             raise usage_error(f"--model {given}: {error.args[0]}") from None
         if name in chosen:
             raise usage_error(f"--model {given}: {name} is named twice")
         chosen[name] = Path(path).expanduser().resolve() if path else None
+    if others:
+        return chosen or dict.fromkeys(others)
     defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
     return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,9 +31,11 @@ from repro.pytest_plugin.options import (
     check_gate,
     gates_wanted,
     models_of,
+    shard_of,
     usage_error,
 )
 from repro.pytest_plugin.options import pytest_addoption as pytest_addoption
+from repro.pytest_plugin.planning import pytest_cmdline_main as pytest_cmdline_main
 from repro.pytest_plugin.preflight import CAUSE, without_stopped
 from repro.pytest_plugin.progress import Board, Cell
 from repro.report.terminal import Gates, Ledger, Reasons, Replays, Summary
@@ -53,12 +55,14 @@ MARKERS = {
     "faults": "faults put in on purpose, each of which the gate must find (deselected by default)",
     "gate": "what an upgrade changed of a model, by --record and --against (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
+    "devices": "every test body with its model on a device that is not the CPU (deselected by default)",
+    "fullsize": "a random checkpoint of the published sizes on the CPU, against --plan (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "browser": "the pages in headless Chromium (deselected where there is none, unless named)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
-OPT_IN = ("gpu", "performance", "families", "gate", "faults")
+OPT_IN = ("gpu", "performance", "fullsize", "devices", "families", "gate", "faults")
 #: The browser of the tests of pages; empty if there is none.
 CHROMIUM = shutil.which("chromium") or ""
 #: Markers of the tests whose figures go into the report.
@@ -92,6 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "--data and --protocol out"
         )
     check_gate(config)
+    shard_of(config)
     margin = config.getoption("--margin")
     if margin is not None and not 0 < margin < 100:
         raise usage_error(f"--margin {margin:g}: expected points of a score, above 0 and below 100")
@@ -229,12 +234,20 @@ def lvlm(request: pytest.FixtureRequest, model_name: str, device_name: str) -> L
     published = device_name == "cuda" and bool(request.config.getoption("--model"))
     try:
         path = find_checkpoint(model_name, models_of(request.config)[model_name], published)
-        lvlm = load_model(model_name, path, device=device_name)
+        lvlm = load_model(model_name, path, device=device_name, **_dtype(request.config))
     except CheckpointError as error:
         raise pytest.fail.Exception(f"--model {model_name}: {error}", pytrace=False) from None
     for _ in admission(lvlm):  # before any test can disturb it
         pass
     return lvlm
+
+
+def _dtype(config: pytest.Config) -> dict[str, Any]:
+    """The number type of ``--dtype`` as an argument of ``load_model``; none without the option."""
+    import torch
+
+    named: str | None = config.getoption("--dtype")
+    return {"dtype": named if named == "own" else getattr(torch, named)} if named else {}
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import pytest
 
 from repro.benchmarks import BENCHMARKS
 from repro.evaluation.results import Results
+from repro.evaluation.shards import merge
 from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.protocols import PROTOCOLS
@@ -520,6 +521,28 @@ def test_gpu_and_performance_run_only_when_named(run):
     assert "cuda" not in said(result) and "cpu" in said(result)
     result = run("--collect-only", "-q", "-m", "gpu")
     assert "cuda" in said(result) and "cpu" not in said(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "table1", "--shard", "17/16"], "'17/16' is no shard; expected K/N"),
+        (["--shard", "1/2"], "--shard: is an option of -m table1"),
+    ],
+)
+def test_a_shard_that_cannot_be_is_a_usage_error(run, arguments, message):
+    result = run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR and message in said(result)
+
+
+def test_a_shard_is_measured_merged_and_gone_on_with(run, swept, tmp_path):
+    given = [*ONE, "--benchmark", "textvqa", "--limit", "30", "--report", tmp_path, "-m", "table1"]
+    for shard in ("2/2", "1/2"):
+        run(*given, "--shard", shard).assert_outcomes(passed=1)
+    assert swept["prompts"] == 30 and len(list(merge(tmp_path))) == 1
+    result = run(*given)
+    result.assert_outcomes(passed=1)
+    assert swept["prompts"] == 30 and "TextVQA" in said(result)
 
 
 def test_naming_a_benchmark_runs_that_one_alone(run):

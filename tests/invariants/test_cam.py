@@ -133,7 +133,7 @@ def test_a_module_is_differentiated_at_its_own_output(lvlm, prompt, answer, modu
             rows = lvlm.logits(prompt, answer[:-1]).double()[-len(answer) :]
         finally:
             handle.remove()
-        return float(rows.gather(1, torch.tensor([*answer])[:, None]).sum())
+        return float(rows.gather(1, torch.tensor([*answer], device=rows.device)[:, None]).sum())
 
     forward()
     feature = seen["output"][0, image]
@@ -148,7 +148,7 @@ def test_a_module_is_differentiated_at_its_own_output(lvlm, prompt, answer, modu
     np.testing.assert_allclose(alpha[chosen], exact[chosen], rtol=0.05, atol=2e-3)
     heat = llava_cam(lvlm, prompt, answer, noise=0, module=module)
     if prompt.cells is None:
-        expected = np.maximum(feature.numpy() @ exact, 0)
+        expected = np.maximum(feature.cpu().numpy() @ exact, 0)
         np.testing.assert_allclose(heat[layer].ravel(), expected / max(expected.max(), 1e-30), atol=1e-3)
     # Behind the last layer's attention nothing mixes tokens any more.
     assert (heat[-1] == 0).all() == (module != "input_norm")
@@ -168,9 +168,9 @@ def alphas(lvlm, prompt, answer, module):
     for handle in handles:
         handle.remove()
     rows = logits[-len(answer) :]
-    rows.gather(1, torch.tensor([*answer])[:, None]).sum().backward()
+    rows.gather(1, torch.tensor([*answer], device=rows.device)[:, None]).sum().backward()
     image = torch.from_numpy(prompt.segments.image)
-    return [one.grad[0, image].mean(dim=0).double().numpy() for one in outputs]
+    return [one.grad[0, image].mean(dim=0).double().cpu().numpy() for one in outputs]
 
 
 def test_an_unknown_module_is_refused(lvlm, prompt, answer):

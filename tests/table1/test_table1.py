@@ -13,8 +13,9 @@ from repro.cliff import UndefinedScore
 from repro.evaluation.recorded import compare_with_record
 from repro.evaluation.results import ResultsError
 from repro.models.rounding import NotAdmitted
+from repro.pytest_plugin.options import shard_of
 from repro.scores import TooFew
-from repro.table1 import failures, table1
+from repro.table1 import failures, shard_of_table1, table1
 
 pytestmark = pytest.mark.table1
 
@@ -48,7 +49,12 @@ def test_table1(
                 "by --data DIR",
                 pytrace=False,
             )
+    shard = shard_of(request.config)
     try:
+        if shard is not None:
+            given = {"protocol": protocol, "limit": limit, "report": options("--report")}
+            shard_of_table1(lvlm, benchmark_set, data, shard, **given)
+            return
         table = table1(
             lvlm,
             benchmark_set,
