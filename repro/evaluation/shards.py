@@ -15,8 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from repro.benchmarks.benchmark import Item
-from repro.evaluation.results import NAME, Configuration, Recorded, Results, ResultsError, Row, digest_of
-from repro.evaluation.run import answer_items, begin, configuration_of
+from repro.evaluation.results import (
+    NAME,
+    Asked,
+    Configuration,
+    Recorded,
+    Results,
+    ResultsError,
+    Row,
+    digest_of,
+)
+from repro.evaluation.run import Progress, answer_items, begin, configuration_of
 from repro.models.lvlm import Lvlm
 from repro.protocols.task import Task
 from repro.text import printable
@@ -52,7 +61,12 @@ def shard_path(report: Path, configuration: Configuration, shard: Shard) -> Path
 
 
 def measure_shard(
-    lvlm: Lvlm, task: Task, items: Sequence[Item], shard: Shard, report: Path, progress: bool = True
+    lvlm: Lvlm,
+    task: Task,
+    items: Sequence[Item],
+    shard: Shard,
+    report: Path,
+    progress: bool | Progress = True,
 ) -> Path:
     """Answer a shard of all the items, going on where an earlier process stopped; its file.
 
@@ -91,6 +105,7 @@ def merge(report: Path) -> Iterator[str]:
     ones, and for items that are in two.
     """
     groups: dict[tuple[str, str, str], dict[Path, tuple[Recorded, list[Row]]]] = defaultdict(dict)
+    words: dict[tuple[str, str, str], dict[str, Asked]] = defaultdict(dict)
     for path in sorted((report / FOLDER).glob("*.sqlite")):
         with closing(Results(path)) as results:
             runs = results.runs()
@@ -98,18 +113,19 @@ def merge(report: Path) -> Iterator[str]:
                 raise ResultsError(f"{path}: holds {len(runs)} runs; expected the one of a shard: remove it")
             key = (runs[0].model, runs[0].dataset, runs[0].protocol)
             groups[key][path] = (runs[0], list(results.rows(runs[0].number)))
+            words[key] |= results.asked(runs[0].number)
     if not groups:
         raise ResultsError(f"{report / FOLDER}: holds no complete shard; measure them with --shard K/N first")
     for group in groups.values():
         _check(group)
     with closing(Results(report / NAME, new=True)) as results:
-        for (model, dataset, protocol), group in groups.items():
+        for key, group in groups.items():
             recorded = next(iter(group.values()))[0]
             names = Configuration.__dataclass_fields__
             target = results.begin(Configuration(**{name: getattr(recorded, name) for name in names}))
             rows = [row for _, part in group.values() for row in part]
-            target.write(rows)
-            yield f"{model} {dataset} {protocol}: {len(rows)} rows of {len(group)} shards in {results.path}"
+            target.write(rows, words[key])
+            yield f"{' '.join(key)}: {len(rows)} rows of {len(group)} shards in {results.path}"
 
 
 def _check(group: dict[Path, tuple[Recorded, list[Row]]]) -> None:

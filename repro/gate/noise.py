@@ -19,8 +19,8 @@ from repro.models.rounding import raise_if_passing
 
 #: A stage differs from its noise times this on: other machines round in more ways than one machine can try.
 FACTOR = 8
-#: Of relative distances, what rounding may add where none was measured: 64 last digits of float32, or one of the
-#: number type, whose noise is the larger the fewer digits it has and is measured all the better.
+#: Of relative distances, what rounding may add where none was measured, in last digits of float32; of any distance
+#: one digit of the number type, whose noise is the larger the fewer digits it has and is measured all the better.
 DIGITS = 64
 #: Least tolerances of distances that are no relative ones.
 LEAST = {"shares": 1e-5, "heat": 1e-4}
@@ -84,8 +84,9 @@ def _rounded(lvlm: Lvlm, prompt: Prompt) -> Prompt:
 
 def tolerances(measured: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
     """From which distance on a stage differs: a multiple of its noise, or of that of any layer before it."""
-    least = max(DIGITS * torch.finfo(torch.float32).eps, torch.finfo(dtype).eps)
+    digit = torch.finfo(dtype).eps
+    least = DIGITS * torch.finfo(torch.float32).eps
     return {
-        stage: np.maximum(LEAST.get(stage, least), FACTOR * np.maximum.accumulate(values))
+        stage: np.maximum(max(LEAST.get(stage, least), digit), FACTOR * np.maximum.accumulate(values))
         for stage, values in measured.items()
     }

@@ -225,12 +225,16 @@ _METRICS = {"shares": _largest, "heat": _cosine}
 
 
 def largest_and_mean(readings: Sequence[tuple[Reading, Reading]]) -> dict[str, np.ndarray]:
-    """The largest and the mean distance of pairs of readings at each stage that any have: [2, 1 or N]."""
+    """The largest and the mean distance of pairs of readings at each stage that any have: [2, 1 or N].
+
+    Of heat the median, not the largest: a map is scaled by its maximum, which of some items is only rounding.
+    """
     found = [distances(*pair) for pair in readings if not all(REFUSED in reading for reading in pair)]
     gathered = {}
     for stage in STAGES:
         if each := [one[stage] for one in found if stage in one]:
             # A single infinite distance, of readings of other sizes, counts for every layer.
             rows = np.stack(np.broadcast_arrays(*each))
-            gathered[stage] = np.stack([rows.max(axis=0), rows.mean(axis=0)])
+            largest = np.median(rows, axis=0) if stage == "heat" else rows.max(axis=0)
+            gathered[stage] = np.stack([largest, rows.mean(axis=0)])
     return gathered

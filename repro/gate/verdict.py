@@ -32,7 +32,7 @@ class Stage:
 
     Attributes:
         layer: from 1; 0 for a stage without layers.
-        distance, mean: the largest of any item and their mean, see ``repro.gate.stages.distances``.
+        distance, mean: the largest of any item (of heat the median) and their mean, see ``distances``.
         tolerance: what the largest may be by noise.
     """
 
