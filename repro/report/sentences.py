@@ -29,8 +29,12 @@ def cliff_sentence(row: TableRow) -> str:
         needs = f"does not need the image in any layer: cliff layer 0 {layer_interval(row.cliff_interval)}"
         after = "without it"
     elif row.cliff == row.n_layers:
-        needs = f"needs the image up to the last layer, {row.cliff} {layer_interval(row.cliff_interval)}"
-        after = "there"
+        interval = layer_interval(row.cliff_interval)
+        return (
+            f"needs the image up to the last layer, {row.cliff} {interval}: truncated one layer before, a loss of "
+            f"more than {margin_points(row.margin)} is not excluded; {row.metric} {percent(row.baseline)} % "
+            f"{percent_interval(row.baseline_interval)} on the held-out half.{_caution(row)}"
+        )
     else:
         needs = (
             f"needs the image until layer {row.cliff} of {row.n_layers} {layer_interval(row.cliff_interval)}"
@@ -78,9 +82,7 @@ def deepest(rows: Sequence[TableRow]) -> str:
         visible(o.benchmark, NAME) for o in others if o.cliff_interval and o.cliff_interval[1] >= start
     ]
     sure = (
-        f"the intervals of {', '.join(reaching)} reach as deep"
-        if reaching
-        else "no other interval reaches it"
+        f"the intervals of {', '.join(reaching)} overlap it" if reaching else "no other interval reaches it"
     )
     return (
         f"Deepest on {visible(row.benchmark, NAME)}: layer {layer(row.cliff)} of {row.n_layers} "

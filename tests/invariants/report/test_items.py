@@ -106,7 +106,10 @@ def test_sentences_say_what_the_interval_allows(sample):
         "+0.8 points [−0.2, +1.8]"
     )
     worse = {"difference": -0.05, "difference_interval": (-0.09, -0.04)}
-    assert "there more than the margin of 3 points is lost" in cliff_sentence(row(cliff=10, **worse))
+    assert "from there on more than the margin of 3 points is lost" in cliff_sentence(row(**worse))
+    assert cliff_sentence(row(cliff=10)).startswith(
+        "needs the image up to the last layer, 10 [5, 7]: truncated"
+    )
     open_ = {"difference": -0.02, "difference_interval": (-0.06, 0.01)}
     assert "a loss of more than 3 points is not excluded" in cliff_sentence(row(**open_))
     falls = {"higher_is_better": False, "difference": 0.05, "difference_interval": (0.04, 0.09)}
@@ -121,7 +124,7 @@ def test_the_deepest_benchmark_is_named_with_those_it_cannot_be_told_from(sample
     shallow = sample.row(benchmark="POPE", cliff=2, cliff_interval=(1, 3))
     near = sample.row(benchmark="TextVQA", cliff=7, cliff_interval=(6, 8))
     assert deepest([deep, shallow]) == "Deepest on CHAIR: layer 9 of 10 [8, 9]; no other interval reaches it."
-    assert deepest([near, shallow, deep]).endswith("; the intervals of TextVQA reach as deep.")
+    assert deepest([near, shallow, deep]).endswith("; the intervals of TextVQA overlap it.")
     assert deepest([deep]) == ""
 
 
