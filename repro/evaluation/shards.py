@@ -30,6 +30,11 @@ from repro.models.lvlm import Lvlm
 from repro.protocols.task import Task
 from repro.text import printable
 
+
+class ClusterError(Exception):
+    """A cluster that cannot do the work; the message says what it lacks."""
+
+
 #: The directory of a report's shards.
 FOLDER = "shards"
 
@@ -53,11 +58,10 @@ class Shard:
         return Shard(int(number), int(count))
 
 
-def shard_path(report: Path, configuration: Configuration, shard: Shard) -> Path:
-    """The file of a complete shard."""
-    c, digest = configuration, digest_of(asdict(configuration))[:12]
-    name = f"{c.model}-{c.dataset}-{c.protocol}-{digest}-{shard.number}-of-{shard.count}.sqlite"
-    return report / FOLDER / name
+def stem_of(configuration: Configuration) -> str:
+    """What the files of a run's shards begin with."""
+    c = configuration
+    return f"{c.model}-{c.dataset}-{c.protocol}-{digest_of(asdict(c))[:12]}-"
 
 
 def measure_shard(
@@ -74,7 +78,8 @@ def measure_shard(
 
     Raises ValueError and ResultsError as ``repro.evaluation.run.evaluate``.
     """
-    path = shard_path(report, configuration_of(lvlm, task, items), shard)
+    name = f"{stem_of(configuration_of(lvlm, task, items))}{shard.number}-of-{shard.count}.sqlite"
+    path = report / FOLDER / name
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     with _locked(path.with_name(f"{path.name}.lock")):
@@ -96,17 +101,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def merge(report: Path) -> Iterator[str]:
+def merge(report: Path, stem: str = "") -> Iterator[str]:
     """Add the rows of all shards of a report to its ``results.sqlite``; a line for each run.
 
     The runs stay unfinished: the command without ``--shard`` goes on with them.
+
+    Args:
+        stem: only files that begin with it.
 
     Raises ResultsError, before anything is written, for shards of different configurations or numbers, for missing
     ones, and for items that are in two.
     """
     groups: dict[tuple[str, str, str], dict[Path, tuple[Recorded, list[Row]]]] = defaultdict(dict)
     words: dict[tuple[str, str, str], dict[str, Asked]] = defaultdict(dict)
-    for path in sorted((report / FOLDER).glob("*.sqlite")):
+    for path in sorted((report / FOLDER).glob(f"{stem}*.sqlite")):
         with closing(Results(path)) as results:
             runs = results.runs()
             if len(runs) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 from collections.abc import Collection
@@ -92,6 +93,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="with -m table1: answer only the K-th of N parts of each benchmark; merge them by python -m "
         "repro.evaluation.shards REPORT, and the command without --shard goes on",
     )
+    group.addoption(
+        "--executor",
+        choices=["ray"],
+        help="with -m table1: a replica of the model on every GPU (else CPU) of a Ray cluster, that of "
+        "RAY_ADDRESS or of this machine (pip install repro[ray])",
+    )
     _add_options_of_answers(group)
     _add_options_of_gate(group)
 
@@ -151,14 +158,20 @@ def gates_wanted(config: pytest.Config) -> bool:
 
 
 def shard_of(config: pytest.Config) -> Shard | None:
-    """The shard of ``--shard``; UsageError for a text that is none, and without ``-m table1``."""
+    """The shard of ``--shard``; UsageError for a text that is none, and for both options without ``-m table1``."""
     given: str | None = config.getoption("--shard")
+    executor: str | None = config.getoption("--executor")
+    if not (given or executor):
+        return None
+    if "table1" not in (config.getoption("-m") or "").split():
+        option = "--shard" if given else "--executor"
+        raise pytest.UsageError(f"{option}: is an option of -m table1, which is not given")
+    if executor and importlib.util.find_spec(executor) is None:
+        raise pytest.UsageError("--executor ray: ray is not installed: pip install repro[ray]")
     if given is None:
         return None
     from repro.evaluation.shards import Shard
 
-    if "table1" not in (config.getoption("-m") or "").split():
-        raise pytest.UsageError("--shard: is an option of -m table1, which is not given")
     try:
         return Shard.read(given)
     except ValueError as error:

@@ -56,13 +56,25 @@ MARKERS = {
     "gate": "what an upgrade changed of a model, by --record and --against (deselected by default)",
     "gpu": "the same measurements on CUDA (deselected by default)",
     "devices": "every test body with its model on a device that is not the CPU (deselected by default)",
+    "cluster": "shards by Ray, which has to be installed (deselected by default)",
+    "vocabularies": "prompt ids by real vocabularies, which have to be installed (deselected by default)",
     "fullsize": "a random checkpoint of the published sizes on the CPU, against --plan (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "browser": "the pages in headless Chromium (deselected where there is none, unless named)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
 #: Deselected unless named in ``-m``.
-OPT_IN = ("gpu", "performance", "fullsize", "devices", "families", "gate", "faults")
+OPT_IN = (
+    "gpu",
+    "performance",
+    "fullsize",
+    "devices",
+    "cluster",
+    "vocabularies",
+    "families",
+    "gate",
+    "faults",
+)
 #: The browser of the tests of pages; empty if there is none.
 CHROMIUM = shutil.which("chromium") or ""
 #: Markers of the tests whose figures go into the report.
@@ -79,6 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
         except ProtocolError as error:
             raise usage_error(f"--protocol: {error}") from None
     if _is_worker(config):
+        _take_gpu(getattr(config, "workerinput")["workerid"])  # noqa: B009  (xdist adds the attribute)
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     else:
         config.pluginmanager.register(Board(), "repro-progress")
@@ -115,6 +128,15 @@ def _end_with(controller: int) -> None:
     while os.getppid() == controller:
         time.sleep(0.5)
     os._exit(1)
+
+
+def _take_gpu(worker: str) -> None:
+    """Leave this worker, "gw" and its number, one of the GPUs that the caller's CUDA_VISIBLE_DEVICES names."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if not visible:  # all that the driver has, asked without a library
+        visible = [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+    if len(visible) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(worker.removeprefix("gw")) % len(visible)]
 
 
 def _is_worker(config: pytest.Config) -> bool:

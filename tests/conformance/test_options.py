@@ -22,6 +22,7 @@ from repro.models import load_model
 from repro.models.card import FIXTURES, REGISTRY
 from repro.protocols import PROTOCOLS
 from repro.pytest_plugin.options import models_of
+from repro.pytest_plugin.suite import _take_gpu
 from repro.sweep import sweep
 
 pytestmark = pytest.mark.conformance
@@ -528,11 +529,29 @@ def test_gpu_and_performance_run_only_when_named(run):
     [
         (["-m", "table1", "--shard", "17/16"], "'17/16' is no shard; expected K/N"),
         (["--shard", "1/2"], "--shard: is an option of -m table1"),
+        (["--executor", "ray"], "--executor: is an option of -m table1"),
     ],
 )
 def test_a_shard_that_cannot_be_is_a_usage_error(run, arguments, message):
     result = run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR and message in said(result)
+
+
+def test_an_executor_that_is_not_installed_is_a_usage_error(run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run("-m", "table1", "--executor", "ray")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR and "pip install repro[ray]" in said(result)
+
+
+@pytest.mark.parametrize(
+    ("visible", "taken"),
+    [("4,7,9", ["4", "7", "9", "4"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]), ("5", ["5", "5"])],
+)
+def test_every_worker_takes_one_gpu(monkeypatch, visible, taken):
+    for worker, gpu in enumerate(taken):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        _take_gpu(f"gw{worker}")
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
 
 
 def test_a_shard_is_measured_merged_and_gone_on_with(run, swept, tmp_path):

@@ -12,6 +12,7 @@ from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.cliff import UndefinedScore
 from repro.evaluation.recorded import compare_with_record
 from repro.evaluation.results import ResultsError
+from repro.evaluation.shards import ClusterError
 from repro.models.rounding import NotAdmitted
 from repro.pytest_plugin.options import shard_of
 from repro.scores import TooFew
@@ -50,25 +51,27 @@ def test_table1(
                 pytrace=False,
             )
     shard = shard_of(request.config)
+    given = {"protocol": protocol, "limit": limit, "report": options("--report")}
     try:
         if shard is not None:
-            given = {"protocol": protocol, "limit": limit, "report": options("--report")}
             shard_of_table1(lvlm, benchmark_set, data, shard, **given)
             return
+        if options("--executor"):
+            from repro.evaluation.cluster import answers_by_ray
+
+            answers_by_ray(lvlm, benchmark_set, data, **given)
         table = table1(
             lvlm,
             benchmark_set,
             data,
-            protocol=protocol,
             margin=margin,
-            limit=limit,
-            report=options("--report"),
             resume=options("--resume"),
             progress=progress,
+            **given,
         )
     except DataError as error:
         raise pytest.fail.Exception(f"--data {data}: {error}", pytrace=False) from None
-    except (UndefinedScore, NotAdmitted, TooFew, ResultsError, OSError) as error:
+    except (UndefinedScore, ClusterError, NotAdmitted, TooFew, ResultsError, OSError) as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     evaluation, held = table.evaluation, table.held
     name = f"{lvlm.card.name}-{benchmark_set.name}-{evaluation.task.protocol}"
