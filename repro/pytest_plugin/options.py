@@ -151,7 +151,10 @@ def _add_options_of_gate(group: pytest.OptionGroup) -> None:
 
 
 def shard_of(config: pytest.Config) -> Shard | None:
-    """The shard of ``--shard``; UsageError for a text that is none, for it or ``--executor`` without ``-m table1``."""
+    """The shard of ``--shard``; UsageError for what is none, and for it and ``--executor`` without ``-m table1``.
+
+    And for an executor that is not installed.
+    """
     given: str | None = config.getoption("--shard")
     executor: str | None = config.getoption("--executor")
     if not (given or executor):
