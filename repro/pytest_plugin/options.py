@@ -158,7 +158,10 @@ def gates_wanted(config: pytest.Config) -> bool:
 
 
 def shard_of(config: pytest.Config) -> Shard | None:
-    """The shard of ``--shard``; UsageError for a text that is none, and for both options without ``-m table1``."""
+    """The shard of ``--shard``; UsageError for a text that is none, and for both options without ``-m table1``.
+
+    And for an executor that is not installed.
+    """
     given: str | None = config.getoption("--shard")
     executor: str | None = config.getoption("--executor")
     if not (given or executor):
