@@ -6,6 +6,7 @@ of the full width. The same test runs on small sizes otherwise.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -80,12 +81,14 @@ def available() -> int:
 def step(
     name: str, rows: list[tuple[str, float, float, str]], note: Callable[[], str] = str
 ) -> Iterator[None]:
-    """Note the seconds and the peak of resident memory of what runs within."""
+    """Note the seconds and the peak of resident memory of what runs within, and print both."""
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps of earlier steps is not this one's
     Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()
     yield
     peak = 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
     rows.append((name, time.perf_counter() - start, peak / GIB, note()))
+    print(rows[-1])
 
 
 @pytest.mark.conformance
