@@ -176,7 +176,6 @@ def weights_of(checkpoint: Path) -> str:
     return digest_of([(path.relative_to(checkpoint).as_posix(), _content(path)) for path in files])
 
 
-@cache
 def _content(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -261,7 +261,9 @@ class Lvlm(Proving, Generating):
             yield ids
             return
         for token in ids[in_answer].unique().tolist():
-            ids = ids.masked_fill(in_answer & (ids == token), self._embedded_as(token))
+            if token not in self._embedded:
+                self._embedded[token] = self._embedded_as(token)
+            ids = ids.masked_fill(in_answer & (ids == token), self._embedded[token])
         # The model embeds it as itself: the id is hidden from what looks for images.
         hidden = in_answer & torch.isin(ids, image)
 
@@ -275,6 +277,11 @@ class Lvlm(Proving, Generating):
             yield ids.masked_fill(hidden, 0)
         finally:
             handle.remove()
+
+    @cached_property
+    def _embedded(self) -> dict[int, int]:
+        """By image token, what ``_embedded_as`` found of it."""
+        return {}
 
     def _embedded_as(self, token: int) -> int:
         """The id under which ``generate`` embeds an image token of its answer: some models take padding's."""

@@ -1,7 +1,7 @@
 """How instruments prove themselves on a model before their first use, and the passes that the proofs share."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Self
@@ -18,6 +18,9 @@ from repro.models.prompts import Prompt
 from repro.models.records import read_record, record_file, write_record
 from repro.models.rounding import UNSAID, NotAdmitted, apart, raise_if_passing
 from repro.segments import IMAGE
+
+#: Tokens that a proof decodes behind a trial prompt, at most.
+ROOM = 4
 
 
 @dataclass(frozen=True)
@@ -136,10 +139,17 @@ class Proving(Layered):
         window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or 0
         words = 8 if window > self.context // 2 else max(8, window)
         asked = " ".join(["What is in this image?"] * (1 + words // 5))
+        with suppress(ValueError):  # too long for the model
+            prompts = self._trial_prompts(asked, f"{asked} Is it red?")
+            if all(len(prompt.segments) + ROOM <= self.context for prompt in prompts):
+                return prompts
+        return self._trial_prompts("Is it?", "Is it red?")
+
+    def _trial_prompts(self, asked: str, other: str) -> tuple[Prompt, Prompt, Prompt]:
         return (
             self.prompt(image := _noise(64, 48), asked),
             self.prompt(image.transpose(Image.Transpose.ROTATE_180), asked),
-            self.prompt(_noise(40, 72), f"{asked} Is it red?"),
+            self.prompt(_noise(40, 72), other),
         )
 
     # What two passes show of most models, and of the others several.

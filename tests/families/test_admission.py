@@ -269,7 +269,7 @@ def test_stop_strings_are_refused_by_name_before_anything_is_proved(build, tmp_p
 
 def test_a_name_stays_with_its_directory(build, tmp_path):
     path = shutil.copytree(build("llava"), tmp_path / "other")
-    assert load_model("mine", build("llava")).card.hub_id == str(build("llava").resolve())
-    with pytest.raises(KeyError, match="would be called mine, which is another model"):
-        load_model("mine", path)
-    assert load_model("mine").path == build("llava").resolve()
+    assert load_model("named-twice", build("llava")).card.hub_id == str(build("llava").resolve())
+    with pytest.raises(KeyError, match="would be called named-twice, which is another model"):
+        load_model("named-twice", path)
+    assert load_model("named-twice").path == build("llava").resolve()

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from repro.admission import admission
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import find_card, load_model
@@ -130,6 +131,8 @@ def run(
     with step("loading", rows, lambda: f"{weights / GIB:.2f} GiB of weights"):
         lvlm = load_model(shape, directory, "own")
     assert lvlm.computes_in == torch.bfloat16
+    with step("proofs of the instruments", rows):
+        assert all(one.admitted for one in admission(lvlm))
     image = Image.effect_noise(size, 80).convert("RGB")
     with step("prompt", rows, lambda: f"{len(prompt.segments)} tokens"):
         prompt = lvlm.prompt(image, QUESTION)

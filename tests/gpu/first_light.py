@@ -130,6 +130,8 @@ def instruments(name: str, device: torch.device) -> dict[str, Any]:
         assert abs(heat).max() < 1e-2, f"heat differs by {abs(heat).max():.2g}"
         shown["heat"] = float(abs(heat).max())
     [swept], [other] = sweep(here, [prompt], 4), sweep(there, [expected], 4)
+    for trait in ("packs", "batches", "watchable"):  # else a fault there would be gone round, not seen
+        assert getattr(here, trait) == getattr(there, trait), f"{trait}: {here.admission}"
     shown["sweep"] = float(abs(swept.logits - other.logits).max() / abs(other.logits).max())
     assert shown["sweep"] < LOGITS, f"sweeps differ by {shown['sweep']:.2g} of the largest logit"
     shown["answers"] = sum(a.ids == b.ids for a, b in zip(swept.answers, other.answers, strict=True))
