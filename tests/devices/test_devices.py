@@ -74,7 +74,7 @@ def test_every_instrument_keeps_to_its_device():
     assert [line.split()[0] for line in result.stdout.splitlines()] == names
 
 
-@pytest.mark.conformance
+@pytest.mark.devices
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_devices_turns_that_test_red(copied, fault):
     file, text, wrong, message = FAULTS[fault]

@@ -27,7 +27,8 @@ def light(*arguments: object, start: tuple[str, ...] = ("tests/gpu/first_light.p
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.devices), "pretend"])
+@pytest.mark.devices
+@pytest.mark.parametrize("device", ["cpu", "pretend"])
 def test_every_check_passes_or_says_what_is_missing(tmp_path, device):
     start = ("-c", ON_PRETEND) if device == "pretend" else ("tests/gpu/first_light.py",)
     result = light("--device", device, "--out", tmp_path, *SMALL, start=start)
