@@ -153,9 +153,8 @@ def settled(before: Record, after: Record) -> bool:
     if before.about["weights"] != after.about["weights"] or after.trouble:
         return False
     stages, left_out = stages_of(before, after)
-    lost = any(stage in reading for reading in before.readings for stage in left_out)
-    moved = lost or any(stage.beyond for stage in stages)
-    return not moved and before.of(after.items).ids == after.ids
+    moved = any(stage in reading for reading in before.readings for stage in left_out)
+    return not (moved or any(one.beyond for one in stages)) and before.of(after.items).ids == after.ids
 
 
 def stages_of(before: Record, after: Record) -> tuple[list[Stage], list[str]]:

@@ -63,9 +63,7 @@ def record(
     items = sample(task.benchmark.load(data), count or items_for(margin))
     measured = measure(lvlm, task, items, report, **settings)
     if measured.trouble:
-        raise GateError(
-            f"nothing is recorded of a model that cannot be trusted: {'; '.join(measured.trouble)}"
-        )
+        raise GateError(f"nothing is recorded of this model: {'; '.join(measured.trouble)}")
     return save(measured, directory)
 
 

@@ -19,8 +19,7 @@ from repro.models.rounding import raise_if_passing
 
 #: A stage differs from its noise times this on: other machines round in more ways than one machine can try.
 FACTOR = 8
-#: Of relative distances, what rounding may add where none was measured, in last digits of float32; of any distance
-#: one digit of the number type, whose noise is the larger the fewer digits it has and is measured all the better.
+#: Of relative distances, what rounding may add where none was measured, in last digits of float32.
 DIGITS = 64
 #: Least tolerances of distances that are no relative ones.
 LEAST = {"shares": 1e-5, "heat": 1e-4}

@@ -132,8 +132,7 @@ def measure_again(lvlm: Lvlm, task: Task, items: Sequence[Item], before: Record)
     answers = [tuple(json.loads(before.ids[i][-1])) for i in before.read]
     way = read_items(lvlm, task, items, before.read, answers)
     prompts = [task.prompt(lvlm, items[i]) for i in before.read[:VARIED]]
-    trouble = tripwires(lvlm, prompts, answers, before.noise)
-    return replace(before, trouble=trouble, **way)
+    return replace(before, trouble=tripwires(lvlm, prompts, answers, before.noise), **way)
 
 
 def ask(
@@ -330,6 +329,5 @@ def _check_complete(record: Record) -> None:
             raise ValueError(f"{', '.join(sorted(lacking))} missing")
     if not getattr(torch, record.about["dtype"].removeprefix("torch.")).is_floating_point:
         raise ValueError(f"{record.about['dtype']} is no number type of weights")
-    absent = ABOUT - record.about.keys()
-    if absent:
+    if absent := ABOUT - record.about.keys():
         raise ValueError(f"{', '.join(sorted(absent))} missing")

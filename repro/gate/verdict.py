@@ -93,8 +93,8 @@ class Compared:
             ), f"{after.trouble[0]}; {where}; {points}"
         if self.by_score == "worse":
             return "worse", f"{points}; {where}"
-        part = f" (of {len(after.items)} of {self.chosen} items: nothing asked for more)"
-        asked = part if len(after.items) < self.chosen else ""
+        n = len(after.items)
+        asked = f" (of {n} of {self.chosen} items: nothing asked for more)" if n < self.chosen else ""
         gone = self._gone()
         if stages and not gone and before.ids == after.ids and not any(stage.distance for stage in stages):
             return "identical", f"every stage, every answer and every score is equal bit by bit{asked}"
@@ -126,13 +126,11 @@ class Compared:
 
     def _gone(self) -> str:
         """A stage of the same weights that can no longer be read; empty if none is."""
-        if not self.same_weights or not self.stages:
-            return ""
         left = {stage.stage for stage in self.stages}
         lost = [
             stage for stage in STAGES if stage not in left and any(stage in r for r in self.before.readings)
         ]
-        return f"{lost[0]} can no longer be read" if lost else ""
+        return f"{lost[0]} can no longer be read" if lost and self.same_weights and self.stages else ""
 
     def _unexplained(self) -> str:
         """More scores or answers of the same weights are others than when items were asked again; empty if not."""

@@ -93,7 +93,10 @@ def step(
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize("shape", LAYOUTS)
+@pytest.mark.parametrize(
+    "shape",
+    [name if name == "llava-1.5" else pytest.param(name, marks=pytest.mark.fullsize) for name in LAYOUTS],
+)
 def test_small_sizes_run_as_planned(shape, tmp_path, record_property):
     heads = dict(zip(("num_attention_heads", "num_key_value_heads"), HEADS[shape], strict=True))
     settings = configuration(shape, **SMALL[shape] | heads)

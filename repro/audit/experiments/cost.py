@@ -20,7 +20,7 @@ MODEL = "llava-1.5"
 #: Tokens of LLaVA-1.5's prompt: system, image, and a short question behind it.
 SYSTEM, IMAGE, USER = 35, 576, 30
 #: Tokens of the answer, and runs of which the median time counts.
-ANSWER, TURNS = 8, 9
+ANSWER, TURNS = 8, 5
 MODES: tuple[Mode, ...] = ("drop", "mask")
 
 
