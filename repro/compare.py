@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.benchmark import Benchmark, DataError, Item
 from repro.benchmarks.chair import BY_MODE
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.cliff import UndefinedScore
 from repro.evaluation.results import NAME, Recorded, Results, ResultsError, Row
+from repro.evaluation.run import parts_of
 from repro.gate.compare import Outcome, compare
 from repro.gate.record import Record
 from repro.models.card import has_card, register
@@ -32,10 +31,10 @@ from repro.scores import TooFew
 from repro.text import printable
 
 #: A run with its rows, by item.
-Side = tuple[Recorded, Mapping[str, Sequence[Row]]]
+RunRows = tuple[Recorded, Mapping[str, Sequence[Row]]]
 
 
-def sides(place: str) -> dict[int, Side]:
+def sides(place: str) -> dict[int, RunRows]:
     """Runs by number with their complete items: of a results file, of a report's directory, or one by ``#RUN``.
 
     Raises ResultsError for a file or a run that is not there, or that cannot be read.
@@ -46,7 +45,7 @@ def sides(place: str) -> dict[int, Side]:
         known = {run.number: run for run in results.runs()}
         if number and (not number.isdecimal() or int(number) not in known):
             raise ResultsError(f"{path}: has no run {number}, its runs are {', '.join(map(str, known))}")
-        found: dict[int, Side] = {}
+        found: dict[int, RunRows] = {}
         for run in [known[int(number)]] if number else known.values():
             rows: dict[str, list[Row]] = {}
             for row in results.rows(run.number):
@@ -56,14 +55,14 @@ def sides(place: str) -> dict[int, Side]:
     return found
 
 
-def pairs(before: Mapping[int, Side], after: Mapping[int, Side]) -> list[tuple[Side, Side]]:
+def pairs(before: Mapping[int, RunRows], after: Mapping[int, RunRows]) -> list[tuple[RunRows, RunRows]]:
     """Runs that ask the same: the latest of each side, of the same model unless each side has one alone."""
     single = (
         len({run.model for run, _ in before.values()}) == len({run.model for run, _ in after.values()}) == 1
     )
 
-    def by_task(runs: Mapping[int, Side]) -> dict[tuple[str, ...], Side]:
-        keyed: dict[tuple[str, ...], Side] = {}
+    def by_task(runs: Mapping[int, RunRows]) -> dict[tuple[str, ...], RunRows]:
+        keyed: dict[tuple[str, ...], RunRows] = {}
         for _, (run, rows) in sorted(runs.items()):
             mode = str(run.settings.get("mode", ""))
             keyed["" if single else run.model, run.dataset, run.protocol, mode] = run, rows
@@ -73,7 +72,7 @@ def pairs(before: Mapping[int, Side], after: Mapping[int, Side]) -> list[tuple[S
     return [(one[task], other[task]) for task in one if task in other]
 
 
-def outcome_of(before: Side, after: Side, data: Path, margin: float, decisions: int = 1) -> Outcome:
+def outcome_of(before: RunRows, after: RunRows, data: Path, margin: float, decisions: int = 1) -> Outcome:
     """What became of the items that both runs answered.
 
     Raises ResultsError if there are none, or if a question or image of theirs was not the same; DataError,
@@ -116,14 +115,22 @@ def _record(run: Recorded, rows: Mapping[str, Sequence[Row]], task: Task, items:
         "created": run.started,
         "environment": {**run.versions, "device": str(run.settings.get("device", ""))},
     }
-    parts = {
-        name: np.array([[row.score.get(name, (0.0, 0.0)) for row in layers] for layers in ordered], float)
-        for name in task.benchmark.metric_names
-    }
     answers = [[row.answer for row in layers] for layers in ordered]
     ids = [[str(row.ids) for row in layers] for layers in ordered]
     digests = [(layers[0].question, layers[0].image) for layers in ordered]
-    return Record(about, [item.id for item in items], digests, parts, answers, ids, {}, [], [], {}, (0, 0, 0))
+    return Record(
+        about,
+        [item.id for item in items],
+        digests,
+        parts_of(task.benchmark, ordered),
+        answers,
+        ids,
+        {},
+        [],
+        [],
+        {},
+        (0, 0, 0),
+    )
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import torch
 from scipy.special import softmax
 from tqdm import tqdm
 
-from repro.benchmarks.benchmark import HubImage, Item, image_names
+from repro.benchmarks.benchmark import Benchmark, HubImage, Item, image_names
 from repro.benchmarks.chair import GroundTruth
 from repro.evaluation.results import Asked, Configuration, Results, Row, Run, digest_of, revision_of, versions
 from repro.evaluation.scored import Scored
@@ -202,14 +202,19 @@ def evaluate(
         )
     answered_items = [item for item in items if item.id in rows]
     ordered = [rows[item.id] for item in answered_items]
-    parts = {
-        name: np.array([[row.score.get(name, (0.0, 0.0)) for row in layers] for layers in ordered], float)
-        for name in task.benchmark.metric_names
-    }
+    parts = parts_of(task.benchmark, ordered)
     baseline = [Answer(layers[-1].ids, layers[-1].answer) for layers in ordered]
     probability = np.array([[row.probability for row in layers] for layers in ordered])
     texts = [[row.answer for row in layers] for layers in ordered]
     return Evaluation(task, answered_items, parts, baseline, probability, failed, texts, known)
+
+
+def parts_of(benchmark: Benchmark, rows: Sequence[Sequence[Row]]) -> dict[str, np.ndarray]:
+    """By metric, float64 [n, N + 1, 2], of the rows of n items at L = 0...N; 0 of 0 where a row has none."""
+    return {
+        name: np.array([[row.score.get(name, (0.0, 0.0)) for row in layers] for layers in rows], float)
+        for name in benchmark.metric_names
+    }
 
 
 def _silent(title: str, done: int, total: int, known: int) -> None:
