@@ -55,6 +55,36 @@ def test_a_loss_of_twice_the_margin_is_found():
     assert sum(one.verdict(MARGIN) == "worse" for one in found) / 500 >= 0.9
 
 
+def clustered(generator, images, questions, lost=0.0, flipping=0.0):
+    """As ``pair``, several questions per image, whose answers are lost and flip all together."""
+
+    def each(shape):
+        return np.repeat(generator.random(shape), questions)
+
+    right = each(images) < 0.8
+    before, after = (right ^ (each(images) < flipping / 2) for _ in range(2))
+    after &= each(images) >= lost / 0.8
+    image = np.repeat(np.arange(images), questions)
+    return [replace(scores(answers), images=image) for answers in (before, after)]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("questions", [3, 6])
+def test_questions_about_one_image_that_change_together_are_no_more_evidence_than_one(questions):
+    """2,000 pairs without a difference, and 500 with twice the margin lost, at the number of images recommended."""
+    generator = np.random.default_rng(questions)
+    images = items_for(MARGIN)
+
+    def verdicts(count, **lost):
+        pairs = (clustered(generator, images, questions, flipping=0.004, **lost) for _ in range(count))
+        return [difference("accuracy", *one, MARGIN).verdict(MARGIN) for one in pairs]
+
+    unchanged = verdicts(2000)
+    assert sum(verdict in ("worse", "cannot tell") for verdict in unchanged) / 2000 <= 0.05
+    assert unchanged.count("better") / 2000 <= 0.05
+    assert verdicts(500, lost=2 * MARGIN).count("worse") / 500 >= 0.9
+
+
 @pytest.mark.faults
 def test_an_interval_covers_the_truth():
     generator = np.random.default_rng(2)
