@@ -4,3 +4,11 @@
 through the model, ``noise`` what the same reading varies by, ``record`` keeps both with the answers, ``compare``
 finds the first stage that differs, ``verdict`` decides from paired scores.
 """
+
+from typing import Literal, get_args
+
+#: From nothing changed to what must not happen.
+Verdict = Literal["identical", "same within noise", "better", "not worse", "changed", "cannot tell", "worse"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+#: Verdicts under which a gate stays shut unless they are allowed by name; "worse" is not to be allowed.
+FAILING: tuple[Verdict, ...] = ("changed", "cannot tell", "worse")

@@ -10,10 +10,11 @@ import torch
 from repro.benchmarks.benchmark import Item
 from repro.cliff import UndefinedScore
 from repro.evaluation.pairs import Side, cliff_of, flips
+from repro.gate import FAILING, Verdict
 from repro.gate.noise import tolerances
 from repro.gate.record import GateError, Record
 from repro.gate.stages import REFUSED, STAGES, largest_and_mean
-from repro.gate.verdict import FAILING, Compared, Stage, Verdict
+from repro.gate.verdict import Compared, Stage
 from repro.paired import Difference, curve, difference
 from repro.protocols.task import Task
 from repro.scores import TooFew

@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, get_args
 
 import numpy as np
 from scipy.stats import fisher_exact
 
+from repro.gate import Verdict
 from repro.gate.record import Record, changed_scores
 from repro.gate.stages import STAGES
 from repro.paired import Difference
 
-#: From nothing changed to what must not happen.
-Verdict = Literal["identical", "same within noise", "better", "not worse", "changed", "cannot tell", "worse"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-#: Verdicts under which a gate stays shut unless they are allowed by name; "worse" is not to be allowed.
-FAILING: tuple[Verdict, ...] = ("changed", "cannot tell", "worse")
 #: Stages that weights have no part in.
 INPUTS = ("prompt", "pixels", "positions", "masks")
 #: Of other weights, how far information flow may move on average: attention mass, 1 - cosine of heat, and the

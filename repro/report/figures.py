@@ -5,7 +5,7 @@ All figures are one column wide, so that their text is readable on a phone. They
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from repro.evaluation.measured import Curve, MeanShares, Pointing
+from repro.report.panels import benchmark_colours
 from repro.text import cliff_interval, layer, visible
 
 WIDTH = 4.2  # inches
@@ -30,8 +31,6 @@ DPI = 220
 #: Okabe and Ito's palette: distinguishable with any kind of colour vision.
 SEGMENT_COLOURS = {"system": "#0072B2", "image": "#D55E00", "user": "#009E73", "answer": "#666666"}
 _SEGMENT_MARKERS = {"system": "s", "image": "o", "user": "^"}
-#: Paul Tol's "muted", for benchmarks: no colour in common with the segments.
-_PALETTE = ("#332288", "#AA4499", "#117733", "#882255", "#999933", "#44AA99", "#CC6677", "#88CCEE")
 _INK, _MUTED, _SECOND, _SPAN = "#222222", "#777777", "#8A5A00", "#EDE6CF"
 _STYLE = {
     "font.family": "DejaVu Sans",  # part of matplotlib, so every machine draws the same
@@ -68,12 +67,6 @@ def drawable(text: object, limit: int) -> str:
     Draw the result with ``parse_math=False``, or dollar signs turn it into mathtext.
     """
     return "".join(c if ord(c) in _glyphs() else "□" for c in visible(text, limit))
-
-
-def benchmark_colours(benchmarks: Iterable[str]) -> dict[str, str]:
-    """One colour per benchmark in order of first appearance; eight before they repeat."""
-    unique = dict.fromkeys(benchmarks)
-    return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(unique)}
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from repro.evaluation.environment import now
-from repro.gate.verdict import VERDICTS
-from repro.report.figures import house_style, png
+from repro.gate import VERDICTS
+from repro.report.heat import SIDE, maps
 from repro.report.pages import check_writable, data_uri, render, write
+from repro.report.panels import Axes, Line, Panel
 from repro.text import columns, percent, points, points_interval, visible
 
 PAGE, DATA, SUMMARY = "gate.html", "gate.json", "gate.md"
@@ -23,7 +23,6 @@ PAGE, DATA, SUMMARY = "gate.html", "gate.json", "gate.md"
 MARK = "<!-- repro gate -->"
 #: One comparison, as ``repro.report.outcomes.write_outcome`` wrote it.
 Outcome = dict[str, Any]
-_COLOURS = {"before": "#888888", "after": "#332288"}
 
 
 def load_outcomes(paths: Sequence[Path]) -> list[Outcome]:
@@ -142,7 +141,8 @@ def _part(one: Outcome) -> SimpleNamespace:
         environment=environment,
         flips=flips,
         cliffs=[_cliff(*pair) for pair in zip(one["cliffs"], one["values"], strict=True)],
-        figure=data_uri(png(_figure(one))),
+        panels=_panels(one),
+        heat=_heat(one["heat"]),
     )
 
 
@@ -185,31 +185,38 @@ def _uri(picture: str | None) -> Markup | None:
         return None
 
 
-@house_style()
-def _figure(one: Outcome) -> Figure:
-    """Score by truncation layer, image share of attention by layer, and heat of one item, before and after."""
-    heat = one["heat"]
-    figure = Figure(figsize=(9.2 if heat else 7.2, 2.6), layout="constrained")
-    ratios = [3, 3, 1.2, 1.2] if heat else [3, 3]
-    axes = figure.subplots(1, len(ratios), width_ratios=ratios)
-    depths = {len(values) for values in one["values"]}
-    for number, (side, colour) in enumerate(_COLOURS.items()):
-        look: dict[str, Any] = {"color": colour, "label": side, "lw": 2.4 if side == "before" else 1.2}
-        layers = len(one["values"][number]) - 1
-        scale = 1 if len(depths) == 1 else 100 / layers
-        values = [np.nan if value is None else 100 * value for value in one["values"][number]]
-        axes[0].plot(scale * np.arange(layers + 1), values, **look)
-        if shares := one["shares"][number]:
-            axes[1].plot(scale * np.arange(1, len(shares) + 1), [100 * layer[1] for layer in shares], **look)
-        if heat:
-            panel = axes[2 + number]
-            panel.imshow(heat[side], cmap="magma", vmin=0, vmax=1)
-            panel.set(xticks=[], yticks=[])
-            panel.set_title(f"{side}, layer {heat['layer']}", fontsize=8)
-    along = "" if len(depths) == 1 else ", % of the depth"
-    axes[0].set(
-        xlabel=f"L: layers that see the image{along}", ylabel=f"{visible(one['scores'][0]['metric'], 20)}, %"
-    )
-    axes[1].set(xlabel=f"layer{along}", ylabel="attention on the image, %")
-    axes[0].legend()
-    return figure
+def _panel(title: str, first: int, sides: Sequence[Sequence[float | None]]) -> Panel:
+    """Fractions by layer from ``first`` on, before and after; of models of different depth, by share of it."""
+    depths = [len(values) - 1 + first for values in sides]
+    alike = depths[0] == depths[1]
+    axes = Axes(first, depths[0]) if alike else Axes(0, 100)
+    along = "layer" if alike else "% of the depth"
+    panel = axes.panel(title, "grey before, dark after", f"{title}, before and after, by {along}", along)
+    for look, values, depth in zip(("before", "after"), sides, depths, strict=True):
+        scale = 1 if alike else 100 / depth
+        places = [
+            f"{axes.x(scale * (first + i)):.1f},{axes.y(value):.1f}"
+            for i, value in enumerate(values)
+            if value is not None
+        ]
+        panel.lines.append(Line(look, " ".join(places)))
+    return panel
+
+
+def _panels(one: Outcome) -> list[Panel]:
+    """Score by truncation layer, and image share of attention by layer."""
+    panels = [
+        _panel(f"{visible(one['scores'][0]['metric'], 20)} with images seen by L layers", 0, one["values"])
+    ]
+    shares = [[layer[1] for layer in side] for side in one["shares"]]
+    return panels + ([_panel("Attention on the image", 1, shares)] if all(shares) else [])
+
+
+def _heat(heat: Mapping[str, Any]) -> SimpleNamespace | None:
+    """Both maps of one item side by side, and the layer."""
+    if not heat:
+        return None
+    sides = np.array([heat["before"], heat["after"]], dtype=np.float32)
+    high, wide = sides.shape[1:]
+    size = max(1, SIDE * wide // max(high, wide)), max(1, SIDE * high // max(high, wide))
+    return SimpleNamespace(layer=heat["layer"], maps=maps(sides, size))

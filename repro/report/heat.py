@@ -59,11 +59,14 @@ def heat_of(
     framed = [tuple(round(v * size[i % 2], 1) for i, v in enumerate(box)) for box in boxes]
     empty = [not np.any(np.nan_to_num(layer)) for layer in heat]
     notes = [": no heat" if nothing else "" for nothing in empty]
-    return Heat(key, label, data_uri(picture), _maps(heat, size), size, len(heat), framed, notes)  # type: ignore[arg-type]
+    return Heat(key, label, data_uri(picture), maps(heat, size), size, len(heat), framed, notes)  # type: ignore[arg-type]
 
 
-def _maps(heat: np.ndarray, size: tuple[int, int]) -> Markup:
-    """The maps in matplotlib's inferno, the more opaque the hotter, as in ``cam_figure.overlay``."""
+def maps(heat: np.ndarray, size: tuple[int, int]) -> Markup:
+    """Maps [N, h, w] side by side, each of this width and height.
+
+    In matplotlib's inferno, the more opaque the hotter, as in ``cam_figure.overlay``.
+    """
     layers = np.nan_to_num(np.asarray(heat, dtype=np.float32), posinf=0, neginf=0)
     dense = np.hstack(
         [np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in layers]

@@ -16,11 +16,11 @@ from repro.evaluation.measured import Curve, HeatRow, MeanShares, Measured, Poin
 from repro.evaluation.results import Recorded
 from repro.models.images import thumbnail
 from repro.report.cam_figure import figures3_4
-from repro.report.figures import benchmark_colours, figure2, figure5, figure_pointing, png
+from repro.report.figures import figure2, figure5, figure_pointing, png
 from repro.report.heat import Heat, heat_of
 from repro.report.items import ItemPage
 from repro.report.pages import INDEX, NAME, check_writable, render, write
-from repro.report.panels import Panel, curve_panels, pointing_panels, share_panels
+from repro.report.panels import Panel, benchmark_colours, curve_panels, pointing_panels, share_panels
 from repro.report.sentences import listed, pointing_sentence, shares_sentence, summaries
 from repro.report.table import TABLE_1, model_of, notes
 

@@ -3,19 +3,26 @@
 The page draws them in any width and in the colours of the reader; ``repro.report.figures`` draws the same as PNG.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from repro.evaluation.measured import Curve, MeanShares, Pointing
-from repro.report.figures import benchmark_colours
 from repro.report.pages import NAME
 from repro.text import arrow, cliff_interval, layer, visible
 
 #: The drawing, and the part of it within the axes: left, top, right, bottom.
 SIZE = (320, 176)
 LEFT, TOP, RIGHT, BOTTOM = 34.0, 8.0, 288.0, 142.0
+#: Paul Tol's "muted", for benchmarks: no colour in common with the segments.
+_PALETTE = ("#332288", "#AA4499", "#117733", "#882255", "#999933", "#44AA99", "#CC6677", "#88CCEE")
+
+
+def benchmark_colours(benchmarks: Iterable[str]) -> dict[str, str]:
+    """One colour per benchmark in order of first appearance; eight before they repeat."""
+    unique = dict.fromkeys(benchmarks)
+    return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(unique)}
 
 
 @dataclass(frozen=True)

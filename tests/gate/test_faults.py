@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from repro.benchmarks.miniworld import DIRECTORY
+from repro.gate import FAILING
 from repro.gate.gate import check, record
 from repro.gate.record import GateError
-from repro.gate.verdict import FAILING
 from repro.models import load_model
 from tests.gate.faults import OWN, REPORTED
 

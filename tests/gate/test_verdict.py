@@ -71,7 +71,7 @@ def clustered(generator, images, questions, lost=0.0, flipping=0.0):
 @pytest.mark.faults
 @pytest.mark.parametrize("questions", [3, 6])
 def test_questions_about_one_image_that_change_together_are_no_more_evidence_than_one(questions):
-    """2,000 pairs without a difference, and 500 with twice the margin lost, at the number of images recommended."""
+    """2,000 pairs without a difference, 500 with twice the margin lost, at the number of images recommended."""
     generator = np.random.default_rng(questions)
     images = items_for(MARGIN)
 

@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from repro.report.cam_figure import figures3_4, overlay
-from repro.report.figures import WIDTH, benchmark_colours, figure2, figure5, figure_pointing, png
+from repro.report.figures import WIDTH, figure2, figure5, figure_pointing, png
+from repro.report.panels import benchmark_colours
 
 pytestmark = pytest.mark.invariant
 
