@@ -40,8 +40,6 @@ from repro.scores import TooFew, choosing_half
 FLOW_ITEMS = 60
 #: Further items with heat maps, for the list of items: those whose score is another at the cliff layer.
 FLIPPED = 12
-#: Pixels of the longer side of a picture in that list.
-SIDE = 112
 #: Failed items that a message names, at most.
 SHOWN = 20
 #: Item -> boxes in pixels of its image file, which the model may see larger or smaller; empty if none are known.
@@ -224,7 +222,7 @@ def flows(
             shares = attention_shares(lvlm, prompt, ids).raw.mean(axis=1)
         if i in maps:
             heat = np.rint(255 * np.nan_to_num(maps[i])).astype(np.uint8)
-            picture = thumbnail(evaluation.prompt(lvlm, i).image, SIDE)
+            picture = thumbnail(evaluation.prompt(lvlm, i).image)
         seen.append(ItemFlow(evaluation.items[i].id, shares, heat, np.frombuffer(picture, np.uint8)))
     return seen
 

@@ -27,6 +27,8 @@ def visible(text: object, limit: int) -> str:
     needs escaping for its destination.
     """
     source = str(text)
+    if len(source) <= limit and source.isprintable():  # most are, and nothing of them is unsafe
+        return source
     pieces = [_shown(character) for character in source[: limit + 1]]
     length = sum(map(len, pieces))
     if length <= limit:

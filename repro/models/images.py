@@ -14,6 +14,8 @@ from repro.reading import read_file
 MOST = 89_478_485
 #: Pixels that are prepared at once.
 BAND = 1 << 24
+#: Pixels of the longer side of a picture in a list of items.
+SIDE = 112
 
 
 class Encoded(Protocol):
@@ -90,7 +92,7 @@ def middle_square(image: Image.Image, side: int) -> Image.Image:
     return resized.crop((left, top, left + side, top + side))
 
 
-def thumbnail(image: Image.Image, side: int) -> bytes:
+def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:
     """A small copy, encoded as PNG or as JPEG, whichever is shorter; smaller images keep their size."""
     small = image.convert("RGB")
     small.thumbnail((side, side))

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from repro.models.images import read_image, thumbnail
 from repro.report.heat import Heat, heat_of
 from repro.report.pages import ReportError, data_uri, render, write
 from repro.report.panels import Panel, share_panel
-from repro.table1 import SIDE
 from repro.text import percent, printable
 
 #: Items of a page, and its bytes, at most.
@@ -117,17 +116,49 @@ def measured_beside(results: Results, run: Recorded) -> Measured:
     return load(path)
 
 
+class Pictures:
+    """Thumbnails of the benchmarks' images, each made once for all pages; none where data cannot be read.
+
+    Args:
+        data: directory of the benchmarks.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.items: dict[Benchmark, Mapping[str, Item]] = {}
+        self.made: dict[object, tuple[Markup, int, int] | None] = {None: None}
+
+    def of(self, benchmark: Benchmark, item: str) -> tuple[object, tuple[Markup, int, int] | None]:
+        """An item's image, and its thumbnail's address with its own size; None if there is none."""
+        if benchmark not in self.items:
+            try:
+                self.items[benchmark] = {one.id: one for one in benchmark.load(self.data)}
+            except (DataError, OSError):
+                self.items[benchmark] = {}
+        asked = self.items[benchmark].get(item)
+        image = asked.image if asked else None
+        if image not in self.made:
+            self.made[image] = None
+            try:
+                if image is not None:
+                    read = read_image(image)
+                    self.made[image] = (data_uri(thumbnail(read)), *read.size)
+            except (OSError, ValueError):
+                pass
+        return image, self.made[image]
+
+
 def item_page(
-    results: Results, run: Recorded, measured: Measured, data: Path, limit: int = LIMIT
+    results: Results, run: Recorded, measured: Measured, pictures: Pictures, limit: int = LIMIT
 ) -> tuple[ItemPage, bytes]:
     """The page of a run's items, and its bytes: at most ``limit`` items, and for the default ``LARGEST`` bytes.
 
     Args:
-        data: directory of the benchmarks, for pictures; where it cannot be read, there are none.
+        pictures: of all pages.
 
     Raises ResultsError for a damaged file or a run without answers.
     """
-    page = _read(results, run, measured, data, limit)
+    page = _read(results, run, measured, pictures, limit)
     while True:
         content = render("items.html.j2", page=page, report=page, command=_command(run), strip=STRIP)
         if len(content) <= LARGEST or limit > LIMIT or len(page.entries) < 2:
@@ -141,7 +172,7 @@ def _command(run: Recorded) -> str:
     return f"python -m repro.report.items results.sqlite {run.number} --data DIR --limit 5000"
 
 
-def _read(results: Results, run: Recorded, measured: Measured, data: Path, limit: int) -> ItemPage:
+def _read(results: Results, run: Recorded, measured: Measured, pictures: Pictures, limit: int) -> ItemPage:
     benchmark = find_benchmark(run.dataset, str(run.settings.get("mode", "")))
     row = measured.table[0]
     asked = results.asked(run.number)
@@ -165,11 +196,15 @@ def _read(results: Results, run: Recorded, measured: Measured, data: Path, limit
         file_of(run), run.model, benchmark.title, row.metric, cliff, row.n_layers, len(answered), [], counts,
         title=f"Items: {run.model} on {benchmark.title}", run=run.number,
     )  # fmt: skip
-    pictures, seen = _Pictures(benchmark, data, page.pictures), {flow.item: flow for flow in measured.flows}
+    seen = {flow.item: flow for flow in measured.flows}
+    names: dict[object, str] = {}
     for number, item in enumerate(ordered[:limit]):
-        entry = _entry(
-            number, item, asked[item], answered[item], goodness[item], page, seen.get(item), pictures
-        )
+        entry = _entry(number, item, asked[item], answered[item], goodness[item], page, seen.get(item))
+        image, picture = (None, None) if entry.heat else pictures.of(benchmark, item)
+        if picture:
+            name = names.setdefault(image, f"picture-{len(names)}")
+            page.pictures[name] = picture
+            entry = replace(entry, picture=(name, *picture[1:]))
         page.entries.append(entry)
     return page
 
@@ -190,7 +225,6 @@ def _entry(
     goodness: np.ndarray,
     page: ItemPage,
     flow: ItemFlow | None,
-    pictures: "_Pictures",
 ) -> Entry:
     change = goodness[page.cliff] - goodness[-1]
     flip = "" if not change else "better" if change > 0 else "worse"
@@ -210,7 +244,7 @@ def _entry(
     return Entry(
         f"item-{number}", item, asked, list(_turns(layers, goodness, page.cliff)), words,
         layers[page.cliff].answer, layers[-1].answer, flip, (first, at, last),
-        None if heat else pictures.key(item), heat, shares,
+        heat=heat, shares=shares,
     )  # fmt: skip
 
 
@@ -221,33 +255,6 @@ def _turns(layers: Sequence[Row], goodness: np.ndarray, cliff: int) -> Iterator[
         value = goodness[indices[0]]
         look = "good" if value > 0.999 else "bad" if value < 0.001 else "part"
         yield Turn(indices[0], indices[-1], answer, look, cliff in indices)
-
-
-class _Pictures:
-    """Thumbnails of the benchmark's images, each once, as they are asked for."""
-
-    def __init__(self, benchmark: Benchmark, data: Path, stored: dict[str, tuple[Markup, int, int]]) -> None:
-        try:
-            self.items: Mapping[str, Item] = {item.id: item for item in benchmark.load(data)}
-        except (DataError, OSError):
-            self.items = {}
-        self.stored = stored
-        self.keys: dict[object, tuple[str, int, int] | None] = {}
-
-    def key(self, item: str) -> tuple[str, int, int] | None:
-        """Name and size of an item's picture; None if there is none, or it cannot be read."""
-        image = self.items[item].image if item in self.items else None
-        if image not in self.keys:
-            self.keys[image] = None
-            try:
-                if image is not None:
-                    read = read_image(image)
-                    name = f"picture-{len(self.stored)}"
-                    self.stored[name] = (data_uri(thumbnail(read, SIDE)), *read.size)
-                    self.keys[image] = (name, *read.size)
-            except (OSError, ValueError):
-                pass
-        return self.keys[image]
 
 
 def main() -> int:
@@ -269,10 +276,11 @@ def main() -> int:
         known = {run.number: run for run in results.runs()}
         if missing := set(arguments.runs) - set(known):
             raise ResultsError(f"{arguments.results}: has no run {', '.join(map(str, sorted(missing)))}")
+        pictures = Pictures(arguments.data)
         for number in arguments.runs or [n for n, run in known.items() if run.finished]:
             run = known[number]
             measured = measured_beside(results, run)
-            page, content = item_page(results, run, measured, arguments.data, arguments.limit)
+            page, content = item_page(results, run, measured, pictures, arguments.limit)
             write(arguments.results.parent, {page.file: content})
             shown = f"{len(page.entries)} of {page.total} items"
             print(printable(f"{arguments.results.parent / page.file}: {shown}, {len(content) / 1e6:.1f} MB"))

@@ -34,8 +34,9 @@ def _finalize(value: Any) -> Any:
     return value if isinstance(value, Markup) else text.visible(value, _ANY)
 
 
-def render(template: str, **values: Any) -> bytes:
-    """A page from the template of this name."""
+@cache
+def _templates() -> jinja2.Environment:
+    """All templates, each compiled once."""
     templates = jinja2.Environment(
         autoescape=True, finalize=_finalize, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, loader=jinja2.PackageLoader("repro.report", ""),
@@ -44,7 +45,13 @@ def render(template: str, **values: Any) -> bytes:
     templates.filters["enumerated"] = lambda values: [[i, value] for i, value in enumerate(values)]
     templates.filters["name"] = lambda value: text.visible(value, NAME)
     templates.filters["quote"] = lambda value: text.visible(value, _QUOTE)
-    return templates.get_template(template).render(text=text, script=script(), **values).encode()
+    return templates
+
+
+def render(template: str, **values: Any) -> bytes:
+    """A page from the template of this name."""
+    page = _templates().get_template(template).render(text=text, script=script(), **values)
+    return page.encode()
 
 
 @cache

@@ -82,7 +82,7 @@ class Summary:
         """Write the report, with a page of items for each run whose answers can be read."""
         from repro.evaluation.measured import load
         from repro.report.index import build, write_report
-        from repro.report.items import ItemPage, item_page
+        from repro.report.items import ItemPage, Pictures, item_page
 
         measured = sorted(
             ((load(path), run) for path, run in self.measured.items()), key=lambda pair: _table_order(pair[0])
@@ -92,13 +92,14 @@ class Summary:
         lists: list[ItemPage] = []
         pages: dict[str, bytes] = {}
         option = session.config.getoption
+        pictures = Pictures(option("--data"))
         try:
             with closing(Results(option("--report") / RESULTS)) as results:
                 known = {run.number: run for run in results.runs()}
                 for part, number in measured:
                     if number in known:
                         runs.append(known[number])
-                        page, content = item_page(results, known[number], part, option("--data"))
+                        page, content = item_page(results, known[number], part, pictures)
                         lists.append(page)
                         pages[page.file] = content
         except ResultsError as error:

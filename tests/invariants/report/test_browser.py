@@ -22,7 +22,7 @@ from repro.models import load_model
 from repro.pytest_plugin.suite import CHROMIUM
 from repro.report.audit import build_audit, entries, write_audit
 from repro.report.index import write_report
-from repro.report.items import item_page
+from repro.report.items import Pictures, item_page
 from repro.report.pages import render
 
 pytestmark = pytest.mark.browser
@@ -164,7 +164,7 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 def pages(sample, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("report")
     results, run, measured, _ = sample.stored(directory)
-    page, content = item_page(results, run, measured, MINIWORLD)
+    page, content = item_page(results, run, measured, Pictures(MINIWORLD))
     report = replace(sample.full_report(), runs=[run], lists=[page])
     write_report(report, directory, {page.file: content})
     write_audit(build_audit(PAPER, entries(PAPER.claims, []), "pytest -m audit"), directory)

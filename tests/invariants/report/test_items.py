@@ -9,7 +9,7 @@ import pytest
 
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.report import items
-from repro.report.items import item_page, main
+from repro.report.items import Pictures, item_page, main
 from repro.report.pages import csv_uri
 from repro.report.sentences import cliff_sentence, deepest, pointing_sentence, spans
 
@@ -31,7 +31,7 @@ def entries_of(page: str) -> dict[str, str]:
 
 def test_items_that_flip_come_first_and_each_carries_what_filters_ask_for(stored, tmp_path, sample):
     results, run, measured, names = stored
-    page, content = item_page(results, run, measured, MINIWORLD)
+    page, content = item_page(results, run, measured, Pictures(MINIWORLD))
     assert (page.counts["gained"], page.counts["lost"], page.counts["wrong"]) == (1, 1, 2)
     assert [entry.item for entry in page.entries][3] == names["right"]
     assert {entry.item: entry.flip for entry in page.flips} == {
@@ -60,7 +60,7 @@ def test_items_that_flip_come_first_and_each_carries_what_filters_ask_for(stored
 
 def test_the_page_is_alone_and_no_answer_becomes_markup(stored, tmp_path, sample):
     results, run, measured, _ = stored
-    _, content = item_page(results, run, measured, MINIWORLD)
+    _, content = item_page(results, run, measured, Pictures(MINIWORLD))
     (tmp_path / "page.html").write_bytes(content)
     page = sample.read(tmp_path / "page.html")
     page.check_alone()
@@ -72,12 +72,12 @@ def test_the_page_is_alone_and_no_answer_becomes_markup(stored, tmp_path, sample
 
 def test_a_page_too_large_is_shortened_and_says_how_to_get_the_rest(stored, monkeypatch):
     results, run, measured, _ = stored
-    whole = len(item_page(results, run, measured, MINIWORLD)[1])
+    whole = len(item_page(results, run, measured, Pictures(MINIWORLD))[1])
     monkeypatch.setattr(items, "LARGEST", whole - 1000)
-    page, content = item_page(results, run, measured, MINIWORLD)
+    page, content = item_page(results, run, measured, Pictures(MINIWORLD))
     assert len(content) < whole and len(page.entries) < 4 and page.total == 4
     assert "python -m repro.report.items results.sqlite 1 --data DIR --limit 5000" in content.decode()
-    page, content = item_page(results, run, measured, MINIWORLD, limit=5000)
+    page, content = item_page(results, run, measured, Pictures(MINIWORLD), limit=5000)
     assert len(page.entries) == 4
 
 
