@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from repro.evaluation.measured import HeatRow
-from repro.report.figures import WIDTH, drawable, house_style
+from repro.report.figures import DPI, WIDTH, drawable, house_style
 
 _MARGIN, _GAP, _LABEL, _HEAD = 0.06, 0.05, 0.15, 0.8  # inches
 _PIXELS = 220  # longest side of an image before it is drawn; a cell is never shown larger
@@ -131,7 +131,7 @@ def figures3_4(heats: Sequence[HeatRow]) -> Figure:
     """
     if not heats:
         raise ValueError("there are no heat maps to draw")
-    figure = Figure(figsize=(WIDTH, 1.0))
+    figure = Figure(figsize=(WIDTH, 1.0), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     bottom = _MARGIN
     for row in heats:

@@ -27,7 +27,8 @@ from repro.report.panels import benchmark_colours
 from repro.text import cliff_interval, layer, visible
 
 WIDTH = 4.2  # inches
-DPI = 220
+DPI = 160
+_TITLE, _NUMBERS, _FOOT = 0.42, 0.25, 1.75  # inches above and below a panel, and for the legend
 #: Okabe and Ito's palette: distinguishable with any kind of colour vision.
 SEGMENT_COLOURS = {"system": "#0072B2", "image": "#D55E00", "user": "#009E73", "answer": "#666666"}
 _SEGMENT_MARKERS = {"system": "s", "image": "o", "user": "^"}
@@ -44,7 +45,7 @@ _STYLE = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 7.5,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
 }
@@ -69,44 +70,31 @@ def drawable(text: object, limit: int) -> str:
     return "".join(c if ord(c) in _glyphs() else "□" for c in visible(text, limit))
 
 
-def _encoded(image: Image.Image) -> bytes:
+@house_style()
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG; the same figure gives the same bytes."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     file = io.BytesIO()
-    image.save(file, "PNG")  # without metadata, so without date and version
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(
+        file, "PNG"
+    )  # without date and version
     return file.getvalue()
 
 
-def _few_colours(image: Image.Image) -> Image.Image:
-    reduced = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    palette = reduced.getpalette() or []
-    reduced.putpalette([255 if value >= 252 else value for value in palette])  # white stays white
-    return reduced
-
-
-def png(figure: Figure, max_bytes: int = 200_000) -> bytes:
-    """The figure as a PNG; the same figure gives the same bytes.
-
-    To fit in ``max_bytes``, colours are reduced to 256 first, then the resolution is lowered in steps; the
-    lowest is returned whatever its size.
-    """
-    data = b""
-    for dpi in (DPI, 180, 150, 120, 100, 80):
-        figure.set_dpi(dpi)
-        with house_style():
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        if dpi == DPI and len(data := _encoded(image)) <= max_bytes:
-            break
-        if len(data := _encoded(_few_colours(image))) <= max_bytes:
-            break
-    return data
-
-
 def _panels(count: int, height: float, content: str) -> tuple[Figure, list[Axes]]:
+    """Panels one below the other, each with room for its title and the numbers of its layers."""
     if not count:
         raise ValueError(f"there are no {content} to draw")
-    figure = Figure(figsize=(WIDTH, height * count + 1.0), layout="constrained")
-    return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
+    figure = Figure(figsize=(WIDTH, height * count + _FOOT), dpi=DPI)
+    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+    sides = {"left": 0.12, "right": 0.88, "top": 1 - _TITLE / figure.get_figheight()}
+    figure.subplots_adjust(
+        **sides,
+        bottom=_FOOT / figure.get_figheight(),
+        hspace=(_TITLE + _NUMBERS) / (height - _TITLE - _NUMBERS),
+    )
+    return figure, list(panels)
 
 
 def _title(axes: Axes, name: str, right: str) -> None:
@@ -124,7 +112,7 @@ def _layers(axes: Axes, first: int, last: int) -> None:
 
 
 def _legend(figure: Figure, entries: Mapping[str, Line2D | Patch]) -> None:
-    figure.legend(list(entries.values()), list(entries), loc="outside lower left", ncols=1, handlelength=2.4)
+    figure.legend(list(entries.values()), list(entries), loc="lower left", bbox_to_anchor=(0, 0), ncols=1, handlelength=2.4)
 
 
 def _sample(**look: Any) -> Line2D:
@@ -202,7 +190,7 @@ def figure5(curves: Sequence[Curve], colours: Mapping[str, str] | None = None) -
     Args:
         colours: by benchmark, as from ``benchmark_colours``.
     """
-    figure, panels = _panels(len(curves), 1.6, "curves")
+    figure, panels = _panels(len(curves), 1.7, "curves")
     colours = colours or benchmark_colours(curve.benchmark for curve in curves)
     entries: dict[str, Line2D | Patch] = {}
     for axes, curve in zip(panels, curves, strict=True):
@@ -218,7 +206,7 @@ def figure2(shares: Sequence[MeanShares]) -> Figure:
 
     ValueError for no shares.
     """
-    figure, panels = _panels(len(shares), 1.6, "attention shares")
+    figure, panels = _panels(len(shares), 1.7, "attention shares")
     entries: dict[str, Line2D | Patch] = {}
     for axes, part in zip(panels, shares, strict=True):
         layers = np.arange(1, len(part.mean) + 1)
@@ -248,7 +236,7 @@ def figure_pointing(pointing: Sequence[Pointing], colours: Mapping[str, str] | N
 
     ValueError for nothing to draw.
     """
-    figure, panels = _panels(len(pointing), 1.35, "pointing results")
+    figure, panels = _panels(len(pointing), 1.5, "pointing results")
     colours = colours or benchmark_colours(part.benchmark for part in pointing)
     entries: dict[str, Line2D | Patch] = {}
     ceiling = 1.0

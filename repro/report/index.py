@@ -215,7 +215,7 @@ def _figures3_4(report: Report, colours: dict[str, str]) -> _Section:
         "by construction, because nothing after it passes information from image tokens to the answer.",
         [],
         FILES[2],
-        png(figures3_4(report.heats), 800_000),
+        png(figures3_4(report.heats)),
         heats=heats,
     )
 
