@@ -1,8 +1,9 @@
-"""Table 1 of a miniature as recorded: every item's score at every layer, compared item by item."""
+"""Table 1 of a miniature as recorded: every item's answer at every layer, compared item by item."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 from zlib import error
 
@@ -15,6 +16,10 @@ from repro.reading import write_file
 RECORDS = Path(__file__).resolve().parents[2] / "golden" / "table1"
 #: Largest share of answers (items x layers) that may score differently than recorded.
 CHANGED = 0.002
+#: Arrays of a record beside the parts of further metrics, which have their names.
+PARTS, TEXTS, PROBABILITY = "parts", "texts", "probability"
+#: Largest difference of a probability that is rounding: other kernels and batches move them by up to 2e-4.
+NEAR = 1e-3
 #: Answers that score differently which a message names, at most.
 SHOWN = 20
 
@@ -27,15 +32,35 @@ def record_path(model: str, benchmark: Benchmark) -> Path:
 def recorded_parts(model: str, benchmark: Benchmark, ids: Sequence[str]) -> np.ndarray:
     """Parts [items, N + 1, 2] of the benchmark's first metric, as recorded for the items of these ids.
 
+    AssertionError as from ``_recorded``.
+    """
+    return _recorded(model, benchmark, ids)[PARTS]
+
+
+def _keys(benchmark: Benchmark) -> dict[str, str]:
+    """Metrics by the name of their array in a record."""
+    first, *others = benchmark.metric_names
+    return {PARTS: first} | {name: name for name in others}
+
+
+def _recorded(model: str, benchmark: Benchmark, ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """What is recorded of the items of these ids: parts by metric, answers and probabilities [items, N + 1].
+
     AssertionError if there is no record or it is damaged, or for items that it does not have.
     """
     path = record_path(model, benchmark)
     assert path.is_file(), f"no record at {path}; write it with --snapshot-update"
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as record:
-            row, parts = {str(name): i for i, name in enumerate(record["ids"])}, record["parts"]
-        if parts.ndim != 3 or len(parts) != len(row) or parts.dtype.kind != "f":
-            raise ValueError(f"parts are {parts.dtype} {list(parts.shape)} for {len(row)} ids")
+            row = {str(name): i for i, name in enumerate(record["ids"])}
+            arrays = {name: record[name] for name in (*_keys(benchmark), TEXTS, PROBABILITY)}
+        shape = arrays[TEXTS].shape
+        for name, array in arrays.items():
+            kind, size = (
+                ("U", shape) if name == TEXTS else ("f", shape if name == PROBABILITY else (*shape, 2))
+            )
+            if array.dtype.kind != kind or array.shape != size or len(array) != len(row):
+                raise ValueError(f"{name} is {array.dtype} {list(array.shape)} for {len(row)} ids")
     except (
         ValueError,
         OSError,
@@ -47,11 +72,12 @@ def recorded_parts(model: str, benchmark: Benchmark, ids: Sequence[str]) -> np.n
         error,
     ) as cause:
         raise AssertionError(
-            f"{path} is damaged; expected the ids and parts of an .npz: restore it from version control"
+            f"{path} is damaged; expected ids, scores, answers and probabilities: restore it from version control"
         ) from cause
     unknown = [name for name in ids if name not in row]
     assert not unknown, f"{path} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
-    return parts[[row[name] for name in ids]]
+    chosen = [row[name] for name in ids]
+    return {name: array[chosen] for name, array in arrays.items()}
 
 
 def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
@@ -60,41 +86,66 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
     A run of some of the items is compared on those. With ``update`` the record is written instead.
 
     Raises:
-        AssertionError: no record, items that the record does not have, or more than ``CHANGED`` of the answers
-            score differently; the message says how many, at which layers, and how that changes the score.
+        AssertionError: no record, items that the record does not have, more than ``CHANGED`` of the answers
+            score differently by any metric, or as many probabilities are others; the message says how many, at
+            which layers, and how that changes the score.
     """
     model, benchmark = evaluation.task.model, evaluation.benchmark
-    metric = benchmark.metrics[0].name
-    measured, ids = evaluation.parts[metric], [item.id for item in evaluation.items]
+    ids = [item.id for item in evaluation.items]
     if update:
         path = record_path(model, benchmark)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
-        np.savez_compressed(content, ids=np.array(ids), parts=measured.astype(np.float32))
+        arrays: dict[str, Any] = {
+            key: evaluation.parts[name].astype(np.float32) for key, name in _keys(benchmark).items()
+        }
+        arrays |= {TEXTS: np.array(evaluation.texts), PROBABILITY: evaluation.probability.astype(np.float32)}
+        np.savez_compressed(content, ids=np.array(ids), **arrays)
         write_file(path, content.getvalue())
         return
-    recorded = recorded_parts(model, benchmark, ids)
-    changed = np.abs(measured - recorded).max(axis=-1) > 1e-6
+    recorded = _recorded(model, benchmark, ids)
+    metric = benchmark.metrics[0].name
+    by_metric = {
+        key: np.abs(evaluation.parts[name] - recorded[key]).max(axis=-1) > 1e-6
+        for key, name in _keys(benchmark).items()
+    }
+    changed = np.any(list(by_metric.values()), axis=0)
     allowed = CHANGED * changed.size
     layers = {layer: int(n) for layer, n in enumerate(changed.sum(axis=0)) if n}
-    moved = (measured[..., 0].sum(axis=0) - recorded[..., 0].sum(axis=0)) / len(ids)
+    moved = (evaluation.parts[metric][..., 0].sum(axis=0) - recorded[PARTS][..., 0].sum(axis=0)) / len(ids)
     assert changed.sum() <= allowed, (
         f"{model} on {benchmark.name}: {int(changed.sum())} of {changed.size} answers "
         f"score differently than recorded (allowed {allowed:.1f}, {100 * CHANGED:.1f} %). Changed by layer L: "
         f"{layers}; mean {metric} moved by {100 * moved[-1]:+.2f} points at the baseline and by up to "
         f"{100 * np.abs(moved).max():.2f} elsewhere. If the change is wanted, record anew with --snapshot-update\n"
-        + "\n".join(_moved(evaluation, metric, recorded, changed))
+        + "\n".join(_moved(evaluation, recorded, by_metric, changed))
+    )
+    distance = np.abs(evaluation.probability - recorded[PROBABILITY])
+    other = int((distance > NEAR).sum())
+    assert other <= allowed, (
+        f"{model} on {benchmark.name}: {other} of {distance.size} probabilities of the baseline answer's first "
+        f"token differ from the recorded ones by more than {NEAR:g}, the largest by {distance.max():.2g}"
     )
 
 
-def _moved(evaluation: Evaluation, metric: str, recorded: np.ndarray, changed: np.ndarray) -> list[str]:
-    """A line per answer that scores differently, the first ``SHOWN``: item, both scores, and what it is now."""
+def _moved(
+    evaluation: Evaluation,
+    recorded: Mapping[str, np.ndarray],
+    by_metric: Mapping[str, np.ndarray],
+    changed: np.ndarray,
+) -> list[str]:
+    """A line per answer that scores differently, the first ``SHOWN``: item, both scores and both answers."""
     places = np.argwhere(changed).tolist()
     lines = []
     for i, layer in places[:SHOWN]:
+        key = next(key for key, where in by_metric.items() if where[i, layer])
+        metric = _keys(evaluation.benchmark)[key]
         before, now = (
-            f"{part[0]:g} of {part[1]:g}" for part in (recorded[i, layer], evaluation.parts[metric][i, layer])
+            f"{metric} {part[0]:g} of {part[1]:g}, {text!r:.80}"
+            for part, text in (
+                (recorded[key][i, layer], str(recorded[TEXTS][i, layer])),
+                (evaluation.parts[metric][i, layer], evaluation.texts[i][layer]),
+            )
         )
-        answer = f", answering {evaluation.texts[i][layer]!r:.80}" if evaluation.texts else ""
-        lines.append(f"item {evaluation.items[i].id}, L = {layer}: recorded {before}, now {now}{answer}")
+        lines.append(f"item {evaluation.items[i].id}, L = {layer}: recorded {before}; now {now}")
     return lines + ([f"and {len(places) - SHOWN} more"] if len(places) > SHOWN else [])

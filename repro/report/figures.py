@@ -112,7 +112,14 @@ def _layers(axes: Axes, first: int, last: int) -> None:
 
 
 def _legend(figure: Figure, entries: Mapping[str, Line2D | Patch]) -> None:
-    figure.legend(list(entries.values()), list(entries), loc="lower left", bbox_to_anchor=(0, 0), ncols=1, handlelength=2.4)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="lower left",
+        bbox_to_anchor=(0, 0),
+        ncols=1,
+        handlelength=2.4,
+    )
 
 
 def _sample(**look: Any) -> Line2D:

@@ -301,7 +301,9 @@ def test_every_object_of_a_caption_is_framed():
 def test_a_damaged_record_says_so(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(recorded, "RECORDS", tmp_path)
     path = recorded.record_path("llava-1.5", BENCHMARKS["pope"])
-    good = {"ids": np.array(["1", "2"]), "parts": np.ones((2, 11, 2), dtype=np.float32)}
+    pope = BENCHMARKS["pope"]
+    good = {name: np.ones((2, 11, 2), dtype=np.float32) for name in ("parts", *pope.metric_names[1:])}
+    good |= {"ids": np.array(["1", "2"]), "texts": np.full((2, 11), "yes"), "probability": np.ones((2, 11))}
     np.savez_compressed(path, **good)
     assert recorded.recorded_parts("llava-1.5", BENCHMARKS["pope"], ["2"]).shape == (1, 11, 2)
     whole = path.read_bytes()
@@ -310,8 +312,10 @@ def test_a_damaged_record_says_so(tmp_path, monkeypatch, damage):
     elif damage == "flipped":
         path.write_bytes(whole.replace(whole[60:70], bytes(10)))
     else:
-        change = {"names": {}, "shape": {"parts": np.ones((3, 11, 2))}, "strings": {"parts": good["ids"]}}
-        np.savez_compressed(path, ids=good["ids"], **change[damage])
+        change = {"names": {"other": good["texts"]}, "shape": {"parts": np.ones((3, 11, 2))}}
+        change["strings"] = {"parts": good["ids"]}
+        kept = ("ids",) if damage == "names" else tuple(good)
+        np.savez_compressed(path, **{name: good[name] for name in kept} | change[damage])
     with pytest.raises(AssertionError, match="is damaged.*restore it from version control") as caught:
         recorded.recorded_parts("llava-1.5", BENCHMARKS["pope"], ["2"])
     assert str(path) in str(caught.value) and "pickle" not in str(caught.value)
@@ -321,7 +325,9 @@ def test_a_disk_that_is_full_leaves_the_old_record(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "RECORDS", tmp_path)
     task = find_task("official", "llava-1.5", BENCHMARKS["textvqa"])
     items = [Item(str(i), Path(f"{i}.jpg"), "", ("7",) * 10) for i in range(2)]
-    result = running.Evaluation(task, items, {"accuracy": np.ones((2, 11, 2))}, [], np.zeros((2, 11)))
+    parts = {name: np.ones((2, 11, 2)) for name in task.benchmark.metric_names}
+    texts = [["7"] * 11] * 2
+    result = running.Evaluation(task, items, parts, [], np.zeros((2, 11)), texts=texts)
     recorded.compare_with_record(result, update=True)
     old = recorded.record_path("llava-1.5", task.benchmark).read_bytes()
 
@@ -346,8 +352,13 @@ def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypa
     answers = 8 * (lvlm.n_layers + 1)
     with pytest.raises(AssertionError, match=rf"1 of {answers} answers .* by layer L: \{{4: 1\}}") as caught:
         recorded.compare_with_record(result)
-    answer = repr(result.texts[3][4])
-    assert f"item {result.items[3].id}, L = 4: recorded " in str(caught.value) and answer in str(caught.value)
+    start = f"item {result.items[3].id}, L = 4: recorded accuracy "
+    line = next(line for line in str(caught.value).splitlines() if start in line)
+    assert line.count(repr(result.texts[3][4])) == 2, "both answers"
+    recorded.compare_with_record(result, update=True)
+    result.probability[2] += 0.01
+    with pytest.raises(AssertionError, match=f"{lvlm.n_layers + 1} of {answers} probabilities"):
+        recorded.compare_with_record(result)
 
 
 def test_right_answers_are_said_in_words():
