@@ -18,8 +18,8 @@ RECORDS = Path(__file__).resolve().parents[2] / "golden" / "table1"
 CHANGED = 0.002
 #: Arrays of a record beside the parts of further metrics, which have their names.
 PARTS, TEXTS, PROBABILITY = "parts", "texts", "probability"
-#: Largest difference of a probability that is rounding: 2e-6 was measured between attention kernels and batches (60
-#: items of nine models and benchmarks), here times 50, for other machines and versions.
+#: Largest difference of a probability that is rounding. Measured between attention kernels and batches: 2e-6 (60
+#: items of nine models and benchmarks); times 50, for other machines and versions.
 NEAR = 1e-4
 #: Answers that score differently which a message names, at most.
 SHOWN = 20
