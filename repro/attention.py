@@ -64,7 +64,8 @@ def attention_shares(lvlm: Lvlm, prompt: Prompt, answer: Sequence[int] = ()) -> 
             assert lvlm.truncation is not None and lvlm.truncation.stay is not None
             columns = segments[lvlm.truncation.stay[0]]
         missing = len(labels) - attending.query.shape[2]
-        shares.append(attending.softmax_rows(rows - missing)[0] @ columns)
+        probabilities = attending.softmax_rows((rows - missing).to(attending.query.device))[0]
+        shares.append(probabilities.to(lvlm.device) @ columns)
 
     with torch.inference_mode(), lvlm.observed(record):
         lvlm.forward([prompt], answer, last=len(rows))

@@ -49,7 +49,7 @@ def _at_image(lvlm: Lvlm, layer: int, values: Tensor, batch: int, length: int, i
     Args:
         values: [B, T', width]; or [B T', width], as some layers flatten them before their MLP.
     """
-    values = values.reshape(batch, -1, values.shape[-1])
+    values = values.reshape(batch, -1, values.shape[-1]).to(image.device)
     cut = lvlm.truncation
     if cut is None or layer < cut.after:
         return values[:, image].float()

@@ -153,7 +153,7 @@ class PackedPass:
             return None
         if (key := (id(attending.mask), n)) in self.masks:
             return self.masks[key][1]
-        rows = self.at[:, self.total :].unflatten(1, (n, self.width)).flatten(0, 1)
+        rows = self.at[:, self.total :].to(attending.query.device).unflatten(1, (n, self.width)).flatten(0, 1)
         shared = torch.arange(self.system, device=rows.device).expand(len(rows), -1)
         columns = torch.cat([shared, rows], dim=1)
         if attending.mask is None:
@@ -225,7 +225,7 @@ class PackedPass:
 
     def step_mask(self, attending: Attending, forked: int) -> Tensor:
         """Which keys each branch sees: [B or 1, heads or 1, N + 1, keys], of the layer's kind."""
-        new_positions, mine = self.allowed
+        at, new_positions, mine = (part.to(attending.query.device) for part in (self.at, *self.allowed))
         layer, branches = attending.layer, len(mine)
         branch = torch.arange(branches, device=mine.device)[:, None]
         own = branch[: layer + 1, 0].repeat_interleave(self.width) == branch
@@ -236,7 +236,7 @@ class PackedPass:
             return allowed
         seen = attending.mask.expand(len(attending.query), -1, -1, -1).unflatten(0, (-1, branches))
         seen = seen[:, :, :, 0].transpose(1, 2)  # [B, heads or 1, N + 1, T + step + 1]
-        columns = torch.cat([self.at[:, :forked], new_positions], dim=1)[:, None, None]
+        columns = torch.cat([at[:, :forked], new_positions], dim=1)[:, None, None]
         seen = seen.gather(3, columns.expand(*seen.shape[:3], -1))
         return hide(seen, allowed)
 

@@ -17,6 +17,7 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from repro.models.card import ModelCard
 from repro.models.loading import CheckpointError
+from repro.models.placing import decoder_layers, gpus_needed
 from repro.models.skeleton import skeleton
 from repro.protocols.task import Task
 from repro.sweep import bytes_per_token, kept_tokens
@@ -97,8 +98,7 @@ def shape_of(card: ModelCard, path: Path, dtype: torch.dtype, image: tuple[int, 
     """The shape of a model from its directory's configuration; CheckpointError if that is of none."""
     model = skeleton(card, path)
     config = model.config.get_text_config()
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    layers = max((one for one in lists if len(one) == config.num_hidden_layers), key=_count)
+    layers = decoder_layers(model)
     total, decoder = _count(model), _count(layers)
     head = model.get_output_embeddings() or model.language_model.get_output_embeddings()
     words = {id(part.weight): part.weight.numel() for part in (model.get_input_embeddings(), head)}  # or tied
@@ -199,9 +199,13 @@ def cost_of(shape: Shape, system: int, user: int, answer: int) -> Cost:
 
 
 def hours_of(shape: Shape, cost: Cost, items: int, answer: int, gpu: str, heats: bool = True) -> float:
-    """Hours of one GPU over a benchmark, with shares and heat maps; infinite if a prompt does not fit."""
+    """Hours of a replica over a benchmark, with shares and heat maps; infinite if a prompt does not fit.
+
+    A replica is one GPU, or as many as the weights take, of which one computes at a time.
+    """
     operations, bandwidth, memory = GPUS[gpu]
     weights = shape.weights * shape.itemsize
+    memory *= gpus_needed(weights, memory)
     room = FREE * (memory - weights)
     if cost.held > room or weights + cost.held + cost.passing > memory:
         return float("inf")
@@ -239,6 +243,7 @@ def plan(
             f"{path / 'config.json'} cannot be planned: {type(error).__name__}: {error}"
         ) from error
     kind, weights = str(dtype).removeprefix("torch."), shape.weights * shape.itemsize
+    several = {gpu: count for gpu in GPUS if (count := gpus_needed(weights, GPUS[gpu][2])) > 1}
     yield (
         f"{card.name} ({path}): {shape.weights / 1e9:.3f} G weights, {weights / GIB:.1f} GiB in {kind}; "
         f"{shape.n_layers} layers of width {shape.width}; {shape.tokens} image tokens"
@@ -262,6 +267,9 @@ def plan(
             *("too large" if one == float("inf") else f"{one:.2f}" for one in hours),
         ]
         yield "  " + " ".join(f"{cell:>12}" for cell in cells)
+    if several:
+        counts = ", ".join(f"{count} {gpu}" for gpu, count in several.items())
+        yield f"  a replica takes {counts}, of which one computes at a time"
     yield (
         f"  assumed: {CHARACTERS} characters a token, answers of {ANSWER} tokens and captions of {CAPTION}, "
         f"images of {IMAGE[0]} x {IMAGE[1]}; one GPU at {COMPUTES:.0%} of the dense bfloat16 operations and "

@@ -38,6 +38,7 @@ def ranking_scores(attending: Attending, rows: Tensor, image: Tensor) -> Tensor:
     Args:
         rows: int64 [B]; image: int64 [B, n_image], positions.
     """
-    distinct, own = rows.unique(return_inverse=True)
+    distinct, own = rows.to(attending.query.device).unique(return_inverse=True)
     shares = attending.softmax_rows(distinct)
-    return shares[torch.arange(len(shares), device=own.device), own.expand(len(shares))].gather(1, image)
+    scores = shares[torch.arange(len(shares), device=own.device), own.expand(len(shares))]
+    return scores.gather(1, image.to(scores.device))

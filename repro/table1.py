@@ -11,11 +11,12 @@ import numpy as np
 
 from repro.admission import Admitted, admission
 from repro.attention import attention_shares
-from repro.benchmarks import find_benchmark, miniworld
+from repro.benchmarks import coco, find_benchmark, miniworld
 from repro.benchmarks.benchmark import Benchmark, Item, image_names
+from repro.benchmarks.files import Box
 from repro.cliff import MARGIN, HeldOut, UndefinedScore, compare, held_out
 from repro.evaluation.breakdown import tables
-from repro.evaluation.flow import Box, coverage, energy_inside, heat_maps, mean_shares, spread
+from repro.evaluation.flow import coverage, energy_inside, heat_maps, mean_shares, seen_part, spread
 from repro.evaluation.measured import (
     Curve,
     HeatRow,
@@ -98,14 +99,12 @@ def table1(
     """
     task, items, admitted = prepared(lvlm, benchmark, data, protocol, limit)
     benchmark = task.benchmark
-    if has_boxes := (data / "boxes.json").is_file():
-        miniworld.read_boxes(data)
+    boxes = known_boxes(benchmark, data, items) if admitted["cam"].admitted else None
     with closing(Results(report / NAME, new=True)) as results:
         run = begin(results, lvlm, task, items, resume)
         evaluation = evaluate(lvlm, task, items, run, progress=progress)
     name = f"{task.model}-{benchmark.name}-{task.protocol}"
     path = report / "measured" / f"{name}.npz"
-    boxes = partial(miniworld.asked_boxes, directory=data) if has_boxes else None
     try:
         held = held_out(evaluation.scores(), margin)
         measured = measure(lvlm, evaluation, held, boxes, admitted)
@@ -133,6 +132,17 @@ def prepared(
     except TooFew as error:
         raise TooFew(f"too few images of {benchmark.title}: {error}{least_limit(loaded, limit)}") from None
     return task, items, admitted
+
+
+def known_boxes(benchmark: Benchmark, data: Path, items: Sequence[Item]) -> Boxes | None:
+    """Boxes of what items are about: of the miniatures, or COCO's for POPE and CHAIR; None if none are there."""
+    if (data / "boxes.json").is_file():
+        miniworld.read_boxes(data)
+        return partial(miniworld.asked_boxes, directory=data)
+    if benchmark.name not in ("pope", "chair") or (path := coco.find_instances(data)) is None:
+        return None
+    boxes = coco.read_boxes(path, benchmark, items)
+    return lambda item: boxes.get(item.id, [])
 
 
 def shard_of_table1(
@@ -300,8 +310,7 @@ def heat_sections(
     """Figures 3-4 for the first item with boxes and a right answer, and the pointing of up to FLOW_ITEMS items.
 
     Items whose baseline answer scores 0 are left out: their heat explains a mistake. Empty if image tokens have no
-    place in the image. Boxes are of square images, which no model pads: the model sees the complete file, in
-    another size. Without boxes there are heat maps of any right answers, and no pointing.
+    place in the image. Without boxes there are heat maps of any right answers, and no pointing.
 
     Args:
         maps: receives the heat maps, by index of the item.
@@ -319,7 +328,7 @@ def heat_sections(
     energy, area = [], []
     for index, heat in maps.items():
         item = evaluation.items[index]
-        covered = coverage(boxes(item), image_size(item), heat.shape[1:])
+        covered = coverage(*boxes_seen(lvlm, item, boxes), heat.shape[1:])
         energy.append(energy_inside(heat, covered))
         area.append(covered.mean())
     return [row], [pointing_of(evaluation.benchmark.title, np.stack(energy), float(np.mean(area)))]
@@ -340,8 +349,8 @@ def heat_row(
 ) -> HeatRow:
     """The maps of one item over the image as the model sees it, with its boxes, if any are known."""
     item, prompt = evaluation.items[index], evaluation.prompt(lvlm, index)
-    wide, high = np.array(prompt.image.size) / image_size(item)
-    framed = boxes(item) if boxes else ()
+    framed, size = boxes_seen(lvlm, item, boxes) if boxes else ([], prompt.image.size)
+    wide, high = np.array(prompt.image.size) / size
     return HeatRow(
         benchmark=evaluation.benchmark.title,
         question=evaluation.task.ask(item).replace("\n", " "),
@@ -352,7 +361,8 @@ def heat_row(
     )
 
 
-def image_size(item: Item) -> tuple[int, int]:
-    """Width and height of the image file of an item with boxes."""
+def boxes_seen(lvlm: Lvlm, item: Item, boxes: Boxes) -> tuple[list[Box], tuple[int, int]]:
+    """Boxes of an item in what the model sees of its image, and its width and height, in pixels of the file."""
     assert item.image is not None, "an item with boxes has an image"
-    return read_image(item.image).size
+    left, top, width, height = seen_part(lvlm, read_image(item.image).size)
+    return [(x - left, y - top, wide, high) for x, y, wide, high in boxes(item)], (width, height)

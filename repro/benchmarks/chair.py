@@ -33,6 +33,7 @@ from zipfile import BadZipFile
 
 from repro.benchmarks.benchmark import UNKNOWN, Benchmark, DataError, Item, Metric, Part, Questions
 from repro.benchmarks.chair_words import CLASS_OF, DOUBLE_WORDS, PLURALS
+from repro.benchmarks.coco import Annotations
 from repro.benchmarks.files import checked, digest, field, inside, read_json, read_text, strings
 from repro.benchmarks.hub import HUB, Repository, read_hub
 
@@ -136,18 +137,6 @@ def require_nltk_data() -> None:
         )
 
 
-class _Annotations:
-    """A file of COCO annotations."""
-
-    def __init__(self, path: Path):
-        self.path, self.content = path, read_json(path)
-
-    def rows(self, key: str, row_name: str) -> Iterator[tuple[str, Any]]:
-        """The rows of a list in the file, each with its place."""
-        for i, row in enumerate(field(self.content, key, list, str(self.path))):
-            yield f"{self.path}, {row_name} {i}", row
-
-
 def sample(path: Path) -> list[int]:
     """The image ids of the sample."""
     ids = []
@@ -182,7 +171,7 @@ def load(directory: Path, mode: Mode) -> list[Item]:
         # All annotations of an image are in one split; the files of train2014 take gigabytes to read.
         if split == "train2014" and (len(images) == len(objects) or not any(map(Path.exists, paths))):
             break
-        instances, captions = map(_Annotations, paths)
+        instances, captions = map(Annotations, paths)
         for where, row in instances.rows("images", "image"):
             id = field(row, "id", int, where)
             if id in objects:
@@ -198,21 +187,12 @@ def load(directory: Path, mode: Mode) -> list[Item]:
 
 
 def _add_objects(
-    objects: dict[int, set[str]], instances: _Annotations, captions: _Annotations, mode: Mode
+    objects: dict[int, set[str]], instances: Annotations, captions: Annotations, mode: Mode
 ) -> None:
     """Add to the objects of each image of the sample those its instances and captions name."""
-    classes = {}
-    for where, row in instances.rows("categories", "category"):
-        name = field(row, "name", str, where)
-        if name not in CLASS_OF:
-            raise DataError(f"{where}: {name!r} is none of the 80 COCO classes: use the published file")
-        classes[field(row, "id", int, where)] = CLASS_OF[name]
-    for where, row in instances.rows("annotations", "annotation"):
-        id, category = field(row, "image_id", int, where), field(row, "category_id", int, where)
-        if category not in classes:
-            raise DataError(f"{where}: no category {category}; expected one the file lists: check the file")
-        if id in objects:
-            objects[id].add(classes[category])
+    for _, row, name in instances.objects():
+        if (id := row["image_id"]) in objects:
+            objects[id].add(name)
     for where, row in captions.rows("annotations", "annotation"):
         id = field(row, "image_id", int, where)
         if id in objects:

@@ -12,6 +12,9 @@ from typing import Any
 from repro.benchmarks.benchmark import DataError, Item
 from repro.reading import read_file
 
+#: x, y, width, height in pixels of an image file.
+Box = tuple[float, float, float, float]
+
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file; ``DataError`` if it is missing or unreadable."""
@@ -138,6 +141,17 @@ def strings(row: Any, key: str, where: str) -> tuple[str, ...]:
                 f"{where}: {key!r} holds {reprlib.repr(value)}; expected strings only: correct the row"
             )
     return tuple(values)
+
+
+def box(row: Any, key: str, where: str) -> Box:
+    """``row[key]`` as a box."""
+    values: Any = field(row, key, list, where)
+    if len(values) != 4 or not all(type(value) in (int, float) and 0 <= value < 1e6 for value in values):
+        raise DataError(
+            f"{where}: {key!r:.60} is {reprlib.repr(values)}; expected x, y, width and height in pixels: "
+            "correct it, or remove the file to have no heat compared with boxes"
+        )
+    return values
 
 
 def inside(folder: Path, name: str, where: str) -> Path:

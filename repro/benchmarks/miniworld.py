@@ -4,20 +4,17 @@ The scenes are drawn by ``fixtures/scenes.py``: 2 to 5 objects, shapes with the 
 sometimes a two-digit number.
 """
 
-import reprlib
 from functools import cache
 from pathlib import Path
 
-from repro.benchmarks.benchmark import DataError, Item
-from repro.benchmarks.files import field, read_json
+from repro.benchmarks.benchmark import Item
+from repro.benchmarks.files import Box, box, field, read_json
 from repro.benchmarks.scienceqa import LETTERS
 
 #: The miniature benchmarks in the published layouts, and ``boxes.json``: where things are in each image.
 DIRECTORY = Path(__file__).resolve().parents[2] / "fixtures" / "miniworld"
 #: Names of the objects.
 SHAPES = ("donut", "kite", "pizza", "banana", "bowl", "frisbee", "book", "scissors", "umbrella", "bottle")
-#: x, y, width, height in pixels.
-Box = tuple[int, int, int, int]
 
 
 def asked_boxes(item: Item, directory: Path) -> list[Box]:
@@ -63,11 +60,5 @@ def read_boxes(directory: Path) -> dict[str, dict[str, Box]]:
         where = f"{path}, image {image!r:.60}"
         boxes[image] = {}
         for name in field({"things": things}, "things", dict, where):
-            box = field(things, name, list, where)
-            if len(box) != 4 or not all(type(value) in (int, float) and 0 <= value < 1e6 for value in box):
-                raise DataError(
-                    f"{where}: {name!r:.60} is {reprlib.repr(box)}; expected x, y, width and height in pixels: "
-                    "correct it, or remove the file to have no heat compared with boxes"
-                )
-            boxes[image][name] = box
+            boxes[image][name] = box(things, name, where)
     return boxes

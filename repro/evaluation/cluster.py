@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from repro.benchmarks.benchmark import Benchmark
 from repro.evaluation.run import configuration_of
 from repro.evaluation.shards import ClusterError, Shard, merge, stem_of
 from repro.models import load_model
 from repro.models.lvlm import Lvlm
+from repro.models.placing import place
 from repro.table1 import prepared, shard_of_table1
 
 #: Shards of a benchmark, at most; and how often one is tried whose actors die.
@@ -90,9 +93,14 @@ def answers_by_ray(lvlm: Lvlm, benchmark: Benchmark, data: Path, **settings: Any
     """
     task, items, _ = prepared(lvlm, benchmark, data, settings["protocol"], settings["limit"])
     count = min(SHARDS, -(-len(items) // 24))
-    loading = (lvlm.card.name, lvlm.path.resolve(), lvlm.computes_in, lvlm.device.type)
+    device = lvlm.device
+    loading = (lvlm.card.name, lvlm.path.resolve(), lvlm.computes_in, device.type)
     settings["report"] = settings["report"].resolve()
-    measure_all(
-        count, Replica, (loading, (benchmark, data.resolve()), settings), gpus=int(lvlm.device.type == "cuda")
-    )
+    gpus = len(lvlm.devices) if device.type == "cuda" else 0
+    lvlm.model.to("cpu")  # its GPUs are the actors'
+    torch.cuda.empty_cache()
+    try:
+        measure_all(count, Replica, (loading, (benchmark, data.resolve()), settings), gpus)
+    finally:
+        place(lvlm.model, device)
     list(merge(settings["report"], stem_of(configuration_of(lvlm, task, items))))

@@ -1,17 +1,19 @@
 """The instruments over many items: attention shares, and where the heat of LLaVA-CAM falls."""
 
 from collections.abc import Sequence
+from math import ceil, floor
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from repro.attention import attention_shares
 from repro.benchmarks.benchmark import Item
+from repro.benchmarks.files import Box
 from repro.cam import llava_cam
 from repro.evaluation.run import Evaluation
 from repro.models.lvlm import Lvlm
 
-Box = tuple[int, int, int, int]
 T = TypeVar("T")
 
 
@@ -41,18 +43,45 @@ def coverage(boxes: Sequence[Box], size: tuple[int, int], grid: tuple[int, int])
     """How much of each grid cell the boxes cover: float64 [rows, columns] in [0, 1].
 
     Args:
-        boxes: x, y, width, height in pixels of an image of ``size`` (width, height).
+        boxes: x, y, width, height in pixels of an image of ``size`` (width, height); a pixel counts if it is
+            touched.
         grid: rows and columns of the image tokens, which span the image.
     """
     inside = np.zeros((size[1], size[0]))
     for x, y, width, height in boxes:
-        inside[y : y + height, x : x + width] = 1.0
+        left, top = max(0, floor(x)), max(0, floor(y))
+        inside[top : max(0, ceil(y + height)), left : max(0, ceil(x + width))] = 1.0
     rows = (np.arange(size[1]) * grid[0]) // size[1]
     columns = (np.arange(size[0]) * grid[1]) // size[0]
     summed, count = np.zeros(grid), np.zeros(grid)
     np.add.at(summed, (rows[:, None], columns[None]), inside)
     np.add.at(count, (rows[:, None], columns[None]), 1.0)
     return summed / count
+
+
+def seen_part(lvlm: Lvlm, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What of an image of this width and height the model sees: x, y, width, height in pixels of its file.
+
+    x and y are negative where the image gets margins, positive where it is cropped. Read off two images whose
+    colours say where a pixel is, in red and green, and whether it is one of the image's, in blue.
+    """
+    colours = np.zeros((size[1], size[0], 3), np.uint8)
+    colours[..., 0] = np.rint(255 * (np.arange(size[0]) + 0.5) / size[0])
+    colours[..., 1] = np.rint(255 * (np.arange(size[1])[:, None] + 0.5) / size[1])
+    without = np.asarray(lvlm.prompt(Image.fromarray(colours), "?").image).astype(float)
+    colours[..., 2] = 255
+    seen = np.asarray(lvlm.prompt(Image.fromarray(colours), "?").image).astype(float)
+    inside = seen[..., 2] - without[..., 2] > 250
+    places = [np.flatnonzero(inside.any(axis=axis)) for axis in (0, 1)]
+    # Resampling bends the ramps at their ends.
+    columns, rows = (found[2:-2] if len(found) > 5 else found for found in places)
+    ends = []
+    for axis, (at, length) in enumerate(zip((columns, rows), size, strict=True)):
+        ramp = seen[np.ix_(rows, columns)][..., axis].mean(axis=axis) / 255
+        slope, start = np.polyfit((at + 0.5) / seen.shape[1 - axis], ramp, 1)
+        ends.append((round(start * length), round((start + slope) * length)))
+    (left, right), (top, bottom) = ends
+    return left, top, right - left, bottom - top
 
 
 def energy_inside(heat: np.ndarray, covered: np.ndarray) -> np.ndarray:

@@ -63,10 +63,10 @@ def limited(items: Sequence[Item], limit: int | None) -> list[Item]:
     return chosen
 
 
-def budget(device: torch.device) -> int:
-    """Bytes a sweep may hold: most of what is free on a GPU, a fixed 4 GiB on a CPU."""
-    if device.type == "cuda":
-        return int(0.7 * torch.cuda.mem_get_info(device)[0])
+def budget(devices: Sequence[torch.device]) -> int:
+    """Bytes a sweep may hold: most of what is free on the model's GPUs, a fixed 4 GiB on a CPU."""
+    if devices[0].type == "cuda":
+        return int(0.7 * len(devices) * min(torch.cuda.mem_get_info(device)[0] for device in devices))
     return 4 * 2**30
 
 
@@ -89,7 +89,7 @@ def batches(
         failed: receives, by item id, why an item has no prompt; None: that is an error.
         part: (k, n): only every n-th batch of ``size`` from the k-th on, counted from 0.
     """
-    memory = budget(lvlm.device)
+    memory = budget(lvlm.devices)
     order = sorted(range(len(items)), key=lambda i: (len(task.ask(items[i])), i))
     for start in range(part[0] * size, len(order), part[1] * size):
         chunk = order[start : start + size]

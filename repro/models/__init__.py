@@ -101,7 +101,7 @@ def load_model(
         path: checkpoint directory in the published layout; default: the miniature shipped with the suite.
         dtype: of the weights in memory; "own": as they are stored; default: float32 for a miniature, and on a CPU
             whose memory holds that (else their own), on other devices the card's.
-        device: where to put the weights.
+        device: where to put the weights; those that one GPU does not hold go to those behind it, too.
 
     Raises:
         KeyError: no such name.
@@ -109,6 +109,7 @@ def load_model(
     """
     import torch
 
+    from repro.models.placing import check_gpus
     from repro.models.weights import fits_in_float32, stored
 
     if not has_card(name) and (path is not None or Path(name).is_dir()):
@@ -126,6 +127,8 @@ def load_model(
         if dtype is None or dtype == "own":
             own = stored(directory)[1] if dtype == "own" or device.type == "cpu" else None
             dtype = own or getattr(torch, family.dtype(card, path))
+        if device.type == "cuda":
+            check_gpus(stored(directory)[0] * dtype.itemsize, device)
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path
     lvlm.recall()

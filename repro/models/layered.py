@@ -51,8 +51,13 @@ class Layered(ObservableAttention):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
+        """Device of the weights; of a model on several, that of its inputs and outputs."""
         return self.model.device
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """All devices that weights are on."""
+        return list(dict.fromkeys(parameter.device for parameter in self.model.parameters()))
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:

@@ -215,7 +215,7 @@ class Proving(Layered):
             modules[attending.layer] = attending.module
             if errors or attending.layer not in (0, self.n_layers // 2, self.n_layers - 1):
                 return
-            rows = torch.tensor([attending.query.shape[2] - 1], device=self.device)
+            rows = torch.tensor([attending.query.shape[2] - 1], device=attending.query.device)
             try:
                 own = attending.eager_weights()[:, :, rows].float().mean(dim=1)
                 distance = (attending.softmax_rows(rows) - own[..., : attending.key.shape[2]]).abs().max()

@@ -188,7 +188,7 @@ class QwenVLForCausalLM(ReadsImages, Qwen2ForCausalLM):
 
     def _scale_query(self, module: nn.Module, args: Any, query: Tensor) -> Tensor:
         factor = self.model.rotary_emb.factor
-        return query if factor is None else query * factor
+        return query if factor is None else query * factor.to(query.device)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         return self.visual(pixel_values)

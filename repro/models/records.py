@@ -44,6 +44,7 @@ def record_file(lvlm: Any) -> Path | None:
     except OSError:
         return None
     about = [state, _code(), _versions(), name, str(lvlm.computes_in), str(lvlm.model.dtype), attention]
+    about += [len(lvlm.devices)]
     about += [type(lvlm).__name__, card.template, card.placeholder, sorted(dict(card.image_settings).items())]
     return directory() / f"{_digest(about)}.json"
 

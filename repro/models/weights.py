@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import PretrainedConfig, PreTrainedModel
 
 from repro.models.loading import CheckpointError, check_shapes, read_json
+from repro.models.placing import place
 
 #: Suffix of tensors that old conversions store; models compute them, and they are never trained.
 RECOMPUTED = "rotary_emb.inv_freq"
@@ -250,7 +251,7 @@ def load_checkpoint(
         if (config := getattr(part, "config", None)) is not None and hasattr(config, "return_dict"):
             config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
     _fill_buffers(model, path)
-    return model.to(device)
+    return place(model, device)
 
 
 def _fill_buffers(model: PreTrainedModel, path: Path) -> None:

@@ -53,6 +53,12 @@ def test_every_actor_has_a_gpu_of_its_own(cluster, tmp_path):
     assert {gpu for _, gpu in used} == {"0", "1"} and len(used) == 2
 
 
+def test_an_actor_has_as_many_gpus_as_its_model_takes(cluster, tmp_path):
+    files = measure_all(3, Stub, (tmp_path,), gpus=2)
+    [(_, gpus)] = {tuple(file.read_text().split()) for file in files}
+    assert sorted(gpus.split(",")) == ["0", "1"]
+
+
 def test_an_actor_that_dies_is_replaced_and_its_shard_done_again(cluster, tmp_path):
     files = measure_all(4, Stub, (tmp_path, 1), gpus=0, actors=2)
     assert {file.name for file in files} == {f"{k}-of-4" for k in range(1, 5)}

@@ -29,6 +29,44 @@ from tests.gpu.first_light import instruments
 for name in sys.argv[1:]:
     print(name, instruments(name, pretend.register()))
 """
+#: The same on a model whose later layers are on another device than all else.
+SPREAD = """
+import sys
+import torch
+from repro.curves import deletion_curve
+from repro.models import load_model
+from repro.models.placing import spread
+from repro.sweep import sweep
+from repro.truncation import truncated
+from tests.devices import pretend
+from tests.gpu import first_light
+
+def spread_over(lvlm, devices):
+    spread(lvlm.model, devices)
+    where = [next(layer.parameters()).device.type for layer in lvlm.layers]
+    assert where == sorted(where, key=[device.type for device in devices].index) and len(set(where)) == 2, where
+    assert lvlm.device.type == devices[0].type and len(lvlm.devices) == 2
+    return lvlm
+
+def load(name, device=None):
+    lvlm = load_model(name)
+    return spread_over(lvlm, device) if device else lvlm
+
+first_light.load_model, private = load, pretend.register()
+for name in sys.argv[1:]:
+    for devices in ([torch.device("cpu"), private], [private, torch.device("cpu")]):
+        print(name, first_light.instruments(name, devices))
+        answers = []
+        for lvlm in (load(name, devices), load(name)):
+            prompt, half = lvlm.prompt(first_light.scene(), first_light.QUESTION), lvlm.n_layers // 2
+            for after in (half, lvlm.n_layers - 1):
+                with truncated(lvlm, after, keep=2):
+                    answers.append(lvlm.answer(prompt, 4))
+            answers += sweep(lvlm, [prompt], 4, keep=2)[0].answers
+            order = range(len(prompt.segments.image))
+            answers.append(deletion_curve(lvlm, prompt, answers[0].ids, order).round(3).tolist())
+        assert answers[: len(answers) // 2] == answers[len(answers) // 2 :], answers
+"""
 
 #: Of the miniatures, the first is tried on every run.
 NAMES = [name for name, card in REGISTRY.items() if card.miniature]
@@ -51,9 +89,11 @@ FAULTS = {
 }
 
 
-def instruments_on_the_device(root: Path, *names: str) -> subprocess.CompletedProcess[str]:
+def instruments_on_the_device(
+    root: Path, *names: str, script: str = INSTRUMENTS
+) -> subprocess.CompletedProcess[str]:
     """Every instrument of a copy of this checkout on miniatures."""
-    command = [sys.executable, "-c", INSTRUMENTS, *names]
+    command = [sys.executable, "-c", script, *names]
     return subprocess.run(command, cwd=root, capture_output=True, text=True)
 
 
@@ -74,6 +114,14 @@ def test_every_instrument_keeps_to_its_device(names):
     result = instruments_on_the_device(ROOT, *names)
     assert result.returncode == 0, result.stdout + result.stderr[-4000:]
     assert [line.split()[0] for line in result.stdout.splitlines()] == names
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("names", [NAMES[:1], pytest.param(NAMES[1:], marks=pytest.mark.devices)])
+def test_every_instrument_works_on_a_model_on_two_devices(names):
+    result = instruments_on_the_device(ROOT, *names, script=SPREAD)
+    assert result.returncode == 0, result.stdout + result.stderr[-4000:]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [n for n in names for _ in range(2)]
 
 
 @pytest.mark.devices

