@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from repro.models.card import REGISTRY
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -59,6 +61,15 @@ def pytest_collection(session: pytest.Session) -> None:
 
     settings.register_profile("repro", derandomize=True, deadline=None)
     settings.load_profile("repro")
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """Models that a test registers are gone after it."""
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -40,13 +40,10 @@ def planned(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def shapes():
     """Directories of the published shapes by name, all of them registered."""
-    before = dict(REGISTRY)
     directories = {directory.name: directory for directory in SHAPES.iterdir()}
     for name in directories.keys() - REGISTRY.keys():
         register(directories[name], name)
-    yield directories
-    REGISTRY.clear()
-    REGISTRY.update(before)
+    return directories
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -4,17 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from repro.models.card import REGISTRY
-
-
-@pytest.fixture(autouse=True)
-def registry():
-    """Models that a test registers are gone after it."""
-    before = dict(REGISTRY)
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
