@@ -196,7 +196,7 @@ class PackedPass:
         self.allowed = self.allowed_keys(branches)
         cache = CountingCache(self.total + self.step)
         with self.lvlm.attention_replaced(self.attend_step):
-            out = self.lvlm.generator(**inputs, past_key_values=cache, use_cache=True)
+            out = self.lvlm.generator(**inputs, **{self.lvlm.cache_argument: cache}, use_cache=True)
         self.step += 1
         return out.logits.view(*ids.shape, -1)
 

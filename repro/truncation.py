@@ -11,6 +11,7 @@ from torch import Tensor
 from repro.models.anatomy import (
     Arguments,
     arguments,
+    cache_in,
     first_output,
     hide,
     is_mask,
@@ -137,7 +138,7 @@ class Cut(Removal):
         _, hidden, axis = self.layers.hidden(index, args, kwargs)
         if index == 0:
             self.begin(hidden.shape[axis])
-        self.watch(kwargs.get("past_key_values"))
+        self.watch(cache_in(kwargs))
         if index >= self.after and self.prefill:
             if index == self.after:
                 self.stay = self._choose()

@@ -16,6 +16,13 @@ from torch import Tensor, nn
 Place = tuple[int | str, ...]
 #: Positional and keyword arguments of a module.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+#: Names of a cache among arguments and results: since transformers 5.24, and before.
+CACHE_NAMES = ("cache", "past_key_values")
+
+
+def cache_in(values: Mapping[str, Any]) -> Any:
+    """The cache of keys and values among a pass's arguments or results; None if there is none."""
+    return next((values[name] for name in CACHE_NAMES if values.get(name) is not None), None)
 
 
 def tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:

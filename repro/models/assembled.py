@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from repro.models.anatomy import cache_in
 from repro.models.images import pad_to_square, read_image
 from repro.models.loading import CheckpointError, Kind, check_shapes, read_json, require
 from repro.models.lvlm import Lvlm
@@ -56,7 +57,7 @@ class ReadsImages:
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.get_input_embeddings()(input_ids)
-            cache = kwargs.get("past_key_values")
+            cache = cache_in(kwargs)
             # transformers 4 passes the pixels again with each token of the answer, which may be the image token.
             if pixel_values is not None and (cache is None or cache.get_seq_length() == 0):
                 features = self.image_features(pixel_values).to(inputs_embeds.dtype)

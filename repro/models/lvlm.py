@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationMixin
 
+from repro.models.anatomy import CACHE_NAMES
 from repro.models.attending import Removal
 from repro.models.card import ModelCard
 from repro.models.generating import Generating
@@ -145,6 +146,12 @@ class Lvlm(Proving, Generating):
     def counts_in_cache(self) -> bool:
         """Whether a pass wants to be told the place of its tokens in the cache, as in transformers 4."""
         return "cache_position" in inspect.signature(self.generator.forward).parameters
+
+    @cached_property
+    def cache_argument(self) -> str:
+        """Name under which a pass takes a cache."""
+        named = inspect.signature(self.generator.forward).parameters
+        return next((name for name in CACHE_NAMES if name in named), CACHE_NAMES[-1])
 
     #: Whether a card says what is published of the model.
     known = True

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.models import load_model
+from repro.models.anatomy import cache_in
 from repro.ranking import top_image_tokens
 from repro.segments import Segments
 from repro.sweep import sweep
@@ -193,7 +194,7 @@ def test_the_key_value_cache_holds_no_removed_token(lvlm, prompt, generated, kee
     for after in range(lvlm.n_layers + 1):
         with truncated(lvlm, after, keep=keep):
             out = generated(lvlm, NEW_TOKENS, input_ids=prompt.input_ids, **prompt.image_inputs)
-            cache = out.past_key_values
+            cache = cache_in(out)
             new = out.sequences.shape[1] - total - 1  # the last token is never fed back
             # The model counts positions by it.
             assert {cache.get_seq_length(layer) for layer in range(lvlm.n_layers)} == {total + new}
@@ -268,7 +269,7 @@ def cached(lvlm, prompt):
     """Logits [vocabulary] of the last row of the model's own pass over a prompt, and its cache."""
     out = lvlm.model(input_ids=prompt.input_ids, **prompt.image_inputs, use_cache=True)
     # InstructBLIP hands on what its language model gives.
-    return out.logits[0, -1], getattr(out, "language_model_outputs", out).past_key_values
+    return out.logits[0, -1], cache_in(getattr(out, "language_model_outputs", out))
 
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
@@ -280,7 +281,7 @@ def test_decoding_by_hand_equals_generate(lvlm, prompt, generate, mode, close):
             steps = [first]
             for token in ids[:-1]:
                 given = torch.tensor([[token]], device=lvlm.device)
-                steps.append(lvlm.generator(input_ids=given, past_key_values=cache).logits[0, -1])
+                steps.append(lvlm.generator(input_ids=given, **{lvlm.cache_argument: cache}).logits[0, -1])
 
         close(torch.stack(steps), expected)
 
@@ -291,7 +292,7 @@ def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, an
     for after in range(lvlm.n_layers + 1):
         with truncated(lvlm, after, mode=mode), torch.inference_mode():
             _, cache = cached(lvlm, prompt)
-            in_two = lvlm.generator(input_ids=rest, past_key_values=cache).logits[0]
+            in_two = lvlm.generator(input_ids=rest, **{lvlm.cache_argument: cache}).logits[0]
             in_one = lvlm.logits(prompt, answer)[-len(answer) :]
 
         close(in_two, in_one)

@@ -13,6 +13,7 @@ from repro.audit.experiments.common import record_of, shown
 from repro.audit.ledger import Finding, Load, Paper
 from repro.benchmarks import BENCHMARKS
 from repro.cliff import cliff_layer
+from repro.models.anatomy import cache_in
 from repro.models.lvlm import Lvlm
 from repro.truncation import Mode, truncated
 
@@ -37,8 +38,10 @@ def answered(lvlm: Lvlm, after: int, mode: Mode) -> tuple[int, float]:
     with torch.inference_mode(), truncated(lvlm, after, mode=mode):
         start = time.process_time()
         for step in [ids, *ids[:, -1:].expand(ANSWER, 1, 1)]:
-            out = lvlm.decoder(inputs_embeds=lvlm.embeddings(step), past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            out = lvlm.decoder(
+                inputs_embeds=lvlm.embeddings(step), **{lvlm.cache_argument: cache}, use_cache=True
+            )
+            cache = cache_in(out)
         seconds = time.process_time() - start
     assert cache is not None
     tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
