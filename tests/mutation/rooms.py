@@ -34,6 +34,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         f"{C}/test_protocols.py",
     ),
     "repro/benchmarks/chair": (f"{C}/test_chair.py", f"{C}/test_data_errors.py", f"{C}/test_versions.py"),
+    "repro/benchmarks/miniworld": (f"{C}/test_data_errors.py", f"{INV}/test_evaluation.py"),
+    "repro/benchmarks/scienceqa": (f"{C}/test_scienceqa.py", f"{C}/test_data_errors.py", f"{C}/replay"),
     "repro/benchmarks/hub": (f"{C}/test_hub.py",),
     "repro/cam": (f"{INV}/test_cam.py", *GOLDENS),
     "repro/cliff": (f"{INV}/test_cliff.py", f"{INV}/test_statistics.py", f"{R}/test_numbers.py"),
