@@ -36,7 +36,7 @@ from transformers_faults import FAULTS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 #: Seconds of a core: some ten times what a room's tests take.
-LIMIT = 300
+LIMIT = 200
 CARRIED = (
     *("repro", "tests", "golden", "fixtures", "docs", ".ci", "conftest.py", "pyproject.toml", "tox.ini"),
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "constraints-lowest.txt"),
@@ -109,7 +109,7 @@ def tried(tree: Path, tests: tuple[str, ...], output: Path) -> tuple[int | str, 
         resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))
         sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
         os.chdir(tree)
-        os.environ["PYTHONPATH"] = str(tree)
+        os.environ |= {"PYTHONPATH": str(tree), "REPRO_CACHE": str(tree / "cache" / str(os.getpid()))}
         sys.path[:] = [str(tree), *(p for p in sys.path if not Path(p).resolve().is_relative_to(CHECKOUT))]
         stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(stream, 1), os.dup2(stream, 2)
