@@ -31,7 +31,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mutants import mutants
-from rooms import GOLDENS, tests_of
+from rooms import GOLDENS, OPTIONS, tests_of
 from transformers_faults import FAULTS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def sampled(count: int, seed: int) -> list[Fault]:
             name = f"{file}:{place.line}@{place.start} {place.what}"
             out.append(Fault(name, file, place.applied(source), tests_of(file)))
     random.Random(seed).shuffle(out)
-    return out
+    return sorted(out, key=lambda fault: OPTIONS[0] in fault.tests)  # the slowest tests last
 
 
 def of_transformers() -> list[Fault]:
