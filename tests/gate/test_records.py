@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,6 +178,15 @@ def test_a_place_for_records_is_looked_at_before_anything_is_measured(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         record(load_model(NAME), "scienceqa", DIRECTORY, tmp_path / "file" / "records", progress=False)
+
+
+@pytest.mark.invariant
+def test_numbers_that_are_not_finite_are_null_in_an_outcomes_file(recorded, tmp_path):
+    outcome = against(load_model(NAME), recorded, tmp_path)
+    score = replace(outcome.scores[0], low=-math.inf, p=math.nan)
+    content = json.loads(write_outcome(replace(outcome, scores=[score]), tmp_path).read_text())
+    assert (content["scores"][0]["low"], content["scores"][0]["p"]) == (None, None)
+    assert content["scores"][0]["gain"] == score.gain and content["name"] == outcome.name
 
 
 @pytest.mark.invariant

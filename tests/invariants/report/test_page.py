@@ -39,9 +39,13 @@ def test_page_needs_nothing_but_itself(written, sample):
 
 def test_names_in_table_1_may_break_and_numbers_may_not(written):
     html = written.read_text(encoding="utf-8")
-    header = re.findall(r"<th[^>]*>(.*?)</th>", html.partition("<tbody>")[0].rpartition("<thead>")[2], re.DOTALL)
+    header = re.findall(
+        r"<th[^>]*>(.*?)</th>", html.partition("<tbody>")[0].rpartition("<thead>")[2], re.DOTALL
+    )
     row = re.findall(r'<td class="(long|number)">', html.partition("<tbody>")[2].partition("</tr>")[0])
-    names = [re.sub("<.*?>", "", one).strip() for one, look in zip(header, row, strict=True) if look == "long"]
+    names = [
+        re.sub("<.*?>", "", one).strip() for one, look in zip(header, row, strict=True) if look == "long"
+    ]
     assert names == ["Model", "Benchmark", "Protocol"] and row.count("number") > 5
 
 
