@@ -181,6 +181,17 @@ def test_a_place_for_records_is_looked_at_before_anything_is_measured(tmp_path):
 
 
 @pytest.mark.invariant
+def test_prompts_that_cannot_be_made_any_more_are_said_to_be(recorded, tmp_path, monkeypatch):
+    def spoilt(*_):
+        raise ValueError("the tokenizer has no image token")
+
+    lvlm = load_model(NAME)
+    monkeypatch.setattr(lvlm, "build_prompt", spoilt)
+    with pytest.raises(GateError, match="any more: .*; prompts cannot be made: .*the tokenizer has no"):
+        against(lvlm, recorded, tmp_path)
+
+
+@pytest.mark.invariant
 def test_numbers_that_are_not_finite_are_null_in_an_outcomes_file(recorded, tmp_path):
     outcome = against(load_model(NAME), recorded, tmp_path)
     score = replace(outcome.scores[0], low=-math.inf, p=math.nan)

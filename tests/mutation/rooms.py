@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "repro/audit/experiments": (f"{A}/test_experiments.py",),
     "repro/audit/experiments/heat": (f"{A}/test_heat_experiments.py",),
-    "repro/audit/ledger": (f"{A}/test_another_paper.py", f"{A}/test_claims.py"),
+    "repro/audit/ledger": (f"{A}/test_readings.py", f"{A}/test_another_paper.py", f"{A}/test_claims.py"),
     "repro/audit/needs": (f"{A}/test_released.py", f"{A}/test_claims.py"),
     "repro/audit/paper": (f"{A}/test_transcription.py", f"{A}/test_claims.py"),
     "repro/audit/replayed": (f"{A}/test_released.py", f"{A}/test_claims.py"),
