@@ -91,6 +91,23 @@ def test_weights_with_much_noise_are_worse(changed, large, tmp_path):
     assert all(flip["question"] and len(flip["before"]) == 11 for flip in outcome.flips)
 
 
+@pytest.mark.invariant
+def test_pixels_that_moved_beside_new_weights_are_a_change(changed, recorded, tmp_path):
+    """However little: what prepares an image is no part of the weights."""
+
+    def nudge(tensors):
+        name = next(name for name in sorted(tensors) if name.endswith("mlp.down_proj.weight"))
+        tensors[name] *= 1.01
+
+    lvlm = changed(nudge)
+    outcome = against(lvlm, recorded, tmp_path)
+    assert not outcome.same_weights and "weights have no part" not in outcome.sentence
+    images = lvlm.processor.image_processor
+    images.image_std = [1.01 * value for value in images.image_std]
+    outcome = against(lvlm, recorded, tmp_path)
+    assert outcome.verdict == "changed" and "differs, which weights have no part in" in outcome.sentence
+
+
 @pytest.mark.faults
 def test_a_head_that_is_lost_is_a_change_of_its_layer(changed, recorded, tmp_path):
     def without_head(tensors):
