@@ -33,7 +33,7 @@ from repro.pytest_plugin.options import gates_wanted
 from repro.report.gate import load_outcomes, write_gate
 from repro.report.outcomes import write_outcome
 from repro.scores import Scores
-from tests.gate.faults import REPORTED
+from tests.gate.faults import REPORTED, masked
 
 pytestmark = pytest.mark.invariant
 
@@ -228,11 +228,21 @@ def mixed_up(lvlm):
     lvlm.model.model.multi_modal_projector.register_forward_hook(run)
 
 
+def seeing_ahead(lvlm):
+    """Every token sees every other, also those behind it."""
+    masked(lvlm, torch.ones_like)
+
+
 @pytest.mark.parametrize(
-    ("fault", "says"), [(deaf, "a blank image gives"), (mixed_up, "another item's image gives")]
+    ("fault", "says"),
+    [
+        (deaf, "a blank image gives"),
+        (mixed_up, "another item's image gives"),
+        (seeing_ahead, "causality is lost"),
+    ],
 )
-def test_no_record_is_made_of_a_model_that_fails_a_tripwire(tmp_path, fault, says):
-    lvlm = load_model(NAME)
+def test_no_record_is_made_of_a_model_that_fails_a_tripwire(recorded, tmp_path, fault, says):
+    lvlm = load_model(NAME)  # proved when it was recorded, and broken since
     fault(lvlm)
     with pytest.raises(GateError, match=f"nothing is recorded .*{says}"):
         record(lvlm, "textvqa", DIRECTORY, tmp_path, count=16, report=tmp_path / "report", progress=False)
