@@ -16,7 +16,7 @@ from repro.benchmarks.miniworld import DIRECTORY
 from repro.gate.gate import check, record
 from repro.gate.record import GateError, load, save
 from repro.models import load_model
-from repro.report.gate import MARK, load_outcomes, write_gate
+from repro.report.gate import MARK, _figure, load_outcomes, write_gate
 from repro.report.outcomes import write_outcome
 
 NAME = "llava-1.5"
@@ -215,6 +215,15 @@ def test_numbers_that_are_not_finite_are_null_in_an_outcomes_file(recorded, tmp_
     content = json.loads(write_outcome(replace(outcome, scores=[score]), tmp_path).read_text())
     assert (content["scores"][0]["low"], content["scores"][0]["p"]) == (None, None)
     assert content["scores"][0]["gain"] == score.gain and content["name"] == outcome.name
+
+
+@pytest.mark.invariant
+def test_heat_before_and_after_is_drawn_on_one_scale(recorded, tmp_path):
+    """From no heat to the map's maximum, whatever one side's values span."""
+    outcome = against(load_model(NAME), recorded, tmp_path)
+    figure = _figure(json.loads(write_outcome(outcome, tmp_path).read_text()))
+    images = [image for axes in figure.axes for image in axes.images]
+    assert len(images) == 2 and all((image.norm.vmin, image.norm.vmax) == (0, 1) for image in images)
 
 
 @pytest.mark.invariant

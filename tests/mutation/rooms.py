@@ -41,7 +41,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "repro/benchmarks/hub": (f"{C}/test_hub.py",),
     "repro/benchmarks/miniworld": (f"{INV}/test_evaluation.py", f"{C}/test_data_errors.py"),
     "repro/benchmarks/pope": (f"{C}/test_pope.py", f"{C}/replay"),
-    "repro/benchmarks/scienceqa": (f"{C}/test_scienceqa.py", f"{C}/replay"),
+    "repro/benchmarks/scienceqa": (f"{C}/test_scienceqa.py", f"{C}/test_versions.py", f"{C}/replay"),
     "repro/benchmarks/textvqa": (f"{C}/test_textvqa.py", f"{C}/test_data_errors.py"),
     "repro/cam": (*ONE, f"{INV}/test_cam.py"),
     "repro/cliff": (f"{INV}/test_cliff.py",),
