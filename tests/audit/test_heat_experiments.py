@@ -61,6 +61,12 @@ def test_heat_on_the_boxes_points_and_heat_beside_them_does_not(small, monkeypat
         one[5:] = 1 - box
     monkeypatch.setattr(heat, "maps", lambda *given: early)
     assert heat.pointing_by_layer(ONE, load).supports == "as claimed"
+    for one, box in zip(early, boxes, strict=True):
+        one[4] = 1 - box  # the last layer of the first half
+    expected = 100 * heat.gains(early, small)[:, :5].mean()
+    assert heat.pointing_by_layer(ONE, load).numbers["llava-1.5 textvqa, first half"] == pytest.approx(
+        expected
+    )
 
 
 def test_a_module_that_points_worse_makes_the_norm_the_clearest(small, monkeypatch):

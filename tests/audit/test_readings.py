@@ -136,3 +136,8 @@ def test_a_reading_has_nothing_to_compute_and_the_rest_has():
 def test_the_sizes_that_are_tried_are_those_that_are_named(name):
     [claim] = [claim for claim in PAPER.claims if claim.id == f"granularity-{name}"]
     assert claim.quantity.endswith(f"n = {listed(SIZES[name])}")
+
+
+def test_a_list_in_words_has_commas_and_one_and():
+    words = ["a", "b", "c"]
+    assert [listed(words[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

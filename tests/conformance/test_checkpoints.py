@@ -64,6 +64,20 @@ def test_a_surplus_tensor_is_named(checkpoint, tensors):
     assert "surplus" in message and "adapter.weight" in message and "missing" not in message
 
 
+@pytest.mark.parametrize("theta", [10_000.0, 50_000.0])
+def test_rotary_tables_are_of_the_configurations_theta_at_far_positions_too(checkpoint, theta):
+    """In float64 by hand; angles of some thousand are rounded to 1e-4 in float32, and to 4 in half precision."""
+    text = json.loads((checkpoint / "config.json").read_text())["text_config"]
+    edit_json(checkpoint / "config.json", text_config=text | {"rope_theta": theta})
+    decoder = load_model(NAME, checkpoint).decoder
+    half = decoder.config.hidden_size // decoder.config.num_attention_heads // 2
+    positions = torch.arange(1500)[None]
+    tables = decoder.rotary_emb(torch.zeros(1, 1), positions)
+    angles = positions[0, :, None].double() / theta ** (torch.arange(half).double() / half)
+    for found, expected in zip(tables, (angles.cos(), angles.sin()), strict=True):
+        torch.testing.assert_close(found[0].double(), expected.repeat(1, 2), rtol=0, atol=5e-4)
+
+
 def test_a_misshapen_tensor_is_named_with_the_shape_it_should_have(checkpoint, tensors):
     name = next(key for key in tensors if "layers.3.mlp.up_proj" in key)
     rows, columns = tensors[name].shape

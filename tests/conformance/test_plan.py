@@ -52,6 +52,13 @@ def test_weights_and_tokens_are_the_published_ones(name, shapes):
     assert (round(shape.weights / 1e9, 2), shape.tokens) == PARAMETERS[name]
 
 
+def test_the_tower_is_what_is_neither_decoder_nor_words_nor_projector(shapes):
+    """CLIP ViT-L/14 at 336 pixels has 303.5 million parameters, the decoder's last norm 4096."""
+    for name in ("llava-1.5", "llava-1.6"):
+        shape = shape_of(REGISTRY[name], shapes[name], torch.bfloat16)
+        assert round(shape.vision / 1e6, 1) == 303.5, name
+
+
 def test_a_miniature_is_planned_as_it_is():
     """Every family's shape from its configuration alone: weights, and what its sweep holds."""
     for name, card in REGISTRY.items():

@@ -127,6 +127,27 @@ def test_lack_of_memory_leaves_the_sweep_in_one_pass(llava, monkeypatch):
     assert "in one pass" in str(llava.admission["sweep"])
 
 
+def test_lack_of_memory_while_an_image_is_prepared_is_not_put_down_to_the_image(llava, monkeypatch):
+    def broken(self, *_):
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr(type(llava), "processed", broken)
+    reason = "CUDA out of memory. Tried to allocate"
+    with pytest.raises(RuntimeError, match=f"^{reason}"):
+        ask(llava)
+    reason = "shapes do not match"
+    with pytest.raises(ValueError, match=f"cannot prepare an image of .*: {reason}"):
+        ask(llava)
+
+
+def test_proofs_reach_beyond_a_window_of_half_the_context():
+    lvlm = load_model("llava-1.5")
+    config = lvlm.model.config.get_text_config()
+    config.max_position_embeddings, config.sliding_window = 4096, 2048
+    lvlm.__dict__.pop("trial_prompts", None)
+    assert min(len(prompt.segments) for prompt in lvlm.trial_prompts) > config.sliding_window
+
+
 @pytest.mark.parametrize("context", ["truncated", "observed", "replaced"])
 def test_a_first_use_within_a_context_proves_the_untouched_model(load, context):
     apart_from, within = load("llava"), load("llava")

@@ -38,6 +38,14 @@ def question(lvlm):
     return lvlm.prompt(zoo.picture(40, 28), "what is it")
 
 
+def test_code_beside_a_tokenizer_is_not_run(directory, tmp_path):
+    ran = tmp_path / "ran"
+    (directory / "harm.py").write_text(f"open({str(ran)!r}, 'w')\nclass Harm: pass\n")
+    change(directory / "tokenizer_config.json", auto_map={"AutoTokenizer": ["harm.Harm", None]})
+    load_model("harmless", directory)
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize("absent", ["preprocessor_config.json", "processor_config.json"])
 def test_both_layouts_of_a_processor_give_the_same_prompt(built, directory, absent):
     """transformers 5 saves processor_config.json alone, with the image processor in it; 4 both, or the other."""

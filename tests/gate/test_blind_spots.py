@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.miniworld import DIRECTORY
+from repro.cam import llava_cam
 from repro.evaluation.flow import sample
 from repro.evaluation.results import NAME as RESULTS
 from repro.evaluation.results import Results, weights_of
 from repro.gate.compare import compare
 from repro.gate.gate import check, record
 from repro.gate.record import GateError, ask, load, save
-from repro.gate.stages import distances, read_inputs
+from repro.gate.stages import distances, read, read_inputs
 from repro.gate.tripwires import tripwires
 from repro.models import load_model
 from repro.paired import MARGIN, difference
@@ -31,7 +33,7 @@ from repro.pytest_plugin.options import gates_wanted
 from repro.report.gate import load_outcomes, write_gate
 from repro.report.outcomes import write_outcome
 from repro.scores import Scores
-from tests.gate.faults import REPORTED
+from tests.gate.faults import REPORTED, masked
 
 pytestmark = pytest.mark.invariant
 
@@ -65,6 +67,22 @@ def half(tmp_path_factory):
     lvlm = load_model(NAME, dtype=torch.bfloat16)
     record(lvlm, "textvqa", DIRECTORY, directory, count=24, report=report, progress=False)
     return directory
+
+
+def test_heat_is_read_of_a_part_that_every_layer_has(monkeypatch):
+    lvlm = load_model(NAME)
+    prompt = lvlm.prompt(Image.new("RGB", (48, 48), "red"), "What is in the image?")
+    assert read(lvlm, prompt, [5, 6])["heat"].any()  # the proofs on the way learn the parts anew
+    layers = lvlm.roles
+    for lacking, module in (
+        (("post_attention_norm",), "attention"),
+        (("post_attention_norm", "attention"), "layer"),
+    ):
+        own = [{role: part for role, part in layers[1].items() if role not in lacking}]
+        monkeypatch.setattr(lvlm, "roles", [layers[0], *own, *layers[2:]])
+        expected = llava_cam(lvlm, prompt, [5, 6], noise=0, module=module)
+        found = read(lvlm, prompt, [5, 6])["heat"]
+        np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-3)
 
 
 def against(lvlm, directory, tmp_path):
@@ -210,11 +228,21 @@ def mixed_up(lvlm):
     lvlm.model.model.multi_modal_projector.register_forward_hook(run)
 
 
+def seeing_ahead(lvlm):
+    """Every token sees every other, also those behind it."""
+    masked(lvlm, torch.ones_like)
+
+
 @pytest.mark.parametrize(
-    ("fault", "says"), [(deaf, "a blank image gives"), (mixed_up, "another item's image gives")]
+    ("fault", "says"),
+    [
+        (deaf, "a blank image gives"),
+        (mixed_up, "another item's image gives"),
+        (seeing_ahead, "causality is lost"),
+    ],
 )
-def test_no_record_is_made_of_a_model_that_fails_a_tripwire(tmp_path, fault, says):
-    lvlm = load_model(NAME)
+def test_no_record_is_made_of_a_model_that_fails_a_tripwire(recorded, tmp_path, fault, says):
+    lvlm = load_model(NAME)  # proved when it was recorded, and broken since
     fault(lvlm)
     with pytest.raises(GateError, match=f"nothing is recorded .*{says}"):
         record(lvlm, "textvqa", DIRECTORY, tmp_path, count=16, report=tmp_path / "report", progress=False)

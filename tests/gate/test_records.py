@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from repro.benchmarks.miniworld import DIRECTORY
 from repro.gate.gate import check, record
 from repro.gate.record import GateError, load, save
 from repro.models import load_model
-from repro.report.gate import MARK, load_outcomes, write_gate
+from repro.report.gate import MARK, _figure, load_outcomes, write_gate
 from repro.report.outcomes import write_outcome
 
 NAME = "llava-1.5"
@@ -87,6 +89,23 @@ def test_weights_with_much_noise_are_worse(changed, large, tmp_path):
     assert "accuracy" in outcome.sentence and "[" in outcome.sentence
     assert outcome.flipped >= outcome.scores[0].lost > 0
     assert all(flip["question"] and len(flip["before"]) == 11 for flip in outcome.flips)
+
+
+@pytest.mark.invariant
+def test_pixels_that_moved_beside_new_weights_are_a_change(changed, recorded, tmp_path):
+    """However little: what prepares an image is no part of the weights."""
+
+    def nudge(tensors):
+        name = next(name for name in sorted(tensors) if name.endswith("mlp.down_proj.weight"))
+        tensors[name] *= 1.01
+
+    lvlm = changed(nudge)
+    outcome = against(lvlm, recorded, tmp_path)
+    assert not outcome.same_weights and "weights have no part" not in outcome.sentence
+    images = lvlm.processor.image_processor
+    images.image_std = [1.01 * value for value in images.image_std]
+    outcome = against(lvlm, recorded, tmp_path)
+    assert outcome.verdict == "changed" and "differs, which weights have no part in" in outcome.sentence
 
 
 @pytest.mark.faults
@@ -176,6 +195,35 @@ def test_a_place_for_records_is_looked_at_before_anything_is_measured(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         record(load_model(NAME), "scienceqa", DIRECTORY, tmp_path / "file" / "records", progress=False)
+
+
+@pytest.mark.invariant
+def test_prompts_that_cannot_be_made_any_more_are_said_to_be(recorded, tmp_path, monkeypatch):
+    def spoilt(*_):
+        raise ValueError("the tokenizer has no image token")
+
+    lvlm = load_model(NAME)
+    monkeypatch.setattr(lvlm, "build_prompt", spoilt)
+    with pytest.raises(GateError, match="any more: .*; prompts cannot be made: .*the tokenizer has no"):
+        against(lvlm, recorded, tmp_path)
+
+
+@pytest.mark.invariant
+def test_numbers_that_are_not_finite_are_null_in_an_outcomes_file(recorded, tmp_path):
+    outcome = against(load_model(NAME), recorded, tmp_path)
+    score = replace(outcome.scores[0], low=-math.inf, p=math.nan)
+    content = json.loads(write_outcome(replace(outcome, scores=[score]), tmp_path).read_text())
+    assert (content["scores"][0]["low"], content["scores"][0]["p"]) == (None, None)
+    assert content["scores"][0]["gain"] == score.gain and content["name"] == outcome.name
+
+
+@pytest.mark.invariant
+def test_heat_before_and_after_is_drawn_on_one_scale(recorded, tmp_path):
+    """From no heat to the map's maximum, whatever one side's values span."""
+    outcome = against(load_model(NAME), recorded, tmp_path)
+    figure = _figure(json.loads(write_outcome(outcome, tmp_path).read_text()))
+    images = [image for axes in figure.axes for image in axes.images]
+    assert len(images) == 2 and all((image.norm.vmin, image.norm.vmax) == (0, 1) for image in images)
 
 
 @pytest.mark.invariant

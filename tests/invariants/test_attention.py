@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,14 +12,27 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from repro.attention import Shares, attention_shares
+from repro.attention import Shares, attention_shares, prove_shares
 from repro.models.attending import Attending
+from repro.models.rounding import NotAdmitted
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
 
 #: A sum of some hundred float32 probabilities; measured 9e-7, here times 20.
 SHARE_TOLERANCE = 2e-5
+
+
+@pytest.mark.parametrize("digits", [3.5, 4.5])
+def test_four_last_digits_of_half_precision_are_rounding_and_more_are_not(digits):
+    dtype = torch.bfloat16
+    asked = SimpleNamespace(attention_modules=[1], watchable=True, computes_in=dtype)
+    asked.probe_error = digits * torch.finfo(dtype).eps
+    if digits < 4:
+        assert "equal to the model's own softmax" in prove_shares(asked)
+    else:
+        with pytest.raises(NotAdmitted, match="attention differs from the model's own by 0.035"):
+            prove_shares(asked)
 
 
 def naive_rows(query, key, mask, scaling, rows):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from repro.cam import llava_cam
+from repro.cam import llava_cam, prove_cam
+from repro.models.rounding import NotAdmitted
 from repro.truncation import truncated
 
 #: Names of Llama's parts, by their roles.
@@ -176,6 +177,25 @@ def alphas(lvlm, prompt, answer, module):
 def test_an_unknown_module_is_refused(lvlm, prompt, answer):
     with pytest.raises(ValueError, match="module must be one of post_attention_norm, .*, not 'norm'"):
         llava_cam(lvlm, prompt, answer, module="norm")
+
+
+def test_a_model_that_mixes_tokens_behind_its_last_attention_is_refused(lvlm):
+    """Its heat of the last layer would not be the zero that readers are told to expect."""
+    refused = 0
+    for share in (0.1, -0.1):  # heat is cut off at zero, so one of them shows
+
+        def mix(module, args, output, share=share):
+            return output + share * output.mean(dim=1, keepdim=True)
+
+        handle = lvlm.decoder.layers[-1].mlp.register_forward_hook(mix)
+        try:
+            prove_cam(lvlm)
+        except NotAdmitted as error:
+            refused += "heat of the last layer is not zero" in str(error)
+        finally:
+            handle.remove()
+    assert refused
+    assert "behind the attention" in prove_cam(lvlm)
 
 
 def test_the_seed_decides_the_noise(lvlm, prompt, answer):

@@ -16,7 +16,7 @@ from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.benchmarks.miniworld import asked_boxes
 from repro.cliff import held_out
 from repro.evaluation.answers import replay, sources
-from repro.evaluation.breakdown import HEADER, PAIRED, by_cap, by_category, by_stratum
+from repro.evaluation.breakdown import HEADER, PAIRED, by_cap, by_category, by_kind, by_stratum
 from repro.evaluation.flow import coverage, energy_inside, spread
 from repro.evaluation.measured import Measured, load, save
 from repro.evaluation.run import begin, evaluate, limited, right_answer
@@ -103,6 +103,20 @@ def test_a_protocol_says_how_categories_are_averaged():
         }
         assert protocol in tables[protocol]
     assert values == pytest.approx({"official": 0.5, "opera": 0.5, "lmms-eval": 0.6})
+
+
+def test_scores_of_each_kind_of_question_stand_at_every_layer():
+    """Two questions about colours and one about numbers; of one kind alone there is no table."""
+    kinds = ["color", "color", "count"]
+    items = [Item(str(i), Path(), "", "x", kind=kind) for i, kind in enumerate(kinds)]
+    right = np.array([[0, 1, 1], [0, 0, 1], [1, 0, 1]])
+    parts = {"accuracy": np.stack([right, np.ones_like(right)], axis=-1).astype(float)}
+    task = find_task("official", "llava-1.5", BENCHMARKS["textvqa"])
+    [(title, header, rows)] = by_kind(running.Evaluation(task, items, parts, [], np.zeros((3, 3))))
+    assert "by kind of question" in title and header == ["kind", "n", "L = 0", "L = 1", "L = 2"]
+    assert rows == [["color", 2, "0.0", "50.0", "100.0"], ["count", 1, "100.0", "0.0", "100.0"]]
+    alone = {"accuracy": parts["accuracy"][:2]}
+    assert by_kind(running.Evaluation(task, items[:2], alone, [], np.zeros((2, 3)))) == []
 
 
 def test_scores_stand_with_interval_and_flips(evaluation):
@@ -255,6 +269,10 @@ def test_what_is_measured_survives_its_file(lvlm, evaluation, tmp_path):
         np.testing.assert_array_equal(one.energy, other.energy)
         # The last layer's map is empty by construction, so nothing of it can point.
         assert np.isnan(one.energy[-1])
+    assert measured.flows
+    for one, other in zip(again.flows, measured.flows, strict=True):
+        np.testing.assert_array_equal(one.heat, other.heat)
+        assert other.heat.max(initial=0) == 255 * placed  # a map's maximum is one
 
 
 # The image tokens of InstructBLIP have no place in the picture.

@@ -1,5 +1,6 @@
 """What is written stays, once, and never mixes with another configuration's; what cannot be used says why."""
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from repro.evaluation import results as module
+from repro.evaluation.environment import commit, environment
 from repro.evaluation.export import export, main
 from repro.evaluation.prune import main as prune_runs
 from repro.evaluation.results import (
@@ -156,6 +158,13 @@ def test_runs_no_longer_wanted_are_listed_and_removed(results, monkeypatch, caps
     assert prune(1, 2)[0] == 0
     assert [run.number for run in results.runs()] == [3] and len(list(results.rows(3))) == 1
     assert results.path.stat().st_size < before / 2
+
+
+@pytest.mark.parametrize("name", ["export", "prune", "shards"])
+def test_what_is_done_with_results_is_a_command(name):
+    command = [sys.executable, "-m", f"repro.evaluation.{name}", "--help"]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "usage:" in done.stdout
 
 
 def test_a_row_written_again_replaces_the_first(results):
@@ -316,6 +325,12 @@ def test_versions_hold_the_sources(monkeypatch):
     monkeypatch.setattr(module, "_content", lambda path: "changed")
     assert versions()["repro"] != known["repro"]
     versions.cache_clear()
+
+
+def test_the_commit_of_the_code_is_said_or_that_there_is_none(monkeypatch):
+    assert re.fullmatch("[0-9a-f]{40,64}(, with changes)?|no git checkout", commit())
+    monkeypatch.setenv("PATH", "")
+    assert commit() == environment()["commit"] == "no git checkout"
 
 
 def test_a_digest_does_not_depend_on_the_order_of_a_set():

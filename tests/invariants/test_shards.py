@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,12 +20,14 @@ import pytest
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY
 from repro.evaluation import run as evaluating
+from repro.evaluation.cluster import ClusterError, measure_all
 from repro.evaluation.results import NAME, Results, ResultsError
 from repro.evaluation.run import answer_items, begin, limited
 from repro.evaluation.shards import FOLDER, Shard, measure_shard, merge
 from repro.models import load_model
 from repro.protocols import find_task
 from repro.sweep import Sweep
+from repro.table1 import shard_of_table1
 
 pytestmark = pytest.mark.invariant
 
@@ -188,3 +192,25 @@ def test_a_shard_is_every_nth_batch(work, stub):
     ]
     assert set.union(*parts) == {item.id for item in items} and sum(map(len, parts)) == len(items)
     assert all(not one & other for one, other in pairwise(parts))
+
+
+def test_a_shard_of_table_1_is_a_file_beside_the_others(work, stub, tmp_path):
+    lvlm, task, _ = work
+    shard = Shard(2, 2)
+    path = shard_of_table1(lvlm, task.benchmark, DIRECTORY, shard, limit=12, report=tmp_path, progress=False)
+    assert path.is_file() and path.parent == tmp_path / FOLDER and path.name.endswith("2-of-2.sqlite")
+    asked = {row.item for row in rows_of(path)}
+    assert asked and len(asked) == sum(map(int, stub.read_text().split()))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "says"), [(0, "has 0 CPUs; a replica needs 1"), (2, "has 1 GPUs; a replica needs 2")]
+)
+def test_a_cluster_without_room_for_one_replica_is_refused(monkeypatch, gpus, says):
+    ray, exceptions = ModuleType("ray"), ModuleType("ray.exceptions")
+    ray.is_initialized, ray.cluster_resources = lambda: True, lambda: {"GPU": 1.0}
+    exceptions.RayActorError = RuntimeError
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
+    with pytest.raises(ClusterError, match=says):
+        measure_all(4, object, (), gpus)

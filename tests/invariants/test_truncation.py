@@ -380,3 +380,16 @@ def test_the_prompts_last_row_ranks_whatever_follows_it(lvlm, prompt, answer, cl
             forced = lvlm.logits(prompt, answer)
             assert torch.equal(cut.stay[:, : stay.shape[1]], stay)
         close(forced[-len(answer) - 1], plain)
+
+
+def test_logits_of_a_truncated_model_are_of_the_tokens_that_stay(lvlm, prompt):
+    """A removed token predicts nothing; a masked one, and one that every layer sees, does."""
+    whole, image = len(prompt.segments), len(prompt.segments.image)
+    rows = {}
+    for mode in ("drop", "mask"):
+        for after in (0, lvlm.n_layers - 1, lvlm.n_layers):
+            with truncated(lvlm, after, mode=mode):
+                rows[mode, after] = len(lvlm.logits(prompt))
+    last = lvlm.n_layers
+    assert [rows["drop", after] for after in (0, last - 1, last)] == [whole - image, whole - image, whole]
+    assert [rows["mask", after] for after in (0, last - 1, last)] == [whole] * 3

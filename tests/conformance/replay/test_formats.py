@@ -178,7 +178,8 @@ def test_vlmevalkits_tables_are_in_the_order_of_the_questions(data, refused, suf
 )
 def test_a_damaged_table_is_refused(tmp_path, refused, name, content):
     (tmp_path / name).write_bytes(content)
-    assert "cut short" not in refused(tmp_path / name, tmp_path)
+    message = refused(tmp_path / name, tmp_path)
+    assert "cut short" not in message and message.count(name) == 1
 
 
 def test_a_workbook_that_grows_without_end_is_refused(tmp_path, refused):

@@ -12,6 +12,7 @@ import pytest
 
 from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.pope import POPE
+from repro.cliff import held_out
 from repro.evaluation.answers import MAX_CHARACTERS, replay, sources
 from repro.evaluation.breakdown import PAIRED
 from repro.evaluation.export import export
@@ -19,7 +20,7 @@ from repro.evaluation.results import Configuration, Results, ResultsError, Row
 from repro.evaluation.run import question_digest
 from repro.models import find_card
 from repro.protocols import find_task
-from repro.report.replay import HEADER, rows
+from repro.report.replay import HEADER, notes, rows
 
 pytestmark = pytest.mark.conformance
 
@@ -88,6 +89,13 @@ def test_a_run_gets_the_cliff_layer_and_what_truncation_changes(data):
     assert mean["difference"].startswith("−0.4 [")
     assert (mean["better, worse"], mean["McNemar p"]) == ("1, 2", "1")
     assert f1["metric"] == "F1 ↑" and "better, worse" not in f1
+
+
+def test_notes_of_a_run_say_what_was_scored_and_the_margin_of_its_cliff_layer(data):
+    scored = replay(store(data), data)
+    named = "results.sqlite, run 1, llava-1.5"
+    assert notes(scored, 0.02) == [f"{named}: {scored.data}", f"{named}: margin 2 points"]
+    assert held_out(scored.scores(), 0.02).caveat == ""
 
 
 def test_each_run_of_a_file_stands_for_itself(data):

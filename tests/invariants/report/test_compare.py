@@ -80,6 +80,24 @@ def test_what_cannot_be_compared_is_one_line(measured, tmp_path, monkeypatch, ca
     assert status == 1 and not out and words in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("margin", ["0", "-1", "100"])
+def test_a_margin_that_no_loss_could_pass_or_fail_is_one_line(
+    measured, tmp_path, monkeypatch, capsys, margin
+):
+    status, out, err = compared(monkeypatch, capsys, *measured, f"--margin={margin}", "--out", tmp_path)
+    assert status == 1 and not out and f"--margin {margin}: expected points" in err
+
+
+def test_the_margin_is_one_point_unless_another_is_given(measured, tmp_path, monkeypatch, capsys):
+    margins = []
+    for given in ([], ["--margin", "2.5"]):
+        status, _, _ = compared(monkeypatch, capsys, *measured, *given, "--out", tmp_path)
+        [outcome] = json.loads((tmp_path / "gate.json").read_text())["outcomes"]
+        margins.append(outcome["margin"])
+        assert status == 0
+    assert margins == pytest.approx([0.01, 0.025])
+
+
 def test_other_data_have_no_item_in_common(measured, tmp_path, monkeypatch, capsys):
     status, _, err = compared(monkeypatch, capsys, *measured, "--data", tmp_path, "--out", tmp_path)
     assert status == 1 and err.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from collections import Counter
@@ -16,6 +17,7 @@ from PIL import Image
 
 from repro.report.cam_figure import figures3_4, overlay
 from repro.report.figures import DPI, WIDTH, figure2, figure5, figure_pointing, png
+from repro.report.heat import heat_of
 from repro.report.panels import benchmark_colours
 
 pytestmark = pytest.mark.invariant
@@ -58,6 +60,12 @@ def test_small_differences_are_not_blown_up(sample):
     panel = figure5([sample.curve(score=flat, low=flat, high=flat, limit=np.nan, probability=None)]).axes[0]
     low, high = panel.get_ylim()
     assert low <= 75 and high >= 85
+
+
+def test_a_panel_without_a_score_spans_all_percents(sample):
+    none = np.full(11, np.nan)
+    curve = sample.curve(score=none, low=none, high=none, limit=np.nan, probability=None)
+    assert figure5([curve]).axes[0].get_ylim() == (0, 100)
 
 
 @pytest.mark.parametrize("n_layers", [1, 2, 10, 32])
@@ -139,6 +147,20 @@ def test_the_same_figure_gives_the_same_picture(sample):
     with Image.open(io.BytesIO(first)) as picture:
         assert picture.width == round(DPI * WIDTH) and picture.getpixel((0, 0)) == (255, 255, 255)
     assert first == second
+
+
+def test_heat_on_a_page_goes_from_nothing_to_the_brightest_of_inferno():
+    heat = np.zeros((2, 3, 4))
+    heat[1] = 1
+    picture = io.BytesIO()
+    Image.new("RGB", (96, 72)).save(picture, "PNG")
+    drawn = heat_of("k", "label", picture.getvalue(), heat)
+    with Image.open(io.BytesIO(base64.b64decode(drawn.maps.partition(",")[2]))) as maps:
+        cells = np.asarray(maps.convert("RGBA"))
+    assert drawn.size == (48, 36) and cells.shape == (36, 96, 4)
+    brightest = [*(int(255 * part) for part in matplotlib.colormaps["inferno"](1.0)[:3]), int(0.85 * 255)]
+    assert (cells[:, :48, 3] == 0).all() and (cells[:, 48:] == brightest).all()
+    assert drawn.notes == [": no heat", ""]
 
 
 @pytest.mark.parametrize("draw", [figure5, figure2, figures3_4, figure_pointing])

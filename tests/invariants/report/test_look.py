@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from repro.admission import Admitted
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.look import look, main
 from repro.models import load_model
@@ -45,6 +46,14 @@ def test_the_page_shows_the_answer_at_every_layer_and_its_probability(lvlm, tmp_
     page = sample.read(tmp_path / "look.html")
     page.check_alone()
     assert "Answered: " + seen.answer in page.text and page.tags.count("figure") == lvlm.n_layers + 1
+
+
+def test_a_model_whose_truncation_is_refused_answers_all_the_same(lvlm, monkeypatch):
+    refusal = Admitted("truncation", False, "layers hand their keys on")
+    monkeypatch.setattr("repro.look.admission", lambda lvlm: [refusal])
+    seen = look(lvlm, PICTURE, QUESTION, 5)
+    assert seen.answer == lvlm.answer(lvlm.prompt(PICTURE, QUESTION), 5).text
+    assert seen.turns == seen.probability == [] and seen.notes == [str(refusal)]
 
 
 @pytest.mark.parametrize(

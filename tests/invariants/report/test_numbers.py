@@ -14,7 +14,9 @@ from repro.attention import attention_shares
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
+from repro.cam import llava_cam
 from repro.cliff import _Resampler, compare, held_out
+from repro.evaluation.flow import heat_maps
 from repro.evaluation.measured import Measured
 from repro.evaluation.run import Evaluation, evaluate
 from repro.models import load_model
@@ -100,6 +102,30 @@ def captions() -> Evaluation:
     items = [Item(f"{i}", Path("val2014", f"{i}.jpg"), "", None) for i in range(n)]
     task = find_task("official", "llava-1.5", benchmark)
     return Evaluation(task, items, parts, [], np.tile([0.1, 0.2, 0.3, 0.4], (n, 1)))
+
+
+def test_intervals_of_a_row_are_about_its_own_scores():
+    """With a layer before the last that makes nothing up: its interval would be [0, 0]."""
+    evaluation = captions()
+    evaluation.parts["CHAIR_s"][:, 2, 0] = 0
+    held = held_out(evaluation.scores(), 0.08)
+    row = table_rows(evaluation, held)[0]
+    reporting = compare(evaluation.scores("CHAIR_s").halves()[1])
+    assert held.cliff.layer == 1 and row.metric == "CHAIR_s"
+    for interval, value, layer in (
+        (row.baseline_interval, row.baseline, 3),
+        (row.at_cliff_interval, row.at_cliff, 1),
+    ):
+        assert interval[0] < value < interval[1]
+        assert interval == reporting.score_interval(layer)
+
+
+def test_heat_is_of_four_noisy_images_and_the_answer_without_its_closing_token(lvlm, answered):
+    evaluation = answered["textvqa"]
+    [found] = heat_maps(lvlm, evaluation, [1])
+    ids = evaluation.answers[1].ids[:-1]
+    expected = llava_cam(lvlm, evaluation.prompt(lvlm, 1), ids, samples=4)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_layers_of_the_tables_are_those_of_the_arrays(tmp_path, sample):

@@ -6,6 +6,7 @@ import errno
 import io
 import math
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -34,6 +35,18 @@ def written(tmp_path_factory, sample) -> Path:
 
 def test_page_needs_nothing_but_itself(written, sample):
     sample.read(written).check_alone()
+
+
+def test_names_in_table_1_may_break_and_numbers_may_not(written):
+    html = written.read_text(encoding="utf-8")
+    header = re.findall(
+        r"<th[^>]*>(.*?)</th>", html.partition("<tbody>")[0].rpartition("<thead>")[2], re.DOTALL
+    )
+    row = re.findall(r'<td class="(long|number)">', html.partition("<tbody>")[2].partition("</tr>")[0])
+    names = [
+        re.sub("<.*?>", "", one).strip() for one, look in zip(header, row, strict=True) if look == "long"
+    ]
+    assert names == ["Model", "Benchmark", "Protocol"] and row.count("number") > 5
 
 
 def test_internal_links_lead_somewhere(written, sample):
