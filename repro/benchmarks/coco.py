@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from repro.benchmarks.benchmark import Benchmark, DataError, HubImage, Item
 from repro.benchmarks.chair_words import CLASS_OF
 from repro.benchmarks.files import Box, box, field, read_json
@@ -105,6 +103,8 @@ def _check_size(image: Path | HubImage, row: Any, where: str) -> None:
     size = field(row, "width", int, where), field(row, "height", int, where)
     if not isinstance(image, Path):
         return
+    from PIL import Image  # where a size is needed: every start of pytest imports this module
+
     try:
         with Image.open(image) as opened:
             actual = opened.size
