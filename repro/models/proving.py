@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from repro.models.anatomy import find_batch_axis, find_roles
+from repro.models.anatomy import Arguments, find_batch_axis, find_roles, replaced
 from repro.models.attending import Attending
 from repro.models.layered import Layered
 from repro.models.prompts import Prompt
@@ -158,8 +158,8 @@ class Proving(Layered):
     def tolerance(self) -> float:
         """Largest difference of logits that is rounding: some last digits, more where another batch moves more.
 
-        That is ten times what another batch moves, and at most eight times the least: what is above is no
-        rounding, and ``batches`` becomes False.
+        That is ten times what another batch moves, in half precision also twice what a last digit in every layer
+        does, and at most eight times the least: what is above is no rounding, and ``batches`` becomes False.
         """
         self._settle()
         return self.tolerance
@@ -191,10 +191,10 @@ class Proving(Layered):
             if watched is not None and (batch := self._batch(prompt, other)) is not None:
                 noise, least = _spread(batch.logits[::2, :-1], watched.logits), self._least(watched)
                 if noise <= 8 * least and (batch.entering[0] != batch.entering[1]).any():
-                    self.watchable, self.tolerance = True, min(max(10 * noise, least), 8 * least)
+                    self.watchable, self.tolerance = True, self._between(least, 10 * noise, watched)
                     return Reading(*(part[:2] for part in (batch.entering, batch.last, batch.logits))), True
             single = self.reading([prompt])
-            self.tolerance = self._least(single)
+            self.tolerance = self._between(self._least(single), 0, single)
             if self.batches:
                 self._measure_noise(prompt, single)
             self.watchable = watched is not None and (
@@ -252,7 +252,7 @@ class Proving(Layered):
 
     def _measure_noise(self, prompt: Prompt, single: Reading) -> None:
         """Set ``batches`` and ``tolerance`` by what a batch makes of a prompt's logits."""
-        least = self.tolerance
+        least = self._least(single)
         try:
             with torch.inference_mode():
                 noise = _spread(self.forward([prompt] * 3), single.logits)
@@ -261,7 +261,33 @@ class Proving(Layered):
             noise = np.inf
         self.batches = noise <= 8 * least
         if self.batches:
-            self.tolerance = min(max(10 * noise, least), 8 * least)
+            self.tolerance = max(self.tolerance, min(10 * noise, 8 * least))
+
+    def _between(self, least: float, noise: float, reading: Reading) -> float:
+        """A tolerance from its least to eight times that, by noise of batches, in half precision of last digits."""
+        if self.computes_in != torch.float32:
+            noise = max(noise, 2 * _spread(self._moved_by_digits(), reading.logits))
+        return min(max(noise, least), 8 * least)
+
+    def _moved_by_digits(self) -> Tensor:
+        """Logits of the first trial prompt, the input of each layer moved by a last digit, up or down by chance.
+
+        So does every layer's own rounding, which adds up with their number; the same rounding in a batch shows
+        nothing of it.
+        """
+        digit, draw = torch.finfo(self.computes_in).eps, torch.Generator().manual_seed(0)
+
+        def move(layer: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+            place, hidden, _ = self.anatomy.hidden(layer, args, kwargs)
+            up = torch.randint(0, 2, hidden.shape, generator=draw).to(hidden)
+            new = {place: hidden * (1 + digit * (2 * up - 1))}
+            return replaced(args, new), replaced(kwargs, new)
+
+        _ = self.anatomy  # learnt by passes of its own, before this one
+        with ExitStack() as hooks, torch.inference_mode():
+            for index, layer in enumerate(self.layers):
+                hooks.callback(layer.register_forward_pre_hook(partial(move, index), with_kwargs=True).remove)
+            return self.forward([self.trial_prompts[0]])
 
     def reading(self, prompts: Sequence[Prompt], answer: Sequence[int] = ()) -> Reading:
         """One pass over prompts of one length, each followed by the same answer."""
