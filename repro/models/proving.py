@@ -264,7 +264,7 @@ class Proving(Layered):
             self.tolerance = max(self.tolerance, min(10 * noise, 8 * least))
 
     def _between(self, least: float, noise: float, reading: Reading) -> float:
-        """A tolerance from its least to eight times that, by noise of batches, in half precision of last digits."""
+        """A tolerance: the noise of batches, in half precision of digits too, from its least to 8 times that."""
         if self.computes_in != torch.float32:
             noise = max(noise, 2 * _spread(self._moved_by_digits(), reading.logits))
         return min(max(noise, least), 8 * least)

@@ -167,6 +167,8 @@ def run(
     planned = cost_of(planned_shape, system, len(prompt.segments.user), 2)
     counted, passed = FlopCounterMode(display=False, custom_mapping=ATTENTION), count_rows(lvlm)
     sweep_rows: list[tuple[str, float, float, str]] = []
+    with step("at rest", rows):
+        pass
     with step("sweep, 2 tokens", sweep_rows), passed as seen, counted:
         sweep(lvlm, [prompt], 2)
     _, seconds, peak, _ = sweep_rows[0]
@@ -186,8 +188,9 @@ def run(
     assert planned_shape.tokens == len(prompt.segments.image)
     assert planned.token_layers == first
     assert operations == pytest.approx(planned.prefill + planned.decoding, rel=0.1)
-    if weights > 4 * GIB:  # where the libraries' own memory is small beside it
-        assert peak * GIB == pytest.approx(weights + planned.held + planned.passing, rel=0.1)
+    if weights > 4 * GIB:  # where what the sweep adds is large beside what the allocator rounds it to
+        added = (peak - next(at for name, _, at, _ in rows if name == "at rest")) * GIB
+        assert weights + added == pytest.approx(weights + planned.held + planned.passing, rel=0.1)
     return rows
 
 
