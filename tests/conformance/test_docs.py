@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import repro
 from conftest import ROOMS
 from repro.pytest_plugin.suite import MARKERS
 
@@ -72,3 +75,14 @@ def test_a_marker_with_a_room_of_its_own_is_used_nowhere_else(marker):
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
         assert f"pytest.mark.{marker}" not in used or path.is_relative_to(ROOT / "tests" / marker), path
+
+
+def test_what_a_notebook_imports_is_there_and_costs_nothing_before():
+    """Functions that share their name with a module, too, in whatever order they are asked for."""
+    code = (
+        "import sys, repro; assert 'torch' not in sys.modules; "
+        "from repro import attention_shares, cliff_layer, llava_cam, load_model, sweep, table1, truncated; "
+        "print(*(getattr(repro, name).__name__ for name in repro.__all__))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == repro.__all__, done.stderr

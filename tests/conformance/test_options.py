@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -266,6 +267,7 @@ def test_a_session_that_is_broken_off_goes_on_and_a_finished_one_begins_anew(run
     ) and " MB, 2 runs; those no longer" in said(whole)
     assert "Too few items to choose a layer on in 2 of 2 cases (at least 12)." in said(whole)
     rows = [line for line in whole.outlines if line.startswith("llava-1.5") and " official " in line]
+    assert re.search("^=+ Table 1 =+$", said(whole), re.MULTILINE)
     assert len(rows) == 3 and all(", too few " in row and "] too few items " in row for row in rows)
     assert swept["prompts"] == 96 - first
     assert len(results.runs()) == 2 and all(one.finished for one in results.runs())
@@ -343,6 +345,16 @@ def test_a_page_of_the_audit_that_cannot_be_written_fails(pytester, monkeypatch,
     assert "failed" not in result.parseoutcomes() and "passed" in result.parseoutcomes()
     assert "the report is not written: " in said(result)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_claims_without_support_end_the_audit_and_its_page_names_no_place_of_this_machine(
+    pytester, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("repro.report.audit.broken_line", lambda entries: f"broken: {len(entries) > 9}")
+    shown = said(audited(pytester, tmp_path))
+    assert "Audit of the paper's claims" in shown and "broken: True" in shown
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "--report DIR" in page and str(tmp_path) not in page
 
 
 def audited(pytester: pytest.Pytester, report: Path) -> pytest.RunResult:
@@ -515,6 +527,13 @@ def test_goldens_of_tests_not_come_to_are_not_called_unused(pytester, monkeypatc
     result.assert_outcomes(failed=1)
     assert "broken on purpose" in said(result)
     assert "snapshots unused" not in said(result) and "Re-run pytest" not in said(result)
+
+
+@pytest.mark.parametrize(("given", "margin"), [(["--margin", "2.5"], 0.025), ([], 0.01)])
+def test_a_margin_is_given_in_points(pytester, given, margin):
+    pytester.makepyfile(f"def test_it(margin): assert abs(margin - {margin}) < 1e-9")
+    result = pytester.runpytest_inprocess("-p", "repro.pytest_plugin.suite", "-p", "no:cacheprovider", *given)
+    result.assert_outcomes(passed=1)
 
 
 def test_gpu_and_performance_run_only_when_named(run):

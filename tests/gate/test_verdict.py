@@ -110,6 +110,7 @@ def test_an_error_rate_gets_worse_upwards():
     pair_of_rates = [replace(scores(right), higher_is_better=False) for right in (before, after)]
     one = difference("CHAIR", *pair_of_rates, MARGIN)
     assert one.verdict(MARGIN) == "worse" and one.gain == pytest.approx(-0.1) and one.lost == 40
+    assert one.in_points == f"-10.0 points [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
 
 
 @pytest.mark.invariant

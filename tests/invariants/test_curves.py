@@ -70,3 +70,5 @@ def test_a_curve_may_be_the_first_thing_that_is_asked_of_a_model(lvlm, prompt):
     answer = lvlm.answer(prompt, 1).ids
     expected = deletion_curve(lvlm, prompt, answer, order, steps=3)
     np.testing.assert_array_equal(deletion_curve(fresh, prompt, answer, order, steps=3), expected)
+    usual = deletion_curve(fresh, prompt, answer, order)
+    assert len(usual) == 7 and usual[[0, 3, 6]] == pytest.approx(expected, abs=1e-5)

@@ -23,7 +23,7 @@ from repro.evaluation import run as evaluating
 from repro.evaluation.cluster import ClusterError, measure_all
 from repro.evaluation.results import NAME, Results, ResultsError
 from repro.evaluation.run import answer_items, begin, limited
-from repro.evaluation.shards import FOLDER, Shard, measure_shard, merge
+from repro.evaluation.shards import FOLDER, Shard, main, measure_shard, merge
 from repro.models import load_model
 from repro.protocols import find_task
 from repro.sweep import Sweep
@@ -192,6 +192,15 @@ def test_a_shard_is_every_nth_batch(work, stub):
     ]
     assert set.union(*parts) == {item.id for item in items} and sum(map(len, parts)) == len(items)
     assert all(not one & other for one, other in pairwise(parts))
+
+
+def test_merging_is_a_command_that_says_what_it_did_or_what_is_missing(
+    work, stub, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["shards", str(tmp_path)])
+    assert main() == 1 and "holds no complete shard" in capsys.readouterr().err
+    shards(work, tmp_path, 2)
+    assert main() == 0 and "rows of 2 shards" in capsys.readouterr().out
 
 
 def test_a_shard_of_table_1_is_a_file_beside_the_others(work, stub, tmp_path):

@@ -11,10 +11,12 @@ import pytest
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.miniworld import DIRECTORY
 from repro.compare import main, pairs, sides
+from repro.evaluation.measured import Measured, save
 from repro.evaluation.results import NAME as RESULTS
 from repro.gate.record import ask
 from repro.models import load_model
 from repro.protocols import find_task
+from repro.report.__main__ import main as merge_reports
 
 pytestmark = pytest.mark.invariant
 
@@ -107,3 +109,18 @@ def test_a_merge_of_nothing_is_one_line(tmp_path):
     command = [sys.executable, "-m", "repro.report", str(tmp_path), "--out", str(tmp_path / "all")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "no measured/*.npz" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_merge_shows_the_table_of_all_sessions_and_where_the_page_is(tmp_path, sample, monkeypatch, capsys):
+    for model in ("llava-1.5", "shikra"):
+        measured = Measured("", [sample.row(model=model)], [], [], [], [], [])
+        save(measured, tmp_path / model / "measured" / f"{model}.npz")
+    directories = [str(tmp_path / model) for model in ("llava-1.5", "shikra")]
+    monkeypatch.setattr(sys, "argv", ["report", *directories, "--out", str(tmp_path / "all")])
+    assert merge_reports() == 0
+    header, first, second, *_, last = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["model", "benchmark"]
+    assert (first.split()[0], second.split()[0]) == ("llava-1.5", "shikra")
+    assert (
+        last == f"report: {tmp_path / 'all' / 'index.html'}" and (tmp_path / "all" / "index.html").is_file()
+    )
