@@ -529,7 +529,7 @@ def test_goldens_of_tests_not_come_to_are_not_called_unused(pytester, monkeypatc
     assert "snapshots unused" not in said(result) and "Re-run pytest" not in said(result)
 
 
-@pytest.mark.parametrize(("given", "margin"), [(["--margin", "2.5"], 0.025), ([], 0.01)])
+@pytest.mark.parametrize(("given", "margin"), [(["--margin", "2.5"], 0.025), ([], 0.03)])
 def test_a_margin_is_given_in_points(pytester, given, margin):
     pytester.makepyfile(f"def test_it(margin): assert abs(margin - {margin}) < 1e-9")
     result = pytester.runpytest_inprocess("-p", "repro.pytest_plugin.suite", "-p", "no:cacheprovider", *given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import shutil
@@ -10,13 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from repro.benchmarks.miniworld import DIRECTORY
 from repro.gate.gate import check, record
 from repro.gate.record import GateError, load, save
 from repro.models import load_model
-from repro.report.gate import MARK, _figure, load_outcomes, write_gate
+from repro.report.gate import MARK, _heat, _panels, load_outcomes, write_gate
 from repro.report.outcomes import write_outcome
 
 NAME = "llava-1.5"
@@ -218,12 +221,17 @@ def test_numbers_that_are_not_finite_are_null_in_an_outcomes_file(recorded, tmp_
 
 
 @pytest.mark.invariant
-def test_heat_before_and_after_is_drawn_on_one_scale(recorded, tmp_path):
-    """From no heat to the map's maximum, whatever one side's values span."""
-    outcome = against(load_model(NAME), recorded, tmp_path)
-    figure = _figure(json.loads(write_outcome(outcome, tmp_path).read_text()))
-    images = [image for axes in figure.axes for image in axes.images]
-    assert len(images) == 2 and all((image.norm.vmin, image.norm.vmax) == (0, 1) for image in images)
+def test_before_and_after_are_drawn_on_one_scale():
+    """Heat from none to a map's maximum, scores from 0 to 100 %, whatever one side's values span."""
+    drawn = _heat({"layer": 3, "before": [[0.0, 0.5]], "after": [[0.0, 1.0]]})
+    with Image.open(io.BytesIO(base64.b64decode(drawn.maps.partition(",")[2]))) as maps:
+        opacity = np.asarray(maps.convert("RGBA"))[0, :, 3]
+    assert len(opacity) == 96 and opacity[0] == opacity[48] == 0 and 0 < opacity[47] < opacity[95]
+
+    values = [[0.0, 0.5, 1.0], [0.0, None, 1.0]]
+    [panel] = _panels({"scores": [{"metric": "accuracy"}], "values": values, "shares": [[], []]})
+    heights = {line.look: [point.split(",")[1] for point in line.points.split()] for line in panel.lines}
+    assert heights == {"before": ["142.0", "75.0", "8.0"], "after": ["142.0", "8.0"]}
 
 
 @pytest.mark.invariant
