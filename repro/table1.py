@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -45,6 +45,8 @@ FLIPPED = 12
 SHOWN = 20
 #: Item -> boxes in pixels of its image file, which the model may see larger or smaller; empty if none are known.
 Boxes = Callable[[Item], Sequence[Box]]
+#: Boxes in what a model sees of an image, and the width and height of that, all in pixels of the image file.
+Framed = tuple[list[Box], tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,13 +324,14 @@ def heat_sections(
         return [], []
     maps = {} if maps is None else maps
     maps |= zip(indices, heat_maps(lvlm, evaluation, indices), strict=True)
-    row = heat_row(lvlm, evaluation, indices[0], maps[indices[0]], boxes)
+    seen = cache(partial(seen_part, lvlm))  # most images of a benchmark have the size of others
+    framed = {i: boxes_seen(evaluation.items[i], boxes, seen) for i in indices} if boxes else {}
+    row = heat_row(lvlm, evaluation, indices[0], maps[indices[0]], framed.get(indices[0]))
     if boxes is None:
         return [row], []
     energy, area = [], []
     for index, heat in maps.items():
-        item = evaluation.items[index]
-        covered = coverage(*boxes_seen(lvlm, item, boxes), heat.shape[1:])
+        covered = coverage(*framed[index], heat.shape[1:])
         energy.append(energy_inside(heat, covered))
         area.append(covered.mean())
     return [row], [pointing_of(evaluation.benchmark.title, np.stack(energy), float(np.mean(area)))]
@@ -345,11 +348,11 @@ def pointing_of(title: str, energy: np.ndarray, area_share: float) -> Pointing:
 
 
 def heat_row(
-    lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, boxes: Boxes | None
+    lvlm: Lvlm, evaluation: Evaluation, index: int, heat: np.ndarray, framed: Framed | None
 ) -> HeatRow:
-    """The maps of one item over the image as the model sees it, with its boxes, if any are known."""
+    """The maps [N, h, w] of one item over the image as the model sees it, with its boxes, if any are known."""
     item, prompt = evaluation.items[index], evaluation.prompt(lvlm, index)
-    framed, size = boxes_seen(lvlm, item, boxes) if boxes else ([], prompt.image.size)
+    boxes, size = framed or ([], prompt.image.size)
     wide, high = np.array(prompt.image.size) / size
     return HeatRow(
         benchmark=evaluation.benchmark.title,
@@ -357,12 +360,18 @@ def heat_row(
         answer=evaluation.answers[index].text,
         image=np.asarray(prompt.image),
         heat=heat,
-        boxes=[(x * wide, y * high, width * wide, height * high) for x, y, width, height in framed],
+        boxes=[(x * wide, y * high, width * wide, height * high) for x, y, width, height in boxes],
     )
 
 
-def boxes_seen(lvlm: Lvlm, item: Item, boxes: Boxes) -> tuple[list[Box], tuple[int, int]]:
-    """Boxes of an item in what the model sees of its image, and its width and height, in pixels of the file."""
+def boxes_seen(
+    item: Item, boxes: Boxes, seen: Callable[[tuple[int, int]], tuple[int, int, int, int]]
+) -> Framed:
+    """An item's boxes in what the model sees of its image.
+
+    Args:
+        seen: what it sees of an image of a size, see ``seen_part``.
+    """
     assert item.image is not None, "an item with boxes has an image"
-    left, top, width, height = seen_part(lvlm, read_image(item.image).size)
+    left, top, width, height = seen(read_image(item.image).size)
     return [(x - left, y - top, wide, high) for x, y, wide, high in boxes(item)], (width, height)

@@ -19,7 +19,7 @@ CHANGED = 0.002
 #: Arrays of a record beside the parts of further metrics, which have their names.
 PARTS, TEXTS, PROBABILITY = "parts", "texts", "probability"
 #: Largest difference of a probability that is rounding. Measured between attention kernels and batches: 2e-6 (60
-#: items of nine models and benchmarks); times 50, for other machines and versions.
+#: items each of three models on three benchmarks); times 50, for other machines and versions.
 NEAR = 1e-4
 #: Answers that score differently which a message names, at most.
 SHOWN = 20
@@ -33,7 +33,7 @@ def record_path(model: str, benchmark: Benchmark) -> Path:
 def recorded_parts(model: str, benchmark: Benchmark, ids: Sequence[str]) -> np.ndarray:
     """Parts [items, N + 1, 2] of the benchmark's first metric, as recorded for the items of these ids.
 
-    AssertionError as from ``_recorded``.
+    AssertionError if there is no record or it is damaged, or for items that it does not have.
     """
     return _recorded(model, benchmark, ids)[PARTS]
 
@@ -56,10 +56,9 @@ def _recorded(model: str, benchmark: Benchmark, ids: Sequence[str]) -> dict[str,
             row = {str(name): i for i, name in enumerate(record["ids"])}
             arrays = {name: record[name] for name in (*_keys(benchmark), TEXTS, PROBABILITY)}
         shape = arrays[TEXTS].shape
+        expected = {TEXTS: ("U", shape), PROBABILITY: ("f", shape)}
         for name, array in arrays.items():
-            kind, size = (
-                ("U", shape) if name == TEXTS else ("f", shape if name == PROBABILITY else (*shape, 2))
-            )
+            kind, size = expected.get(name, ("f", (*shape, 2)))
             if array.dtype.kind != kind or array.shape != size or len(array) != len(row):
                 raise ValueError(f"{name} is {array.dtype} {list(array.shape)} for {len(row)} ids")
     except (

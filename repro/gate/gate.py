@@ -12,17 +12,7 @@ from repro.evaluation.flow import sample
 from repro.evaluation.results import weights_of
 from repro.evaluation.run import item_digests
 from repro.gate.compare import Outcome, check_comparable, compare, settled, stages_of
-from repro.gate.record import (
-    GateError,
-    Record,
-    ask,
-    inputs_of,
-    load,
-    measure,
-    measure_again,
-    name_of,
-    save,
-)
+from repro.gate.record import GateError, Record, ask, inputs_of, load, measure, measure_again, name_of, save
 from repro.gate.verdict import where_it_began
 from repro.models.lvlm import Lvlm
 from repro.paired import MARGIN, items_for

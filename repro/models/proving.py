@@ -191,10 +191,10 @@ class Proving(Layered):
             if watched is not None and (batch := self._batch(prompt, other)) is not None:
                 noise, least = _spread(batch.logits[::2, :-1], watched.logits), self._least(watched)
                 if noise <= 8 * least and (batch.entering[0] != batch.entering[1]).any():
-                    self.watchable, self.tolerance = True, self._between(least, 10 * noise, watched)
+                    self.watchable, self.tolerance = True, self._tolerance_from(least, 10 * noise, watched)
                     return Reading(*(part[:2] for part in (batch.entering, batch.last, batch.logits))), True
             single = self.reading([prompt])
-            self.tolerance = self._between(self._least(single), 0, single)
+            self.tolerance = self._tolerance_from(self._least(single), 0, single)
             if self.batches:
                 self._measure_noise(prompt, single)
             self.watchable = watched is not None and (
@@ -263,8 +263,11 @@ class Proving(Layered):
         if self.batches:
             self.tolerance = max(self.tolerance, min(10 * noise, 8 * least))
 
-    def _between(self, least: float, noise: float, reading: Reading) -> float:
-        """A tolerance: the noise of batches, in half precision of digits too, from its least to 8 times that."""
+    def _tolerance_from(self, least: float, noise: float, reading: Reading) -> float:
+        """The tolerance of logits: ``noise``, but from ``least`` to eight times that.
+
+        In half precision at least twice what a last digit in every layer makes of a reading's logits.
+        """
         if self.computes_in != torch.float32:
             noise = max(noise, 2 * _spread(self._moved_by_digits(), reading.logits))
         return min(max(noise, least), 8 * least)

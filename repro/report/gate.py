@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from repro.evaluation.environment import now
 from repro.gate import VERDICTS
-from repro.report.heat import SIDE, maps
+from repro.report.heat import maps, size_of_map
 from repro.report.pages import check_writable, data_uri, render, write
-from repro.report.panels import Axes, Line, Panel
+from repro.report.panels import Axes, Panel
 from repro.text import columns, percent, points, points_interval, visible
 
 PAGE, DATA, SUMMARY = "gate.html", "gate.json", "gate.md"
@@ -193,13 +193,8 @@ def _panel(title: str, first: int, sides: Sequence[Sequence[float | None]]) -> P
     along = "layer" if alike else "% of the depth"
     panel = axes.panel(title, "grey before, dark after", f"{title}, before and after, by {along}", along)
     for look, values, depth in zip(("before", "after"), sides, depths, strict=True):
-        scale = 1 if alike else 100 / depth
-        places = [
-            f"{axes.x(scale * (first + i)):.1f},{axes.y(value):.1f}"
-            for i, value in enumerate(values)
-            if value is not None
-        ]
-        panel.lines.append(Line(look, " ".join(places)))
+        positions = np.arange(first, depth + 1) * (1 if alike else 100 / depth)
+        panel.lines.append(axes.line(look, np.array(values, dtype=float), positions=positions))
     return panel
 
 
@@ -218,5 +213,4 @@ def _heat(heat: Mapping[str, Any]) -> SimpleNamespace | None:
         return None
     sides = np.array([heat["before"], heat["after"]], dtype=np.float32)
     high, wide = sides.shape[1:]
-    size = max(1, SIDE * wide // max(high, wide)), max(1, SIDE * high // max(high, wide))
-    return SimpleNamespace(layer=heat["layer"], maps=maps(sides, size))
+    return SimpleNamespace(layer=heat["layer"], maps=maps(sides, size_of_map(wide, high)))

@@ -54,18 +54,26 @@ def heat_of(
         boxes: x, y, width and height as fractions of the picture's.
     """
     with Image.open(io.BytesIO(picture)) as image:
-        scale = SIDE / max(image.size)
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        size = size_of_map(*image.size)
     framed = [tuple(round(v * size[i % 2], 1) for i, v in enumerate(box)) for box in boxes]
     empty = [not np.any(np.nan_to_num(layer)) for layer in heat]
     notes = [": no heat" if nothing else "" for nothing in empty]
     return Heat(key, label, data_uri(picture), maps(heat, size), size, len(heat), framed, notes)  # type: ignore[arg-type]
 
 
+def size_of_map(width: int, height: int) -> tuple[int, int]:
+    """Width and height in pixels of a map in these proportions."""
+    scale = SIDE / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def maps(heat: np.ndarray, size: tuple[int, int]) -> Markup:
-    """Maps [N, h, w] side by side, each of this width and height.
+    """The address of a PNG of maps side by side, each of a width and a height in pixels.
 
     In matplotlib's inferno, the more opaque the hotter, as in ``cam_figure.overlay``.
+
+    Args:
+        heat: [N, h, w] in [0, 1]; not finite counts as 0.
     """
     layers = np.nan_to_num(np.asarray(heat, dtype=np.float32), posinf=0, neginf=0)
     dense = np.hstack(

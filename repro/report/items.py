@@ -154,7 +154,7 @@ def item_page(
     """The page of a run's items, and its bytes: at most ``limit`` items, and for the default ``LARGEST`` bytes.
 
     Args:
-        pictures: of all pages.
+        pictures: thumbnails, which all pages share.
 
     Raises ResultsError for a damaged file or a run without answers.
     """

@@ -73,16 +73,25 @@ class Axes:
     def y(self, value: float) -> float:
         return BOTTOM - min(max(value / self.ceiling, 0.0), 1.0) * (BOTTOM - TOP)
 
-    def points(self, values: Sequence[float] | np.ndarray) -> list[tuple[str, str, int]]:
-        """Places of the values that are finite, with their index."""
+    def points(
+        self, values: Sequence[float] | np.ndarray, positions: np.ndarray | None = None
+    ) -> list[tuple[str, str, int]]:
+        """Places of the values that are finite, with their index; at successive layers unless at ``positions``."""
+        at = self.first + np.arange(len(values)) if positions is None else positions
         return [
-            (f"{self.x(self.first + i):.1f}", f"{self.y(float(value)):.1f}", i)
+            (f"{self.x(float(at[i])):.1f}", f"{self.y(float(value)):.1f}", i)
             for i, value in enumerate(values)
             if np.isfinite(value)
         ]
 
-    def line(self, look: str, values: Sequence[float] | np.ndarray, colour: str = "") -> Line:
-        return Line(look, " ".join(f"{x},{y}" for x, y, _ in self.points(values)), colour)
+    def line(
+        self,
+        look: str,
+        values: Sequence[float] | np.ndarray,
+        colour: str = "",
+        positions: np.ndarray | None = None,
+    ) -> Line:
+        return Line(look, " ".join(f"{x},{y}" for x, y, _ in self.points(values, positions)), colour)
 
     def area(self, look: str, low: np.ndarray, high: np.ndarray, colour: str = "") -> Line:
         ends = [*self.points(np.nan_to_num(high, posinf=1, neginf=0, nan=np.nan)),
