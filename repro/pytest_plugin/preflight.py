@@ -38,7 +38,7 @@ def _cause(config: pytest.Config, item: pytest.Item, known: dict[str, str]) -> s
     """Why a test cannot run; empty if nothing is in its way. What is ``known`` is not looked for again."""
     fixtures = getattr(item, "fixturenames", ())
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    if "model_name" in parameters:
+    if "model_name" in parameters and not item.get_closest_marker("fullsize"):  # which writes its own
         model, device = parameters["model_name"], parameters.get("device_name", "cpu")
         key = f"{model} on {device}"
         if key not in known:

@@ -612,6 +612,13 @@ def test_a_model_without_a_miniature_fails_and_says_what_to_give(run):
     assert "has no miniature" in said(result) and f"--model {name}=PATH" in said(result)
 
 
+def test_a_published_size_is_written_and_needs_no_miniature(run):
+    chosen = ("-m", "fullsize", "--model", "qwen2.5-vl", "-k", "published", "--setup-plan")
+    result = run(*chosen, ROOT / "tests" / "fullsize")
+    assert "test_published_sizes_run_as_planned[qwen2.5-vl]" in said(result)
+    assert "has no miniature" not in said(result) and result.ret == pytest.ExitCode.OK
+
+
 def test_no_model_is_loaded_twice(run):
     lines = [line for line in run("--collect-only", "-q").outlines if "test_table1[" in line]
     models = [max((name for name in REGISTRY if f"[{name}-" in line), key=len) for line in lines]
