@@ -253,6 +253,18 @@ def test_numbers_are_those_that_are_quoted(name):
     assert {key: found[key] for key in QUOTED[name]} == pytest.approx(QUOTED[name], abs=0.0051)
 
 
+@pytest.mark.parametrize("name", ["pope", "scienceqa", "chair"])
+def test_the_evidence_on_granularity_names_every_number_of_items(name):
+    found = BY_ID[f"granularity-{name}"].check(PAPER)
+    sizes = {key.split(":")[0].removeprefix("of ") for key in found.numbers}
+    for n in sizes:
+        rounded, never = (
+            found.numbers[f"of {n}: impossible {how}"] for how in ("if rounded", "however read")
+        )
+        assert f"{n}: {rounded} ({never}), " in found.words["granularity"]
+    assert len(sizes) > 1
+
+
 def test_sizes_that_two_scores_on_pope_fit():
     """Of 9000 questions InstructBLIP's baseline is possible only if its scores were cut off."""
     assert arithmetic.fits(84.85, 85.40) == [2910, 8910, 9000]

@@ -81,7 +81,8 @@ def test_what_a_notebook_imports_is_there_and_costs_nothing_before():
     """Functions that share their name with a module, too, in whatever order they are asked for."""
     code = (
         "import sys, repro; assert 'torch' not in sys.modules; "
-        "from repro import attention_shares, cliff_layer, llava_cam, load_model, sweep, table1, truncated; "
+        "from repro import attention_shares; "  # alone, before anything else has imported its module
+        "from repro import cliff_layer, llava_cam, load_model, sweep, table1, truncated; "
         "print(*(getattr(repro, name).__name__ for name in repro.__all__))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

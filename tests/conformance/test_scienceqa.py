@@ -113,3 +113,7 @@ def test_only_image_questions_of_the_test_split_are_asked(tmp_path):
     assert (item.id, item.reference, item.kind) == ("3", "C", "Maps")
     assert item.image == folder / "images" / "test" / "3" / "image.png"
     assert (item.question, item.hint, item.choices) == ("Which?", "", ("x", "y", "z"))
+    # Answers recorded elsewhere may be to these, or to all of the split.
+    own, every = SCIENCEQA.questions(tmp_path, tmp_path / "answers.jsonl")
+    assert (set(own.items), set(every.items)) == ({"3"}, {"3", "4"})
+    assert every.title == "ScienceQA 2" and every.source == folder
