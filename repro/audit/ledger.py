@@ -6,9 +6,11 @@ models of the same architectures and never decides a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from num2words import num2words
 
 from repro.models.lvlm import Lvlm
 
@@ -18,6 +20,9 @@ Verdict = Literal["holds", "contradicted", "undefined", "not measured here"]
 Outcome = Literal[
     "as claimed", "in part as claimed", "mixed", "in part not", "not as claimed", "inconclusive", "compared"
 ]
+#: A small model over a decoder that others trained, apart from the miniatures: the most that can be said without a
+#: published one.
+PRETRAINED = "smol-llava"
 #: The miniature of a name, loaded once.
 Load = Callable[[str], Lvlm]
 
@@ -58,6 +63,7 @@ class Claim:
         numbers: of a reading.
         takes: published models that measuring it takes.
         outcome, experiment: recorded, and what recomputes it on miniatures; None where nothing is to be measured.
+        pretrained: recorded of ``PRETRAINED``, by the same experiment; None where that says nothing of one model.
         figure: anchor of the figure in the report that shows it, or empty.
         compute: numbers and words without a model, of the paper given.
     """
@@ -72,6 +78,7 @@ class Claim:
     numbers: Mapping[str, float] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
     outcome: Outcome | None = None
+    pretrained: Outcome | None = None
     experiment: Callable[[Any, Load], Finding] | None = None
     figure: str = ""
     compute: Callable[[Any], Finding] | None = None
@@ -186,6 +193,11 @@ class Paper:
     def layers(self) -> str:
         """All cliff layers of the text, in the paper's words."""
         return listed(map(self.in_words, self.cliffs))
+
+
+def subjects(models: Sequence[str]) -> str:
+    """What was measured: "six miniatures", or the name of the only model."""
+    return models[0] if len(models) == 1 else f"{num2words(len(models))} miniatures"
 
 
 def listed(parts: Iterable[object]) -> str:

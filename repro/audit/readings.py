@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from repro.audit.ledger import Claim, Finding, Load, Outcome, Paper, Verdict
+from repro.audit.ledger import Claim, Finding, Load, Outcome, Paper, Verdict, subjects
 from repro.benchmarks.benchmark import DataError
 
 Check = Callable[[Any], Finding]
 Experiment = Callable[[Any, Load], Finding]
 REQUIRED = ("id", "where", "statement", "quantity", "verdict", "evidence")
 #: Type of each key of a claim in the file.
-KINDS: dict[str, type] = dict.fromkeys((*REQUIRED, "outcome", "miniatures", "figure"), str)
+KINDS: dict[str, type] = dict.fromkeys((*REQUIRED, "outcome", "miniatures", "pretrained", "figure"), str)
 KINDS |= {"missing": tuple, "takes": tuple, "stated": dict}
-CHOICES = {"verdict": get_args(Verdict), "outcome": get_args(Outcome)}
+CHOICES = {"verdict": get_args(Verdict), **dict.fromkeys(("outcome", "pretrained"), get_args(Outcome))}
 
 
 def fault_of(row: Mapping[str, Any]) -> str:
@@ -56,11 +56,15 @@ def frozen(value: Any) -> Any:
 
 
 def worded(experiment: Experiment, template: str) -> Experiment:
-    """An experiment with evidence: the template, filled with its numbers and words by their names."""
+    """An experiment with evidence: the template, filled with its numbers and words by their names.
+
+    And with ``{subjects}``, what it was measured on.
+    """
 
     def run(paper: Any, load: Load) -> Finding:
         finding = experiment(paper, load)
-        return replace(finding, evidence=template.format_map({**finding.numbers, **finding.words}))
+        words = {"subjects": subjects(paper.models), **finding.numbers, **finding.words}
+        return replace(finding, evidence=template.format_map(words))
 
     return run
 
@@ -92,6 +96,8 @@ def read_claims(
             fault = "is decided by nothing; expected a check of this id, or what is stated and missing"
         if not fault and not ("outcome" in row) == ("miniatures" in row) == (name in experiments):
             fault = "has one or two of outcome, miniatures and an experiment of this id; expected all or none"
+        if not fault and "pretrained" in row and "outcome" not in row:
+            fault = "has pretrained and no outcome; expected both or that alone"
         if fault:
             raise DataError(f"{path}: claim {number} ({name}) {fault}")
         texts = {key: value for key, value in row.items() if KINDS[key] is str}

@@ -38,16 +38,21 @@ def recorded_parts(model: str, benchmark: Benchmark, ids: Sequence[str]) -> np.n
     return _recorded(model, benchmark, ids)[PARTS]
 
 
+def recorded_ids(model: str, benchmark: Benchmark) -> set[str]:
+    """Ids of the items that are recorded; AssertionError as of ``recorded_parts``."""
+    return set(_read(model, benchmark)[0])
+
+
 def _keys(benchmark: Benchmark) -> dict[str, str]:
     """Metrics by the name of their array in a record."""
     first, *others = benchmark.metric_names
     return {PARTS: first} | {name: name for name in others}
 
 
-def _recorded(model: str, benchmark: Benchmark, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """What is recorded of the items of these ids: parts by metric, answers and probabilities [items, N + 1].
+def _read(model: str, benchmark: Benchmark) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """The row of each id in a record, and its arrays: parts by metric, answers and probabilities [items, N + 1].
 
-    AssertionError if there is no record or it is damaged, or for items that it does not have.
+    AssertionError if there is no record or it is damaged.
     """
     path = record_path(model, benchmark)
     assert path.is_file(), f"no record at {path}; write it with --snapshot-update"
@@ -74,8 +79,16 @@ def _recorded(model: str, benchmark: Benchmark, ids: Sequence[str]) -> dict[str,
         raise AssertionError(
             f"{path} is damaged; expected ids, scores, answers and probabilities: restore it from version control"
         ) from cause
+    return row, arrays
+
+
+def _recorded(model: str, benchmark: Benchmark, ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """What is recorded of the items of these ids, see ``_read``; AssertionError for items that are not."""
+    row, arrays = _read(model, benchmark)
     unknown = [name for name in ids if name not in row]
-    assert not unknown, f"{path} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
+    assert not unknown, (
+        f"{record_path(model, benchmark)} knows nothing of items {unknown[:5]}; record anew with --snapshot-update"
+    )
     chosen = [row[name] for name in ids]
     return {name: array[chosen] for name, array in arrays.items()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import repro.audit
-from repro.audit.ledger import Claim, Paper, Verdict
+from repro.audit.ledger import PRETRAINED, Claim, Paper, Verdict
 from repro.audit.marks import COLUMNS, marks
 from repro.audit.needs import need
 from repro.evaluation.environment import environment, now
@@ -22,8 +22,8 @@ from repro.text import columns, visible
 HEADER = ["claim", "where", "verdict", "recomputed", "on miniatures", "recomputed"]
 #: Verdicts in the order of the page.
 FIRST = ("contradicted", "undefined", "holds", "not measured here")
-#: What tests compute anew: verdicts from the paper and its arithmetic, outcomes on miniatures.
-KINDS = ("verdict", "outcome")
+#: What tests compute anew: verdicts from the paper and its arithmetic; outcomes of miniatures and ``PRETRAINED``.
+KINDS = ("verdict", "outcome", "pretrained")
 #: The sources of the checks; what the paper prints and claims.
 SOURCES = Path(repro.audit.__file__).parent
 DATA = FIXTURES / "paper"
@@ -87,15 +87,16 @@ def _code(function: Any) -> Code | None:
 
 @dataclass(frozen=True)
 class Entry:
-    """A claim, its verdict, and what miniatures show."""
+    """A claim, its verdict, and what miniatures and a pretrained decoder show."""
 
     claim: Claim
     verdict: Part
     outcome: Part
+    pretrained: Part
 
     @property
     def broken(self) -> bool:
-        return self.verdict.broken or self.outcome.broken
+        return self.verdict.broken or self.outcome.broken or self.pretrained.broken
 
     @property
     def code(self) -> list[Code]:
@@ -139,17 +140,19 @@ def entries(claims: Sequence[Claim], tests: Sequence[Mapping[str, str]]) -> list
             claim,
             parts.get((claim.id, "verdict"), Part(claim.verdict)),
             parts.get((claim.id, "outcome"), Part(claim.outcome or "")),
+            parts.get((claim.id, "pretrained"), Part(claim.pretrained or "")),
         )
         for claim in claims
     ]
 
 
 def ledger_lines(ledger: Sequence[Entry]) -> list[str]:
-    """The ledger for a terminal, columns aligned, and its counts."""
-    rows = [HEADER]
+    """The ledger for a terminal, columns aligned, and its counts; a pretrained decoder's where it was run."""
+    further = [PRETRAINED, "recomputed"] if any(entry.pretrained.tested for entry in ledger) else []
+    rows = [HEADER + further]
     for entry in ledger:
-        verdict, outcome = entry.verdict, entry.outcome
-        cells = [verdict.recorded, verdict.recomputed, outcome.recorded, outcome.recomputed]
+        parts = [entry.verdict, entry.outcome, *[entry.pretrained] * bool(further)]
+        cells = [cell for part in parts for cell in (part.recorded, part.recomputed)]
         rows.append([visible(cell, NAME) for cell in (entry.claim.id, entry.claim.where, *cells)])
     return [*columns(rows), "", counted(ledger), recomputed_line(ledger)]
 
@@ -232,6 +235,7 @@ def write_audit(audit: Audit, directory: str | Path) -> Path:
         verdicts=[verdict for verdict in FIRST if any(e.verdict.recorded == verdict for e in audit.entries)],
         code=sorted({code for entry in audit.entries for code in entry.code}, key=lambda code: code.anchor),
         measuring=measuring(paper),
+        pretrained=PRETRAINED if any(entry.pretrained.recorded for entry in audit.entries) else "",
         counted=counted(audit.entries),
         recomputed=recomputed_line(audit.entries),
         broken=broken_line(audit.entries),

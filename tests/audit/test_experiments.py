@@ -186,7 +186,9 @@ def figure_2(monkeypatch):
             curve = np.stack([1 - image - user, image, user], axis=-1)
             noise = 1e-4 * np.random.default_rng(0).normal(size=(shares.IMAGES, *curve.shape))
             first = np.full((shares.IMAGES, 8), 0.1)
-            found[model, benchmark] = shares.Measured(curve + noise, first, 0.9, model != "instructblip")
+            found[model, benchmark] = shares.Measured(
+                model, curve + noise, first, 0.9, model != "instructblip"
+            )
     monkeypatch.setattr(shares, "measure", lambda paper, load: list(found.values()))
     return found
 

@@ -6,16 +6,20 @@ What each test finds goes into its properties, from which the summary, the page 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from repro.audit.claims import PAPER
+from repro.audit.ledger import PRETRAINED
 from repro.models import load_model
 
 pytestmark = pytest.mark.audit
 
 
+#: The paper's claims, put to one model.
+ALONE = replace(PAPER, models=(PRETRAINED,))
 #: Numbers that recorded scores and counts decide, so exactly.
 EXACT = {
     "cliff-order": {
@@ -83,6 +87,14 @@ def test_miniatures_show_what_is_recorded(claim, load, record_property):
         return shown
 
     recompute(claim, "outcome", compute, record_property, EXACT.get(claim.id, {}))
+
+
+@pytest.mark.smol
+@pytest.mark.parametrize(
+    "claim", [pytest.param(claim, id=claim.id) for claim in PAPER.claims if claim.pretrained is not None]
+)
+def test_a_pretrained_decoder_shows_what_is_recorded(claim, load, record_property):
+    recompute(claim, "pretrained", lambda: claim.experiment(ALONE, load), record_property)
 
 
 def test_each_claim_has_a_name_of_its_own():

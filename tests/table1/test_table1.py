@@ -86,7 +86,7 @@ def test_table1(
         compare_with_paper(PAPER, evaluation, held)
     if limit is not None:
         if shipped:
-            compared(evaluation)
+            compared(evaluation, update)
         return
     low, high = 100 * held.cliff.low[0], 100 * held.cliff.high[0]
     assert high < 0, (

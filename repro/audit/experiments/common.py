@@ -9,7 +9,7 @@ from repro.audit.ledger import Finding, Outcome
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import DIRECTORY
-from repro.evaluation.recorded import recorded_parts
+from repro.evaluation.recorded import recorded_ids, recorded_parts
 from repro.evaluation.scored import Scored
 from repro.protocols import find_task
 from repro.statistics import mean_interval
@@ -26,8 +26,10 @@ def items_of(benchmark: str) -> list[Item]:
 
 @cache
 def record_of(model: str, benchmark: str) -> Scored:
-    """The recorded scores of a miniature for all items at L = 0...N, by the benchmark's first metric."""
-    task, items = find_task("official", model, BENCHMARKS[benchmark]), items_of(benchmark)
+    """The scores of a model at L = 0...N, by the benchmark's first metric, for the items recorded of it."""
+    task = find_task("official", model, BENCHMARKS[benchmark])
+    known = recorded_ids(model, task.benchmark)
+    items = [item for item in items_of(benchmark) if item.id in known]
     parts = recorded_parts(model, task.benchmark, [item.id for item in items])
     return Scored(task, items, {task.benchmark.metrics[0].name: parts})
 
@@ -73,6 +75,8 @@ def percent(value: float) -> str:
 
 
 def span(values: Iterable[float], shown_as: Callable[[float], str] = percent) -> str:
-    """The least and the greatest: "0.1 % to 31.4 %"."""
+    """The least and the greatest: "0.1 % to 31.4 %"; the only one alone."""
     ordered = sorted(values)
+    if len(ordered) == 1:
+        return shown_as(ordered[0])
     return f"{shown_as(ordered[0])} to {shown_as(ordered[-1])}"

@@ -1,7 +1,7 @@
 """What truncating at the cliff layer saves: keys and values exactly, time as measured.
 
-Cost does not depend on what the weights say nor on what the image shows: LLaVA-1.5's miniature reads a prompt
-of the published model's lengths, with the placeholder's embedding for every image token.
+Cost does not depend on what the weights say nor on what the image shows: the first of the models reads a prompt of
+LLaVA-1.5's lengths as published, with the placeholder's embedding for every image token.
 """
 
 import time
@@ -17,7 +17,6 @@ from repro.models.anatomy import cache_in
 from repro.models.lvlm import Lvlm
 from repro.truncation import Mode, truncated
 
-MODEL = "llava-1.5"
 #: Tokens of LLaVA-1.5's prompt: system, image, and a short question behind it.
 SYSTEM, IMAGE, USER = 35, 576, 30
 #: Tokens of the answer, and runs of which the median time counts.
@@ -63,7 +62,8 @@ def cost(paper: Paper, load: Load) -> Finding:
     all, and takes less time. Masking them, as the released code does, is measured too. Times are medians of
     ``TURNS``; how much they gain says little, as small layers spend much of it outside arithmetic.
     """
-    lvlm = load(MODEL)
+    model = paper.models[0]
+    lvlm = load(model)
     cases, lines = [], []
     numbers: dict[str, float] = {}
     threads = torch.get_num_threads()
@@ -71,7 +71,7 @@ def cost(paper: Paper, load: Load) -> Finding:
     try:
         answered(lvlm, lvlm.n_layers, "drop")  # untimed
         for name in paper.benchmarks:
-            after = cliff_layer(record_of(MODEL, name).scores()).layer
+            after = cliff_layer(record_of(model, name).scores()).layer
             (dropped, time_dropped), (masked, time_masked) = (ratios(lvlm, after, mode) for mode in MODES)
             counted = token_layers(lvlm.n_layers, after) / token_layers(lvlm.n_layers, lvlm.n_layers)
             cases.append(abs(dropped - counted) < 1e-12 and dropped < 1 and time_dropped < 1)
@@ -90,6 +90,6 @@ def cost(paper: Paper, load: Load) -> Finding:
         user=USER,
         answer=ANSWER,
         layers=lvlm.n_layers,
-        model=MODEL,
+        model=model,
         lines="; ".join(lines),
     )

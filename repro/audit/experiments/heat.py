@@ -15,7 +15,7 @@ import torch
 from scipy.stats import spearmanr
 
 from repro.audit.experiments.common import Case, above, every, positive, record_of, shown, span
-from repro.audit.ledger import Finding, Load, Paper
+from repro.audit.ledger import Finding, Load, Paper, subjects
 from repro.benchmarks.miniworld import DIRECTORY, asked_boxes
 from repro.cam import llava_cam
 from repro.curves import deletion_curve, token_heat
@@ -127,6 +127,7 @@ def pointing_by_layer(paper: Paper, load: Load) -> Finding:
         cases,
         numbers,
         items=ITEMS,
+        mapped=subjects(models_of(paper)),
         first=span(first, "{:+.0f}".format),
         second=span(second, "{:+.0f}".format),
     )
@@ -148,6 +149,7 @@ def pointing_by_module(paper: Paper, load: Load) -> Finding:
         [case for held in cases.values() for case in held],
         {},
         items=ITEMS,
+        mapped=subjects(models_of(paper)),
         each=len(cells(paper)),
         modules=", ".join(f"{module.replace('_', ' ')} {held.count(True)}" for module, held in cases.items()),
     )
@@ -203,6 +205,7 @@ def parameter_randomisation(paper: Paper, load: Load) -> Finding:
         cases,
         numbers,
         items=ITEMS,
+        mapped=subjects(models_of(paper)),
         **{which: span(values, "{:.2f}".format) for which, values in means.items()},
     )
 
@@ -247,4 +250,5 @@ def deletion_insertion(paper: Paper, load: Load) -> Finding:
         **{which: span(values, "{:+.0f}".format) for which, values in means.items()},
         of=len(cases["box"]),
         items=ITEMS,
+        mapped=subjects(models_of(paper)),
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from repro.audit.experiments.common import Case, items_of, percent, positive, record_of, shown, span
+from repro.audit.experiments.common import Case, percent, positive, record_of, shown, span
 from repro.audit.ledger import Finding, Load, Paper
 from repro.cliff import cliff_layer, compare
 from repro.evaluation.flow import spread
@@ -24,10 +24,10 @@ ROWS: tuple[RankingRow, ...] = ("last_prompt", "random")
 
 def vtw_layer(lvlm: Lvlm, benchmark: str) -> int:
     """VTW's layer, calibrated on items of a benchmark, evenly spaced."""
-    task = record_of(lvlm.card.name, benchmark).task
+    record = record_of(lvlm.card.name, benchmark)
     divergences = [
         divergence(swept.logits)
-        for batch in batches(lvlm, task, spread(items_of(benchmark), CALIBRATION), CALIBRATION)
+        for batch in batches(lvlm, record.task, spread(record.items, CALIBRATION), CALIBRATION)
         for swept in sweep(lvlm, [prompt for _, prompt in batch], 1)
     ]
     return withdrawal_layer(np.stack(divergences), ETA.get(lvlm.card.name, DEFAULT_ETA))
@@ -66,8 +66,8 @@ def vtw(paper: Paper, load: Load) -> Finding:
 
 def goodness_with(lvlm: Lvlm, part: float, ranking_row: RankingRow) -> np.ndarray:
     """Scores [items] of ``FASTV_BENCHMARK`` where a part of the image tokens stays after ``FASTV_LAYER``."""
-    items = spread(items_of(FASTV_BENCHMARK), FASTV_ITEMS)
-    task = record_of(lvlm.card.name, FASTV_BENCHMARK).task
+    record = record_of(lvlm.card.name, FASTV_BENCHMARK)
+    items, task = spread(record.items, FASTV_ITEMS), record.task
     scores = np.zeros(FASTV_ITEMS)
     for batch in batches(lvlm, task, items, FASTV_ITEMS):
         keep = round(part * len(batch[0][1].segments.image))
@@ -83,11 +83,11 @@ def fastv(paper: Paper, load: Load) -> Finding:
 
     Measure: TextVQA's soft accuracy of ``FASTV_ITEMS`` items with 50 and 25 % of the image tokens kept after
     layer 2, by head-mean attention of the last prompt row; less the baseline, none kept (both recorded), and
-    the same number kept at random (one draw of places for all). Mean over the six miniatures item by item, 95
+    the same number kept at random (one draw of places for all). Mean over the models item by item, 95
     % interval by Student's t over items. Ranked tokens contribute where they beat random ones for certain.
     """
-    chosen = spread(range(len(items_of(FASTV_BENCHMARK))), FASTV_ITEMS)
-    records = [record_of(model, FASTV_BENCHMARK).scores().goodness[chosen] for model in paper.models]
+    recorded = [record_of(model, FASTV_BENCHMARK).scores().goodness for model in paper.models]
+    records = [goodness[spread(range(len(goodness)), FASTV_ITEMS)] for goodness in recorded]
     baseline, none = np.mean([goodness[:, [-1, FASTV_LAYER]] for goodness in records], axis=0).T
     cases: list[Case] = []
     lines = []
@@ -106,6 +106,7 @@ def fastv(paper: Paper, load: Load) -> Finding:
         {},
         items=FASTV_ITEMS,
         layer=FASTV_LAYER,
+        depths=span([goodness.shape[1] - 1 for goodness in recorded], str),
         baseline=percent(baseline.mean()),
         none=percent(none.mean()),
         lines=". ".join(lines),

@@ -1,6 +1,6 @@
 """Attention shares of the answer on system, image and user tokens, per layer (Eqs. 7-9, Fig. 2).
 
-Measured on six miniatures and four benchmarks, ``IMAGES`` images each, evenly spaced over the items. Share
+Measured on each model and benchmark, ``IMAGES`` images each, evenly spaced over the items recorded. Share
 of an item: Eq. 7, mean over heads (Eq. 9), mean over the rows that predict the tokens of the baseline answer.
 Intervals are 95 %, Student's t over images, each layer by itself. A *case* is one layer of one model on one
 benchmark.
@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 
 from repro.attention import attention_shares
-from repro.audit.experiments.common import Case, every, items_of, percent, positive, record_of, shown, span
-from repro.audit.ledger import Finding, Load, Paper
+from repro.audit.experiments.common import Case, every, percent, positive, record_of, shown, span
+from repro.audit.ledger import Finding, Load, Paper, subjects
 from repro.evaluation.flow import mean_shares, spread
 from repro.evaluation.run import evaluate
 from repro.models.lvlm import Lvlm
@@ -36,12 +36,14 @@ class Measured:
     """One model on one benchmark.
 
     Attributes:
+        model: its name.
         shares: float [n, N, 3], Eq. 7 over system, image, user.
         first: float [n, N], share of the prompt's first token where the system has more than one, else 0.
         tokens: share of image tokens among the prompt's tokens.
         has_system: whether there are system tokens.
     """
 
+    model: str
     shares: np.ndarray
     first: np.ndarray
     tokens: float
@@ -64,8 +66,8 @@ def measure(paper: Paper, load: Load) -> list[Measured]:
     for model in paper.models:
         lvlm = load(model)
         for name in paper.benchmarks:
-            items = spread(items_of(name), IMAGES)
-            evaluation = evaluate(lvlm, record_of(model, name).task, items, progress=False)
+            record = record_of(model, name)
+            evaluation = evaluate(lvlm, record.task, spread(record.items, IMAGES), progress=False)
             shares = mean_shares(lvlm, evaluation, IMAGES)[1]
             segments = evaluation.prompt(lvlm, 0).segments
             first = np.zeros(shares.shape[:2])
@@ -73,7 +75,7 @@ def measure(paper: Paper, load: Load) -> list[Measured]:
                 for i, answer in enumerate(evaluation.answers):
                     first[i] = first_share(lvlm, evaluation.prompt(lvlm, i), answer.ids[:-1])
             tokens = len(segments.image) / len(segments)
-            cells.append(Measured(shares, first, tokens, len(segments.system) > 0))
+            cells.append(Measured(model, shares, first, tokens, len(segments.system) > 0))
     return cells
 
 
@@ -113,7 +115,8 @@ def share_ordering(paper: Paper, load: Load) -> Finding:
     most: list[Case] = []
     least: list[Case] = []
     greatest, firsts, systems = 0, [], []
-    for cell in measure(paper, load):
+    cells = measure(paper, load)
+    for cell in cells:
         system, image, user = np.moveaxis(cell.shares[:, AFTER:-1], -1, 0)
         lowest = larger(user, image)
         if cell.has_system:
@@ -138,6 +141,8 @@ def share_ordering(paper: Paper, load: Load) -> Finding:
         },
         images=IMAGES,
         sink=percent(sink),
+        prompted=subjects(list(dict.fromkeys(cell.model for cell in cells if cell.has_system))),
+        spoken=subjects(list(dict.fromkeys(cell.model for cell in cells if cell.first.any()))),
     )
 
 
