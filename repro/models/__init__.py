@@ -33,6 +33,10 @@ def find_family(card: ModelCard) -> type[Lvlm]:
             from repro.models.llava import Llava
 
             return Llava
+        case "smol_llava":
+            from repro.models.smol_llava import SmolLlava
+
+            return SmolLlava
         case "instructblip":
             from repro.models.instructblip import InstructBlip
 

@@ -44,6 +44,8 @@ class ModelCard:
         placeholder: the text that stands for the image.
         dtype: of real weights; a miniature is read in float32.
         miniature: directory of the trained miniature, shipped with the suite; None if there is none yet.
+        extra: what has to be installed beside the suite for its miniature, which is run where the model is named,
+            or this is in ``-m``; mostly nothing.
         preparation: commands that make OUT, which the suite reads, from DIR, the published checkpoint; none if the
             suite reads DIR.
         image_settings: for the image processor of a native model, where they differ from its published file.
@@ -60,6 +62,7 @@ class ModelCard:
     placeholder: str = "<image>"
     dtype: str = "float16"
     miniature: Path | None = None
+    extra: str = ""
     preparation: tuple[str, ...] = ()
     image_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -138,6 +141,21 @@ REGISTRY: dict[str, ModelCard] = {
             ),
         ),
         ModelCard(
+            name="smol-llava",
+            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct, given eyes",
+            family="smol_llava",
+            model_type="llava",
+            style="llava",
+            template=CHATML.format(
+                system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+                image="<image>\n",
+            ),
+            miniature=FIXTURES / "smol-llava",
+            extra="smol",
+            source="chat template of SmolLM2-135M-Instruct; haotian-liu/LLaVA, its evaluation scripts",
+            preparation=("python -m repro.models.smol_llava OUT",),
+        ),
+        ModelCard(
             name="llava-onevision",
             hub_id="llava-hf/llava-onevision-qwen2-7b-ov-hf",
             model_type="llava_onevision",
@@ -173,6 +191,10 @@ REGISTRY: dict[str, ModelCard] = {
         ),
     )
 }
+
+
+#: Names of the models whose miniatures need nothing else.
+MINIATURES = tuple(name for name, card in REGISTRY.items() if card.miniature and not card.extra)
 
 
 def has_card(name: str) -> bool:

@@ -30,7 +30,19 @@ Names = Mapping[str, tuple[str, ...]]
 
 
 def check_directory(path: Path, model_type: str) -> None:
-    """CheckpointError unless ``path`` holds a configuration of ``model_type`` and safetensors weights.
+    """CheckpointError unless ``path`` holds a configuration of ``model_type`` and safetensors weights."""
+    check_settings(path, model_type)
+    if (path / INDEX).is_file():
+        if not isinstance(read_json(path / INDEX).get("metadata"), dict):
+            raise CheckpointError(f"{path / INDEX} holds no metadata, which transformers needs: get it again")
+        check_index(path)
+    elif not (path / WEIGHTS).is_file():
+        refuse_pickles(path)
+        raise CheckpointError(f"{path} holds no weights: expected {WEIGHTS}, or {INDEX} with its shards")
+
+
+def check_settings(path: Path, model_type: str) -> None:
+    """CheckpointError unless ``path`` holds a configuration of ``model_type``, of a complete model.
 
     Settings of ``generate`` may be missing. If they cannot be read, transformers would go on without the tokens
     that end an answer.
@@ -45,13 +57,6 @@ def check_directory(path: Path, model_type: str) -> None:
     check_shapes(settings, file)
     if (generation := path / "generation_config.json").is_file():
         read_json(generation)
-    if (path / INDEX).is_file():
-        if not isinstance(read_json(path / INDEX).get("metadata"), dict):
-            raise CheckpointError(f"{path / INDEX} holds no metadata, which transformers needs: get it again")
-        check_index(path)
-    elif not (path / WEIGHTS).is_file():
-        refuse_pickles(path)
-        raise CheckpointError(f"{path} holds no weights: expected {WEIGHTS}, or {INDEX} with its shards")
 
 
 def check_whole(path: Path) -> None:

@@ -17,7 +17,7 @@ from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.chair import BY_MODE
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_card
-from repro.models.card import REGISTRY, has_card, register
+from repro.models.card import MINIATURES, REGISTRY, has_card, register
 from repro.protocols import PROTOCOLS, tasks_of
 from repro.text import printable
 
@@ -212,9 +212,9 @@ def usage_error(message: str) -> pytest.UsageError:
 
 
 def models_of(config: pytest.Config, others: Collection[str] = ()) -> dict[str, Path | None]:
-    """The models of ``--model`` by name, with the paths given; by default all that have a miniature.
+    """The models of ``--model`` by name, with the paths given; by default all miniatures.
 
-    And that ``--protocol`` defines.
+    And that ``--protocol`` defines; those that need an extra if ``-m`` names it.
 
     Args:
         others: names that need no card; by default these, if there are any.
@@ -239,7 +239,9 @@ def models_of(config: pytest.Config, others: Collection[str] = ()) -> dict[str, 
     if others:
         return chosen or dict.fromkeys(others)
     defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
-    return chosen or {name: None for name in REGISTRY if REGISTRY[name].miniature and name in defined}
+    expression = config.getoption("-m") or ""
+    extra = [name for name, card in REGISTRY.items() if card.extra and card.extra in expression]
+    return chosen or {name: None for name in (*MINIATURES, *extra) if name in defined}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:

@@ -23,7 +23,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.chair import BY_MODE, CHAIR
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_checkpoint, load_model
-from repro.models.card import REGISTRY
+from repro.models.card import REGISTRY, has_card
 from repro.protocols import ProtocolError, find_task
 from repro.pytest_plugin.options import (
     answers_of,
@@ -58,6 +58,7 @@ MARKERS = {
     "devices": "every test body with its model on a device that is not the CPU (deselected by default)",
     "cluster": "shards by Ray, which has to be installed (deselected by default)",
     "vocabularies": "prompt ids by real vocabularies, which have to be installed (deselected by default)",
+    "smol": "a LLaVA over a pretrained decoder, whose weights have to be installed (deselected by default)",
     "fullsize": "a random checkpoint of the published sizes on the CPU, against --plan (deselected by default)",
     "families": "every model type of transformers, by tiny random checkpoints (deselected by default)",
     "browser": "the pages in headless Chromium (deselected where there is none, unless named)",
@@ -74,6 +75,7 @@ OPT_IN = (
     "families",
     "gate",
     "faults",
+    "smol",
 )
 #: The browser of the tests of pages; empty if there is none.
 CHROMIUM = shutil.which("chromium") or ""
@@ -102,7 +104,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Reasons())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
-    other = limit is not None or other_data or config.getoption("--protocol") != "official"
+    # A record of a model that needs an extra is of some of the items, in time that a person has.
+    part = limit is not None and not all(
+        has_card(name) and REGISTRY[name].extra for name in models_of(config)
+    )
+    other = part or other_data or config.getoption("--protocol") != "official"
     if config.getoption("update_snapshots", False) and other:
         raise usage_error(
             "--snapshot-update records whole runs of the shipped data under protocol official: leave --limit, "
@@ -205,7 +211,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # have been counted, so that narrowing a run never makes another model's goldens look unused.
     if "model_name" in metafunc.fixturenames:
         left_out = {name for mark in metafunc.definition.iter_markers("without") for name in mark.args}
-        names = [name for name in REGISTRY if name not in left_out]
+        names = [
+            pytest.param(name, marks=[getattr(pytest.mark, card.extra)] if card.extra else [])
+            for name, card in REGISTRY.items()
+            if name not in left_out
+        ]
         metafunc.parametrize("model_name", names, scope="session")
     if "benchmark_name" in metafunc.fixturenames:
         # Of no wider scope, which would have pytest group tests by benchmark and load each model several times.
@@ -229,7 +239,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
-        optional = OPT_IN if CHROMIUM else (*OPT_IN, "browser")
+        # A model that needs an extra is not asked unless it is named, or the extra is.
+        by_name = {"smol"} if "model_name" in parameters else set()
+        optional = {*OPT_IN, *([] if CHROMIUM else ["browser"])} - by_name
         opted = all(marker in expression for marker in optional if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.
         replays = "recorded_answers" in getattr(item, "fixturenames", ())

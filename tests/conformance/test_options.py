@@ -20,7 +20,7 @@ from repro.benchmarks import BENCHMARKS
 from repro.evaluation.results import Results
 from repro.evaluation.shards import merge
 from repro.models import load_model
-from repro.models.card import FIXTURES, REGISTRY
+from repro.models.card import FIXTURES, MINIATURES, REGISTRY
 from repro.protocols import PROTOCOLS
 from repro.pytest_plugin.options import models_of
 from repro.pytest_plugin.suite import _take_gpu
@@ -36,9 +36,8 @@ ONE = ("--model", "llava-1.5")
 @pytest.fixture(scope="module", autouse=True)
 def _everything_imported(suite_imported):
     """pytester forgets modules first imported within it, as transformers does a model's when it is made."""
-    for name, card in REGISTRY.items():
-        if card.miniature is not None:
-            load_model(name)
+    for name in MINIATURES:
+        load_model(name)
 
 
 @pytest.fixture

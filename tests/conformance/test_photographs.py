@@ -10,7 +10,7 @@ import sklearn.datasets
 from PIL import Image
 
 from repro.models import load_model
-from repro.models.card import REGISTRY
+from repro.models.card import MINIATURES
 
 pytestmark = pytest.mark.conformance
 
@@ -29,7 +29,7 @@ PREPARED = {
 
 
 @pytest.mark.parametrize("picture", ["china.jpg", "flower.jpg"])
-@pytest.mark.parametrize("name", [name for name, card in REGISTRY.items() if card.miniature])
+@pytest.mark.parametrize("name", MINIATURES)
 def test_pixels_are_pils(name, picture):
     image = Image.open(PICTURES / picture)
     assert image.size == (640, 427)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from repro.models import find_card, load_model
-from repro.models.card import FIXTURES, REGISTRY, register
+from repro.models.card import FIXTURES, MINIATURES, REGISTRY, register
 from repro.models.weights import fits_in_float32, stored
 from repro.plan import GPUS, PUBLISHED, cost_of, hours_of, shape_of
 from repro.sweep import memory_of
@@ -61,12 +61,10 @@ def test_the_tower_is_what_is_neither_decoder_nor_words_nor_projector(shapes):
 
 def test_a_miniature_is_planned_as_it_is():
     """Every family's shape from its configuration alone: weights, and what its sweep holds."""
-    for name, card in REGISTRY.items():
-        if card.miniature is None:
-            continue
+    for name in MINIATURES:
         lvlm = load_model(name)
         prompt = lvlm.prompt(next((FIXTURES / "miniworld/coco/val2014").glob("*.png")), "Is there a kite?")
-        shape = shape_of(find_card(name), card.miniature, torch.float32, prompt.image.size)
+        shape = shape_of(find_card(name), REGISTRY[name].miniature, torch.float32, prompt.image.size)
         parameters = sum(p.numel() for p in lvlm.model.parameters())
         # Assembled models have a row for the image token that no checkpoint has.
         assert parameters - shape.weights in (0, shape.width, 2 * shape.width), name

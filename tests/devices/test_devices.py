@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.models.card import REGISTRY
+from repro.models.card import MINIATURES, REGISTRY
 
 #: Modules of tests whose bodies run on the device.
 BODIES = ("attention", "cam", "curves", "half_precision", "model", "sweep", "truncation", "withdrawal")
@@ -69,7 +69,7 @@ for name in sys.argv[1:]:
 """
 
 #: Of the miniatures, the first is tried on every run.
-NAMES = [name for name, card in REGISTRY.items() if card.miniature]
+NAMES = MINIATURES
 ROOT = Path(__file__).resolve().parents[2]
 #: File, text and fault: a tensor made on the CPU, a generator of the CPU for the device, numpy of its tensor.
 FAULTS = {

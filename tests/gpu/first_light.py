@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from repro.attention import attention_shares  # noqa: E402
 from repro.cam import llava_cam  # noqa: E402
 from repro.models import load_model  # noqa: E402
-from repro.models.card import FIXTURES, REGISTRY  # noqa: E402
+from repro.models.card import FIXTURES, MINIATURES, REGISTRY  # noqa: E402
 from repro.models.prompts import Prompt  # noqa: E402
 from repro.segments import Segments  # noqa: E402
 from repro.sweep import memory_of, sweep  # noqa: E402
@@ -329,7 +329,7 @@ def checks_of(report: Report, arguments: argparse.Namespace) -> None:
     """All checks, the most telling first."""
     device = torch.device(arguments.device)
     report.run("environment", environment, device, needs=0)
-    names = arguments.models or [name for name, card in REGISTRY.items() if card.miniature]
+    names = arguments.models or MINIATURES
     for name in names:
         report.run(f"instruments, {name}", instruments, name, device, needs=10)
     shape: list[Any] = []
