@@ -64,6 +64,9 @@ class PackedPass:
         self.keys: list[Tensor] = []  # per layer [B, Hkv, T + branches W + answers, D]
         self.values: list[Tensor] = []
         self.step = 0
+        #: Of each key of the answers so far, the branch it belongs to and its position; and for how many there is room.
+        self.owner = self.place = torch.empty(0, dtype=torch.int64, device=device)
+        self.room = 0
 
     def fork(self) -> Tensor:
         """Positions [B, W] of the tokens that a truncation at this layer leaves (Eq. 13)."""
@@ -166,15 +169,26 @@ class PackedPass:
         self.masks[key] = (attending.mask, mask)  # the first keeps its id its own
         return mask
 
-    def reserve(self) -> None:
-        """Room for keys and values of the first tokens of the answers."""
-        branches = self.lvlm.n_layers + 1
-        for store in (self.keys, self.values):
-            for index, tensor in enumerate(store):
-                store[index] = _grown(tensor, min(self.longest, 16) * branches)
+    def make_room(self, going: Tensor) -> None:
+        """For one more key of each branch that goes on; as room grows, keys of branches that have ended go."""
+        needed = len(self.owner) + len(going)
+        if needed > self.room:
+            kept = torch.isin(self.owner, going)
+            self.owner, self.place = self.owner[kept], self.place[kept]
+            # Most answers end long before the longest allowed: the room doubles as needed.
+            more = min(max(self.step, 16), self.longest - self.step) * len(going)
+            self.room = len(self.owner) + more
+            for store in (self.keys, self.values):
+                for layer, tensor in enumerate(store):
+                    forked = self.total + (layer + 1) * self.width
+                    answers = tensor[:, :, forked : forked + len(kept)][:, :, kept.to(tensor.device)]
+                    free = tensor.new_empty((*tensor.shape[:2], more, tensor.shape[3]))
+                    store[layer] = torch.cat([tensor[:, :, :forked], answers, free], dim=2)
+        self.owner = torch.cat([self.owner, going])
+        self.place = torch.cat([self.place, torch.full_like(going, self.total + self.step)])
 
-    def decode(self, ids: Tensor) -> Tensor:
-        """Logits [B, N + 1, vocabulary] after one more token [B, N + 1] of each answer."""
+    def decode(self, ids: Tensor, going: Tensor) -> Tensor:
+        """Logits [B, n, vocabulary] after one more token [B, n] of the answers that go on, by branch [n], rising."""
         branches, device = ids.shape[1], ids.device
         inputs = {"input_ids": ids.reshape(-1, 1)}
         for name, values in self.prompts[0].sequence_inputs.items():
@@ -193,30 +207,21 @@ class PackedPass:
             inputs["cache_position"] = place
             if (deltas := self.lvlm.rope_deltas) is not None:
                 inputs["position_ids"] = (place + deltas).repeat_interleave(branches, dim=0).expand(3, -1, -1)
-        self.allowed = self.allowed_keys(branches)
+        self.going = going
+        self.make_room(going)
         cache = CountingCache(self.total + self.step)
         with self.lvlm.attention_replaced(self.attend_step):
             out = self.lvlm.generator(**inputs, **{self.lvlm.cache_argument: cache}, use_cache=True)
         self.step += 1
         return out.logits.view(*ids.shape, -1)
 
-    def allowed_keys(self, branches: int) -> tuple[Tensor, Tensor]:
-        """Of each new key of the answers so far, its position, and which branches it belongs to [N + 1, keys]."""
-        steps = torch.arange(self.total, self.total + self.step + 1, device=self.at.device)
-        position = steps.repeat_interleave(branches).expand(len(self.at), -1)
-        mine = torch.eye(branches, dtype=torch.bool, device=self.at.device).repeat(1, self.step + 1)
-        return position, mine
-
     def attend_step(self, attending: Attending) -> Tensor:
-        """Attention of one token per branch, query [B (N + 1), H, 1, D], by one call: rows are branches."""
-        layer, branches = attending.layer, self.lvlm.n_layers + 1
+        """Attention of one token per branch, query [B n, H, 1, D], by one call: rows are branches."""
+        layer, branches = attending.layer, len(self.going)
         forked = self.total + (layer + 1) * self.width
-        start, stop = forked + self.step * branches, forked + (self.step + 1) * branches
+        stop = forked + len(self.owner)
+        start = stop - branches
         for store, new in ((self.keys, attending.key), (self.values, attending.value)):
-            if store[layer].shape[2] < stop:
-                # Most answers end long before the longest allowed: the space doubles as needed.
-                more = min(self.step, self.longest - self.step)
-                store[layer] = _grown(store[layer], more * branches)
             store[layer][:, :, start:stop] = new.squeeze(2).unflatten(0, (-1, branches)).transpose(1, 2)
         query = attending.query.squeeze(2).unflatten(0, (-1, branches)).transpose(1, 2)
         mask = self.step_mask(attending, forked)
@@ -224,19 +229,19 @@ class PackedPass:
         return attending.attend(query, key, value, mask).flatten(0, 1)[:, None]
 
     def step_mask(self, attending: Attending, forked: int) -> Tensor:
-        """Which keys each branch sees: [B or 1, heads or 1, N + 1, keys], of the layer's kind."""
-        at, new_positions, mine = (part.to(attending.query.device) for part in (self.at, *self.allowed))
-        layer, branches = attending.layer, len(mine)
-        branch = torch.arange(branches, device=mine.device)[:, None]
-        own = branch[: layer + 1, 0].repeat_interleave(self.width) == branch
+        """Which keys each branch sees: [B or 1, heads or 1, n, keys], of the layer's kind."""
+        parts = (self.at, self.going, self.owner, self.place)
+        at, going, owner, place = (part.to(attending.query.device) for part in parts)
+        layer, branches, branch = attending.layer, len(going), going[:, None]
+        own = torch.arange(layer + 1, device=going.device).repeat_interleave(self.width) == branch
         # Branches 0...layer no longer see the image here.
-        trunk = (torch.arange(self.total, device=mine.device) < self.system) | (branch > layer)
-        allowed = torch.cat([trunk, own, mine], dim=1)[None, None]
+        trunk = (torch.arange(self.total, device=going.device) < self.system) | (branch > layer)
+        allowed = torch.cat([trunk, own, owner == branch], dim=1)[None, None]
         if attending.mask is None:
             return allowed
         seen = attending.mask.expand(len(attending.query), -1, -1, -1).unflatten(0, (-1, branches))
-        seen = seen[:, :, :, 0].transpose(1, 2)  # [B, heads or 1, N + 1, T + step + 1]
-        columns = torch.cat([at[:, :forked], new_positions], dim=1)[:, None, None]
+        seen = seen[:, :, :, 0].transpose(1, 2)  # [B, heads or 1, n, T + step + 1]
+        columns = torch.cat([at[:, :forked], place.expand(len(at), -1)], dim=1)[:, None, None]
         seen = seen.gather(3, columns.expand(*seen.shape[:3], -1))
         return hide(seen, allowed)
 
@@ -259,10 +264,3 @@ class CountingCache(DynamicCache):
 
     def get_mask_sizes(self, query: int | Tensor, *_: Any) -> tuple[int, int]:
         return mask_sizes(self.seen, query)
-
-
-def _grown(tensor: Tensor, more: int) -> Tensor:
-    """A tensor [B, Hkv, K, D] with room for more keys."""
-    grown = tensor.new_empty((*tensor.shape[:2], tensor.shape[2] + more, tensor.shape[3]))
-    grown[:, :, : tensor.shape[2]] = tensor
-    return grown

@@ -124,25 +124,32 @@ def _swept(
         processors = [lvlm.logits_processors(prompt, max_new_tokens) for prompt in prompts]
         run = PackedPass(lvlm, prompts, max_new_tokens, keep, ranking_row)
         logits = first = run.prefill()
-        run.reserve()
         stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
-        chosen: list[Tensor] = []
+        chosen = torch.empty(
+            *logits.shape[:2], 0, dtype=torch.int64, device=lvlm.device
+        )  # [B, N + 1, tokens]
         done = torch.zeros(logits.shape[:2], dtype=torch.bool, device=lvlm.device)
+        going = torch.arange(logits.shape[1], device=lvlm.device)
         while True:
-            _check_finite(logits, len(chosen) + 1)
-            if chosen and repetition_penalty != 1:
-                logits = _penalised(logits, torch.stack(chosen, dim=-1), repetition_penalty)
-            chosen.append(_processed(processors, prompts, chosen, logits).argmax(dim=-1))
-            done |= torch.isin(chosen[-1], stop)
-            if done.all() or len(chosen) == max_new_tokens:
+            own = chosen[:, going]
+            _check_finite(logits, own.shape[-1] + 1, going)
+            if own.numel() and repetition_penalty != 1:
+                logits = _penalised(logits, own, repetition_penalty)
+            tokens = _processed(processors, prompts, own, logits).argmax(dim=-1)
+            # Whatever stands behind an answer's end is cut off.
+            chosen = torch.cat([chosen, chosen.new_zeros(*chosen.shape[:2], 1)], dim=-1)
+            chosen[:, going, -1] = tokens
+            done[:, going] |= torch.isin(tokens, stop)
+            if done.all() or chosen.shape[-1] == max_new_tokens:
                 break
-            logits = run.decode(chosen[-1])
+            # A branch goes on until the last of the prompts has its answer.
+            unfinished = ~done.all(dim=0)[going]
+            going = going[unfinished]
+            logits = run.decode(tokens[:, unfinished], going)
 
     return [
         Sweep(opening, tuple(lvlm.decode(until_stop(ids, lvlm.stop_ids)) for ids in answers))
-        for opening, answers in zip(
-            first.float().cpu().numpy(), torch.stack(chosen, -1).tolist(), strict=True
-        )
+        for opening, answers in zip(first.float().cpu().numpy(), chosen.tolist(), strict=True)
     ]
 
 
@@ -163,16 +170,14 @@ def _together(lvlm: Lvlm, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def _processed(
-    processors: Sequence[Any], prompts: Sequence[Prompt], chosen: Sequence[Tensor], logits: Tensor
+    processors: Sequence[Any], prompts: Sequence[Prompt], chosen: Tensor, logits: Tensor
 ) -> Tensor:
-    """Logits [B, N + 1, vocabulary] as each prompt's processors leave them."""
+    """Logits [B, n, vocabulary] behind tokens [B, n, so many] as each prompt's processors leave them."""
     rows = []
     for b, (own, prompt) in enumerate(zip(processors, prompts, strict=True)):
         row = logits[b]
         if own:
-            ids = torch.cat(
-                [prompt.input_ids.expand(len(row), -1), *(step[b][:, None] for step in chosen)], dim=1
-            )
+            ids = torch.cat([prompt.input_ids.expand(len(row), -1), chosen[b]], dim=1)
             row = own(ids, row.float())
         rows.append(row)
     return torch.stack(rows) if any(map(len, processors)) else logits
@@ -194,7 +199,7 @@ def layer_by_layer(
             ids: list[int] = []
             first = rows = lvlm.logits(prompt)[-1].float()
             while True:
-                _check_finite(rows[None, None], len(ids) + 1, after)
+                _check_finite(rows[None, None], len(ids) + 1, torch.tensor([after]))
                 if ids and repetition_penalty != 1:
                     rows = _penalised(rows, rows.new_tensor(ids).long(), repetition_penalty)
                 ids.append(int(processors(lvlm.sequence(prompt, ids), rows[None])[0].argmax()))
@@ -255,12 +260,12 @@ def _check(lvlm: Lvlm, prompts: Sequence[Prompt], max_new_tokens: int, keep: int
         raise RuntimeError("the model is truncated already; a sweep truncates by itself")
 
 
-def _check_finite(logits: Tensor, token: int, first: int = 0) -> None:
-    """ValueError, naming prompt and layer, if logits [B, layers from ``first``, vocabulary] are not finite."""
+def _check_finite(logits: Tensor, token: int, layers: Tensor) -> None:
+    """ValueError, naming prompt and layer, if logits [B, layers, vocabulary] are not finite."""
     if not torch.isfinite(logits).all():
         item, layer = (~torch.isfinite(logits)).any(-1).nonzero()[0].tolist()
         raise ValueError(
-            f"logits of prompt {item}, truncated after {first + layer}, are not finite at answer token {token}: "
+            f"logits of prompt {item}, truncated after {int(layers[layer])}, are not finite at answer token {token}: "
             "weights, image or activations are NaN or infinite"
         )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from repro.packed import PackedPass
 from repro.sweep import _penalised, layout, memory_of, sweep
 from repro.truncation import truncated
 
@@ -64,6 +65,46 @@ def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
             assert cut.ids == whole.ids[:end]
         assert after.answers[-1] == lvlm.answer(prompt, NEW_TOKENS)
     assert len(stopped[0].answers[-1].ids) <= 2 and len(stopped[1].answers[-1].ids) <= 3
+
+
+def test_an_answer_that_has_ended_is_computed_and_kept_no_longer(lvlm, prompt, monkeypatch):
+    """Of each answer all tokens but the last are read; as room grows, keys of ended answers go."""
+    longest = 40
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", None)
+    (free,) = sweep(lvlm, [prompt], longest)
+    whole = np.array([one.ids for one in free.answers])
+    ends = {
+        token: np.where((found := whole == token).any(axis=1), found.argmax(axis=1) + 1, longest)
+        for token in set(whole.ravel().tolist())
+    }
+    # Answers of several lengths, and of so many tokens that room has to be made again.
+    stop = max(ends, key=lambda token: (len(set(ends[token])) > 1, ends[token].sum()))
+    monkeypatch.setattr(lvlm.generation_config, "eos_token_id", stop)
+    rows, kept = [], []
+
+    def count(module, args, kwargs):
+        hidden = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        rows.append(hidden.shape[0] if hidden.shape[1] == 1 else 0)
+
+    make_room = PackedPass.make_room
+
+    def watched(self, going):
+        room = self.room
+        make_room(self, going)
+        if room < self.room:
+            kept.append(set(self.owner.tolist()) <= set(going.tolist()))
+
+    monkeypatch.setattr(PackedPass, "make_room", watched)
+    handle = lvlm.layers[0].register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        (swept,) = sweep(lvlm, [prompt], longest)
+    finally:
+        handle.remove()
+
+    lengths = [len(one.ids) for one in swept.answers]
+    assert lengths == ends[stop].tolist() and len(set(lengths)) > 1
+    assert sum(rows) == sum(length - 1 for length in lengths)
+    assert all(kept) and len(kept) > 1
 
 
 def test_a_penalty_divides_the_logits_of_tokens_already_given(lvlm, prompt, monkeypatch):
