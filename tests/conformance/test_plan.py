@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,14 @@ def test_a_miniature_is_planned_as_it_is():
             len(prompt.segments.user),
         )
         assert cost_of(shape, system, user, 5).held == memory_of(lvlm, prompt, 5), name
+
+
+def test_an_image_goes_through_the_tower_once(shapes):
+    """By hand for LLaVA-1.5: CLIP's 303.5 million weights over 577 rows, 21.0 of the projector over 576."""
+    shape = shape_of(REGISTRY["llava-1.5"], shapes["llava-1.5"], torch.bfloat16)
+    whole, blind = (cost_of(one, 36, 30, 1) for one in (shape, replace(shape, vision=0, merger=0)))
+    expected = pytest.approx(2 * (303.5e6 * 577 + 20.98e6 * 576), rel=1e-3)
+    assert whole.prefill - blind.prefill == whole.plain - blind.plain == expected
 
 
 def test_hours_grow_with_the_items_and_a_card_that_is_too_small_has_none(shapes):

@@ -81,12 +81,13 @@ def test_a_mismatch_says_how_many_how_much_and_where(tmp_path):
     expected = {"heat": np.zeros((2, 3, 4)), "curve": np.zeros(5), "ids": np.arange(3), "same": np.ones(2)}
     actual = {name: array.copy() for name, array in expected.items()}
     actual["heat"] += 0.005
-    actual["heat"][1, 2, 0], actual["curve"][3], actual["ids"][1] = 0.5, -1, 7
+    actual["heat"][1, 2, 0], actual["curve"][[1, 3]], actual["ids"][1] = 0.5, [0.2, -1], 7
     figure = tmp_path / "deep" / "mismatch.png"
     message = lines_of(expected, actual, Loose, figure)
     assert "heat float64 [2, 3, 4]: 1 of 24 differ beyond 0.01 + 0 |expected|" in message
     assert "at most 0.5, at [1, 2, 0] (expected 0, actual 0.5), 0.0256 on average" in message
-    assert "curve float64 [5]: 1 of 5 differ" in message
+    assert "curve float64 [5]: 2 of 5 differ" in message
+    assert "at most 1, at [3] (expected 0, actual -1)" in message  # the farthest, not the first
     assert "ids int64 [3]: 1 of 3 differ; absolute difference at most 6, at [1]" in message
     assert "same" not in message
     assert str(figure) in message and figure.read_bytes().startswith(b"\x89PNG")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.audit.experiments.common import record_of
-from repro.cliff import Cliff, cliff_layer, compare, held_out
+from repro.cliff import Cliff, _highest_ranks, _stable, cliff_layer, compare, held_out
 from repro.scores import Scores, choosing_half
 
 pytestmark = pytest.mark.invariant
@@ -371,6 +371,14 @@ def test_repeated_questions_do_not_narrow_the_interval_of_their_image():
     np.testing.assert_allclose(together.low, once.low, atol=1e-12)
     np.testing.assert_allclose(together.high, once.high, atol=1e-12)
     assert (apart.high - apart.low)[0] < 0.6 * (once.high - once.low)[0]
+
+
+@pytest.mark.parametrize(("short", "stable"), [(17, True), (30, False), (70, False), (84, True)])
+def test_a_layer_is_decided_four_standard_errors_from_where_it_turns(short, stable):
+    """Of 2000 resamples 50 may fall short, give or take 4 sqrt(50 (1 - 50 / 2000)) = 28."""
+    gains = np.zeros((2000, 2))
+    gains[:short, 0] = -1
+    assert _stable(gains, _highest_ranks(gains), 0.95, 0.03) == stable
 
 
 def test_one_resample_in_each_tail_is_enough():
