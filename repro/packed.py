@@ -25,6 +25,9 @@ from repro.models.prompts import Prompt
 from repro.ranking import RankingRow, ranking_scores, top_image_tokens
 from repro.truncation import mask_sizes
 
+#: Tokens of each answer that there is room for at first.
+ROOM = 16
+
 
 class PackedPass:
     """One sweep. B prompts, T padded prompt length, W branch width, s leading tokens that branches share.
@@ -64,7 +67,7 @@ class PackedPass:
         self.keys: list[Tensor] = []  # per layer [B, Hkv, T + branches W + answers, D]
         self.values: list[Tensor] = []
         self.step = 0
-        #: Of each key of the answers so far, the branch it belongs to and its position; and for how many there is room.
+        #: Branch and position of each key of the answers so far; for how many keys there is room.
         self.owner = self.place = torch.empty(0, dtype=torch.int64, device=device)
         self.room = 0
 
@@ -176,7 +179,7 @@ class PackedPass:
             kept = torch.isin(self.owner, going)
             self.owner, self.place = self.owner[kept], self.place[kept]
             # Most answers end long before the longest allowed: the room doubles as needed.
-            more = min(max(self.step, 16), self.longest - self.step) * len(going)
+            more = min(max(self.step, ROOM), self.longest - self.step) * len(going)
             self.room = len(self.owner) + more
             for store in (self.keys, self.values):
                 for layer, tensor in enumerate(store):
@@ -188,7 +191,7 @@ class PackedPass:
         self.place = torch.cat([self.place, torch.full_like(going, self.total + self.step)])
 
     def decode(self, ids: Tensor, going: Tensor) -> Tensor:
-        """Logits [B, n, vocabulary] after one more token [B, n] of the answers that go on, by branch [n], rising."""
+        """Logits [B, n, vocabulary] after one more token [B, n] of the n branches that go on, in their order."""
         branches, device = ids.shape[1], ids.device
         inputs = {"input_ids": ids.reshape(-1, 1)}
         for name, values in self.prompts[0].sequence_inputs.items():

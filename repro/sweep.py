@@ -265,8 +265,8 @@ def _check_finite(logits: Tensor, token: int, layers: Tensor) -> None:
     if not torch.isfinite(logits).all():
         item, layer = (~torch.isfinite(logits)).any(-1).nonzero()[0].tolist()
         raise ValueError(
-            f"logits of prompt {item}, truncated after {int(layers[layer])}, are not finite at answer token {token}: "
-            "weights, image or activations are NaN or infinite"
+            f"logits of prompt {item}, truncated after {int(layers[layer])}, are not finite at answer token "
+            f"{token}: weights, image or activations are NaN or infinite"
         )
 
 

@@ -20,9 +20,6 @@ Verdict = Literal["holds", "contradicted", "undefined", "not measured here"]
 Outcome = Literal[
     "as claimed", "in part as claimed", "mixed", "in part not", "not as claimed", "inconclusive", "compared"
 ]
-#: A small model over a decoder that others trained, apart from the miniatures: the most that can be said without a
-#: published one.
-PRETRAINED = "smol-llava"
 #: The miniature of a name, loaded once.
 Load = Callable[[str], Lvlm]
 

@@ -97,7 +97,7 @@ def read_claims(
         if not fault and not ("outcome" in row) == ("miniatures" in row) == (name in experiments):
             fault = "has one or two of outcome, miniatures and an experiment of this id; expected all or none"
         if not fault and "pretrained" in row and "outcome" not in row:
-            fault = "has pretrained and no outcome; expected both or that alone"
+            fault = "has pretrained and no outcome; expected an outcome, too"
         if fault:
             raise DataError(f"{path}: claim {number} ({name}) {fault}")
         texts = {key: value for key, value in row.items() if KINDS[key] is str}

@@ -93,10 +93,11 @@ def _recorded(model: str, benchmark: Benchmark, ids: Sequence[str]) -> dict[str,
     return {name: array[chosen] for name, array in arrays.items()}
 
 
-def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
+def compare_with_record(evaluation: Evaluation, update: bool = False, in_part: bool = False) -> None:
     """AssertionError unless the answers score as recorded; items are matched by id.
 
-    A run of some of the items is compared on those. With ``update`` the record is written instead.
+    A run of some of the items is compared on those. With ``update`` the record is written instead. A record may
+    itself be of some of the items ``in_part``; the others are then compared with nothing.
 
     Raises:
         AssertionError: no record, items that the record does not have, more than ``CHANGED`` of the answers
@@ -116,6 +117,10 @@ def compare_with_record(evaluation: Evaluation, update: bool = False) -> None:
         np.savez_compressed(content, ids=np.array(ids), **arrays)
         write_file(path, content.getvalue())
         return
+    if in_part:
+        known = recorded_ids(model, benchmark)
+        chosen = [i for i, name in enumerate(ids) if name in known]
+        evaluation, ids = evaluation.of(chosen), [ids[i] for i in chosen]
     recorded = _recorded(model, benchmark, ids)
     metric = benchmark.metrics[0].name
     by_metric = {

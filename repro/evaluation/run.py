@@ -3,8 +3,9 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -44,6 +45,18 @@ class Evaluation(Scored):
     failed: dict[str, str] = field(default_factory=dict)
     texts: list[list[str]] = field(default_factory=list)
     known: int = 0
+
+    def of(self, chosen: Sequence[int]) -> Self:
+        """The same of some of the items, by their numbers."""
+        some = list(chosen)
+        return replace(
+            self,
+            items=[self.items[i] for i in some],
+            parts={name: parts[some] for name, parts in self.parts.items()},
+            answers=[self.answers[i] for i in some],
+            probability=self.probability[some],
+            texts=[self.texts[i] for i in some],
+        )
 
     def prompt(self, lvlm: Lvlm, index: int) -> Prompt:
         """The prompt of an item."""

@@ -65,7 +65,7 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
 
     Args:
         path: a directory; default: the miniature shipped with the suite.
-        published: by default the published checkpoint in the cache of huggingface_hub instead.
+        published: by default the published checkpoint in the cache of huggingface_hub instead, where there is one.
 
     Raises KeyError and CheckpointError as ``load_model`` does.
     """
@@ -73,7 +73,7 @@ def find_checkpoint(name: str, path: Path | None = None, published: bool = False
     from repro.models.loading import CheckpointError
 
     card = find_card(name)
-    if path is None and published:
+    if path is None and published and not card.extra:
         return cached(card)
     if path is None and not has_card(name):
         path = Path(card.hub_id)

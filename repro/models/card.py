@@ -44,8 +44,8 @@ class ModelCard:
         placeholder: the text that stands for the image.
         dtype: of real weights; a miniature is read in float32.
         miniature: directory of the trained miniature, shipped with the suite; None if there is none yet.
-        extra: what has to be installed beside the suite for its miniature, which is run where the model is named,
-            or this is in ``-m``; mostly nothing.
+        extra: of the suite, which has to be installed for the miniature; then nothing else is published, and the
+            model is run only where it or the extra is named. Empty for most.
         preparation: commands that make OUT, which the suite reads, from DIR, the published checkpoint; none if the
             suite reads DIR.
         image_settings: for the image processor of a native model, where they differ from its published file.
@@ -66,6 +66,9 @@ class ModelCard:
     preparation: tuple[str, ...] = ()
     image_settings: Mapping[str, Any] = field(default_factory=dict)
 
+
+#: A small model over a decoder that others trained; it stands apart from the miniatures.
+PRETRAINED = "smol-llava"
 
 REGISTRY: dict[str, ModelCard] = {
     card.name: card
@@ -141,8 +144,8 @@ REGISTRY: dict[str, ModelCard] = {
             ),
         ),
         ModelCard(
-            name="smol-llava",
-            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct, given eyes",
+            name=PRETRAINED,
+            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
             family="smol_llava",
             model_type="llava",
             style="llava",
@@ -153,7 +156,6 @@ REGISTRY: dict[str, ModelCard] = {
             miniature=FIXTURES / "smol-llava",
             extra="smol",
             source="chat template of SmolLM2-135M-Instruct; haotian-liu/LLaVA, its evaluation scripts",
-            preparation=("python -m repro.models.smol_llava OUT",),
         ),
         ModelCard(
             name="llava-onevision",

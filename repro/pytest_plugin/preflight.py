@@ -13,7 +13,7 @@ from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.hub import HUB
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_checkpoint
-from repro.models.card import NOT_INSTALLED
+from repro.models.card import NOT_INSTALLED, PRETRAINED
 from repro.pytest_plugin.options import models_of
 
 #: The cause that a test fails for in place of all that it stops.
@@ -38,7 +38,14 @@ def _cause(config: pytest.Config, item: pytest.Item, known: dict[str, str]) -> s
     """Why a test cannot run; empty if nothing is in its way. What is ``known`` is not looked for again."""
     fixtures = getattr(item, "fixturenames", ())
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    if "model_name" in parameters and not item.get_closest_marker("fullsize"):  # which writes its own
+    if item.get_closest_marker("fullsize") and "model_name" in parameters:
+        path = models_of(config)[parameters["model_name"]]
+        return (
+            f"--model {path}: -m fullsize writes a checkpoint of its own: give the name alone" if path else ""
+        )
+    if item.get_closest_marker("smol"):
+        parameters = {"model_name": PRETRAINED} | parameters
+    if "model_name" in parameters:
         model, device = parameters["model_name"], parameters.get("device_name", "cpu")
         key = f"{model} on {device}"
         if key not in known:
@@ -59,7 +66,7 @@ def _model(config: pytest.Config, model: str, device: str) -> str:
 
     published = device == "cuda" and bool(config.getoption("--model"))
     try:
-        find_checkpoint(model, models_of(config)[model], published)
+        find_checkpoint(model, models_of(config).get(model), published)
     except CheckpointError as error:
         return f"--model {model}: {error}"
     if device == "cuda":

@@ -29,10 +29,10 @@ from repro.pytest_plugin.options import (
     answers_of,
     benchmarks_of,
     check_gate,
-    gates_wanted,
     models_of,
     shard_of,
     usage_error,
+    wanted,
 )
 from repro.pytest_plugin.options import pytest_addoption as pytest_addoption
 from repro.pytest_plugin.planning import pytest_cmdline_main as pytest_cmdline_main
@@ -64,6 +64,8 @@ MARKERS = {
     "browser": "the pages in headless Chromium (deselected where there is none, unless named)",
     "without(*names)": "what cannot hold of the models of these names, and is not asked of them",
 }
+#: Extras that a model may need.
+EXTRAS = {card.extra for card in REGISTRY.values() if card.extra}
 #: Deselected unless named in ``-m``.
 OPT_IN = (
     "gpu",
@@ -75,12 +77,12 @@ OPT_IN = (
     "families",
     "gate",
     "faults",
-    "smol",
+    *EXTRAS,
 )
 #: The browser of the tests of pages; empty if there is none.
 CHROMIUM = shutil.which("chromium") or ""
 #: Markers of the tests whose figures go into the report.
-REPORTED = ("table1", "audit", "gate")
+REPORTED = ("table1", "audit", "gate", *EXTRAS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -100,11 +102,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Summary())
         config.pluginmanager.register(Replays())
         config.pluginmanager.register(Ledger())
-        config.pluginmanager.register(Gates(gates_wanted(config)))
+        config.pluginmanager.register(Gates(wanted(config, "gate")))
         config.pluginmanager.register(Reasons())
     limit = config.getoption("--limit")
     other_data = config.getoption("--data").resolve() != MINIWORLD
-    # A record of a model that needs an extra is of some of the items, in time that a person has.
+    # All items take hours on a model that needs an extra, so its record may be of some.
     part = limit is not None and not all(
         has_card(name) and REGISTRY[name].extra for name in models_of(config)
     )
@@ -240,7 +242,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         named = all(parameters[key] in names for key, names in wanted.items() if key in parameters)
         # A model that needs an extra is not asked unless it is named, or the extra is.
-        by_name = {"smol"} if "model_name" in parameters else set()
+        by_name = EXTRAS if "model_name" in parameters else set()
         optional = {*OPT_IN, *([] if CHROMIUM else ["browser"])} - by_name
         opted = all(marker in expression for marker in optional if item.get_closest_marker(marker))
         # Recorded answers take the place of every model's in Table 1.

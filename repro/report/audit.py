@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import repro.audit
-from repro.audit.ledger import PRETRAINED, Claim, Paper, Verdict
+from repro.audit.ledger import Claim, Paper, Verdict
 from repro.audit.marks import COLUMNS, marks
 from repro.audit.needs import need
 from repro.evaluation.environment import environment, now
-from repro.models.card import FIXTURES
+from repro.models.card import FIXTURES, PRETRAINED
 from repro.report.pages import AUDIT, NAME, check_writable, render, write
 from repro.text import columns, visible
 
@@ -165,13 +165,15 @@ def counted(ledger: Sequence[Entry]) -> str:
 
 def recomputed_line(ledger: Sequence[Entry]) -> str:
     """How many verdicts and outcomes the session computed anew."""
+    apart = [entry.pretrained for entry in ledger if entry.pretrained.recorded]
     parts = [part for entry in ledger for part in (entry.verdict, entry.outcome) if part.recorded]
+    if any(part.tested for part in apart):
+        parts, apart = [*parts, *apart], []
     tested = sum(part.tested for part in parts)
-    if tested == len(parts):
-        return f"All {len(parts)} verdicts and outcomes were computed anew."
-    return (
-        f"Only {tested} of {len(parts)} verdicts and outcomes were computed anew; the others are as recorded."
-    )
+    whole = f"All {len(parts)}" if tested == len(parts) else f"Only {tested} of {len(parts)}"
+    others = "; the others are as recorded" * (tested < len(parts))
+    beside = f"; {len(apart)} of {PRETRAINED} are as recorded" if apart and not others else ""
+    return f"{whole} verdicts and outcomes were computed anew{others}{beside}."
 
 
 def broken_line(ledger: Sequence[Entry]) -> str:

@@ -12,8 +12,8 @@ from functools import cache
 import pytest
 
 from repro.audit.claims import PAPER
-from repro.audit.ledger import PRETRAINED
 from repro.models import load_model
+from repro.models.card import PRETRAINED
 
 pytestmark = pytest.mark.audit
 

@@ -46,6 +46,18 @@ def test_a_claim_is_read(tmp_path):
     assert (claim.compute, claim.experiment, claim.outcome) == (None, None, None)
 
 
+def test_what_was_measured_is_named_by_how_many_or_by_itself(tmp_path):
+    texts = TEXTS.replace(
+        "takes", 'outcome = "mixed"\nminiatures = "{subjects}"\npretrained = "mixed"\ntakes'
+    )
+    (tmp_path / "claims.toml").write_text(texts, encoding="utf-8")
+    shown = Finding("mixed", {})
+    [claim] = read_claims(tmp_path / "claims.toml", ANOTHER, {}, {"sky": lambda paper, load: shown})
+    assert claim.pretrained == "mixed"
+    for models, said in ((("a", "b", "c"), "three miniatures"), (("smol-llava",), "smol-llava")):
+        assert claim.experiment(replace(ANOTHER, models=models), None).evidence == said
+
+
 def test_what_miniatures_show_is_in_the_words_of_the_file(tmp_path):
     texts = TEXTS.replace("takes", 'outcome = "mixed"\nminiatures = "{skies} of {of} skies"\ntakes')
     (tmp_path / "claims.toml").write_text(texts, encoding="utf-8")
@@ -77,6 +89,7 @@ def test_what_miniatures_show_is_in_the_words_of_the_file(tmp_path):
         (TEXTS, (), ("sky",), "has one or two of outcome, miniatures and an experiment of this id"),
         (TEXTS.replace("takes", 'outcome = "mixed"\ntakes'), (), (), "expected all or none"),
         (TEXTS.replace("takes", 'miniatures = "{n}"\ntakes'), (), (), "expected all or none"),
+        (TEXTS.replace("takes", 'pretrained = "mixed"\ntakes'), (), (), "has pretrained and no outcome"),
         (
             TEXTS.replace("paper.title", "paper.name"),
             (),

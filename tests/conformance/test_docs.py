@@ -68,6 +68,11 @@ def test_options_and_markers_exist(document, pytestconfig):
         }
 
 
+def test_every_marker_is_in_the_readme():
+    told = set(re.findall(r"`([a-z]\w*)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {name for name in MARKERS if "(" not in name} <= told
+
+
 @pytest.mark.parametrize("marker", ROOMS)
 def test_a_marker_with_a_room_of_its_own_is_used_nowhere_else(marker):
     """As nothing outside the room is collected where it stands alone behind ``-m``."""

@@ -616,6 +616,9 @@ def test_a_published_size_is_written_and_needs_no_miniature(run):
     result = run(*chosen, ROOT / "tests" / "fullsize")
     assert "test_published_sizes_run_as_planned[qwen2.5-vl]" in said(result)
     assert "has no miniature" not in said(result) and result.ret == pytest.ExitCode.OK
+    result = run(*chosen[:3], f"llava-1.5={FIXTURES}", *chosen[4:-1], ROOT / "tests" / "fullsize")
+    result.assert_outcomes(errors=1)
+    assert "writes a checkpoint of its own: give the name alone" in said(result)
 
 
 def test_no_model_is_loaded_twice(run):

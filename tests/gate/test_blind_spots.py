@@ -29,7 +29,7 @@ from repro.gate.tripwires import tripwires
 from repro.models import load_model
 from repro.paired import MARGIN, difference
 from repro.protocols import find_task
-from repro.pytest_plugin.options import gates_wanted
+from repro.pytest_plugin.options import wanted
 from repro.report.gate import load_outcomes, write_gate
 from repro.report.outcomes import write_outcome
 from repro.scores import Scores
@@ -302,7 +302,7 @@ def test_a_record_of_another_model_is_named(recorded, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("expression", "wanted"),
+    ("expression", "selected"),
     [
         ("gate", True),
         ("(gate) and not gpu", True),
@@ -311,12 +311,12 @@ def test_a_record_of_another_model_is_named(recorded, tmp_path):
         ("gated", False),
     ],
 )
-def test_the_marker_is_found_in_an_expression(expression, wanted):
+def test_the_marker_is_found_in_an_expression(expression, selected):
     class Config:
         def getoption(self, name):
             return expression
 
-    assert gates_wanted(Config()) is wanted
+    assert wanted(Config(), "gate") is selected
 
 
 def run(*arguments):

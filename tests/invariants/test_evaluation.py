@@ -379,6 +379,25 @@ def test_the_record_notices_changed_answers(lvlm, evaluation, tmp_path, monkeypa
         recorded.compare_with_record(result)
 
 
+def test_a_record_of_some_items_is_compared_on_those(lvlm, evaluation, tmp_path, monkeypatch):
+    """Where it may be one; any other that lacks items is refused."""
+    result, _ = evaluation
+    monkeypatch.setattr(recorded, "RECORDS", tmp_path)
+    recorded.compare_with_record(result.of([1, 3, 5]), update=True)
+    assert recorded.recorded_ids(result.task.model, result.benchmark) == {
+        result.items[i].id for i in (1, 3, 5)
+    }
+    with pytest.raises(AssertionError, match="knows nothing of items"):
+        recorded.compare_with_record(result)
+    recorded.compare_with_record(result, in_part=True)
+    changed = result.of(range(8))
+    changed.parts["accuracy"][2] += 0.3
+    recorded.compare_with_record(changed, in_part=True)
+    changed.parts["accuracy"][3] += 0.3
+    with pytest.raises(AssertionError, match=f"{lvlm.n_layers + 1} of {3 * (lvlm.n_layers + 1)} answers"):
+        recorded.compare_with_record(changed, in_part=True)
+
+
 def test_right_answers_are_said_in_words():
     """As published: a letter with its choice, yes or no, what annotators wrote, the objects of an image."""
     first = {name: BENCHMARKS[name].load(MINIWORLD)[0] for name in BENCHMARKS}

@@ -9,8 +9,9 @@ import pytest
 import torch
 import transformers
 
+from repro import packed
 from repro.packed import PackedPass
-from repro.sweep import _penalised, layout, memory_of, sweep
+from repro.sweep import _penalised, layer_by_layer, layout, memory_of, sweep
 from repro.truncation import truncated
 
 pytestmark = pytest.mark.invariant
@@ -67,20 +68,31 @@ def test_every_stop_id_ends_an_answer(lvlm, prompts, monkeypatch):
     assert len(stopped[0].answers[-1].ids) <= 2 and len(stopped[1].answers[-1].ids) <= 3
 
 
-def test_an_answer_that_has_ended_is_computed_and_kept_no_longer(lvlm, prompt, monkeypatch):
-    """Of each answer all tokens but the last are read; as room grows, keys of ended answers go."""
+@pytest.fixture
+def ended(lvlm, prompts, monkeypatch):
+    """Answers without an end, and where each is cut by a token that ends some of them early and others late."""
     longest = 40
     monkeypatch.setattr(lvlm.generation_config, "eos_token_id", None)
-    (free,) = sweep(lvlm, [prompt], longest)
-    whole = np.array([one.ids for one in free.answers])
-    ends = {
-        token: np.where((found := whole == token).any(axis=1), found.argmax(axis=1) + 1, longest)
-        for token in set(whole.ravel().tolist())
-    }
-    # Answers of several lengths, and of so many tokens that room has to be made again.
-    stop = max(ends, key=lambda token: (len(set(ends[token])) > 1, ends[token].sum()))
+    free = sweep(lvlm, prompts, longest)
+    ids = np.array([[one.ids for one in swept.answers] for swept in free])  # [prompts, N + 1, tokens]
+
+    def ends(token):
+        return np.where((found := ids == token).any(axis=-1), found.argmax(axis=-1) + 1, longest)
+
+    def early_and_late(token):
+        return min((ends(token)[0] <= 8).sum(), (ends(token)[0] > 32).sum())
+
+    stop = max(sorted(set(ids.ravel().tolist())), key=early_and_late)
     monkeypatch.setattr(lvlm.generation_config, "eos_token_id", stop)
-    rows, kept = [], []
+    assert early_and_late(stop) > 0
+    return longest, ids, ends(stop)
+
+
+def test_an_answer_that_has_ended_is_computed_and_kept_no_longer(lvlm, prompts, ended, monkeypatch):
+    """Of each answer all tokens but the last are read; as room grows, keys of ended answers go."""
+    longest, ids, ends = ended
+    monkeypatch.setattr(packed, "ROOM", 2)
+    rows, dropped = [], []
 
     def count(module, args, kwargs):
         hidden = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
@@ -89,22 +101,49 @@ def test_an_answer_that_has_ended_is_computed_and_kept_no_longer(lvlm, prompt, m
     make_room = PackedPass.make_room
 
     def watched(self, going):
-        room = self.room
+        before, room = self.owner.tolist(), self.room
         make_room(self, going)
         if room < self.room:
-            kept.append(set(self.owner.tolist()) <= set(going.tolist()))
+            assert set(self.owner.tolist()) <= set(going.tolist())
+            dropped.append(len(before) + len(going) - len(self.owner))
 
     monkeypatch.setattr(PackedPass, "make_room", watched)
     handle = lvlm.layers[0].register_forward_pre_hook(count, with_kwargs=True)
     try:
-        (swept,) = sweep(lvlm, [prompt], longest)
+        (swept,) = sweep(lvlm, prompts[:1], longest)
     finally:
         handle.remove()
+    assert [one.ids for one in swept.answers] == [
+        tuple(whole[:end]) for whole, end in zip(ids[0], ends[0], strict=True)
+    ]
+    assert sum(rows) == (ends[0] - 1).sum()
+    assert sum(dropped) > 0
 
-    lengths = [len(one.ids) for one in swept.answers]
-    assert lengths == ends[stop].tolist() and len(set(lengths)) > 1
-    assert sum(rows) == sum(length - 1 for length in lengths)
-    assert all(kept) and len(kept) > 1
+
+@pytest.mark.parametrize(("keep", "penalty"), [(0, 1.0), (3, 1.3)])
+def test_answers_that_go_on_are_as_if_none_had_ended(lvlm, prompts, ended, keep, penalty, monkeypatch):
+    """Of prompts in one batch, whose answers end at different places; against one run per layer."""
+    longest, *_ = ended
+    monkeypatch.setattr(packed, "ROOM", 2)
+    for prompt, swept in zip(prompts, sweep(lvlm, prompts, longest, keep, "random", penalty), strict=True):
+        assert swept.answers == layer_by_layer(lvlm, prompt, longest, keep, "random", penalty).answers
+
+
+def test_logits_that_are_not_finite_are_put_down_to_their_own_layer(lvlm, prompts, ended, monkeypatch):
+    """After answers of other layers have ended."""
+    longest, _, ends = ended
+    last = int(ends[0].argmax())
+    decode = PackedPass.decode
+
+    def spoilt(self, ids, going):
+        logits = decode(self, ids, going)
+        if len(going) <= lvlm.n_layers and last in going.tolist():
+            logits[0, going.tolist().index(last)] = float("nan")
+        return logits
+
+    monkeypatch.setattr(PackedPass, "decode", spoilt)
+    with pytest.raises(ValueError, match=f"logits of prompt 0, truncated after {last}, are not finite"):
+        sweep(lvlm, prompts[:1], longest)
 
 
 def test_a_penalty_divides_the_logits_of_tokens_already_given(lvlm, prompt, monkeypatch):

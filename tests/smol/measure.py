@@ -7,10 +7,11 @@ measures the shipped one, or one in DIR, and writes what it finds to OUT, a file
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +23,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from repro.audit.claims import PAPER
 from repro.audit.experiments import heat, shares
 from repro.audit.experiments.no_image import answer_without_image
-from repro.audit.ledger import PRETRAINED
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY
 from repro.models import load_model
-from repro.models.card import FIXTURES
+from repro.models.card import FIXTURES, PRETRAINED
 from repro.models.loading import read_json
 from repro.models.lvlm import Lvlm
 from repro.models.smol_llava import SmolLM2
@@ -83,12 +83,18 @@ def knows(row: dict[str, str], answer: str) -> bool:
     return any(re.search(rf"\b{re.escape(right)}\b", answer, flags) for right in row["answers"].split("|"))
 
 
-def known(lvlm: Lvlm, rows: list[dict[str, str]]) -> tuple[list[list[bool]], list[bool]]:
-    """Which questions are answered right beside an irrelevant picture at L = 0...N, and without a picture."""
+def known(
+    lvlm: Lvlm, rows: list[dict[str, str]], numbers: Sequence[int]
+) -> tuple[list[list[bool]], list[bool]]:
+    """Which questions are answered right beside an irrelevant picture at L = 0...N, and without a picture.
+
+    Args:
+        numbers: of the questions among all, which choose their pictures.
+    """
     images = sorted({item.image for item in BENCHMARKS["textvqa"].load(DIRECTORY)})
     textvqa = BENCHMARKS["textvqa"].load(DIRECTORY)[0]
     prompts = []
-    for i, row in enumerate(rows):
+    for i, row in zip(numbers, rows, strict=True):
         turn = STYLES["llava"]["textvqa"].ask(replace(textvqa, question=row["question"]))
         prompts.append(lvlm.prompt(images[i % len(images)], turn))
     at: list[list[bool]] = []
@@ -110,7 +116,7 @@ def share(right: list[bool]) -> list[float]:
 
 def by_layer(values: np.ndarray) -> list[list[float]]:
     """Mean and interval [N, 3] over items [n, N]."""
-    return np.stack(mean_interval(values), axis=-1).tolist()
+    return [list(map(float, mean_interval(layer[~np.isnan(layer)]))) for layer in values.T]
 
 
 def measured(lvlm: Lvlm) -> dict[str, object]:
@@ -120,7 +126,8 @@ def measured(lvlm: Lvlm) -> dict[str, object]:
         return lvlm
 
     found: dict[str, object] = {"perplexity": perplexities(lvlm)}
-    at, alone = known(lvlm, knowledge())
+    rows = knowledge()
+    at, alone = known(lvlm, rows, range(len(rows)))
     found["knowledge"] = {
         "questions": len(at),
         "right": ["".join("01"[right] for right in row) for row in at],
@@ -143,6 +150,9 @@ def measured(lvlm: Lvlm) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    given = [Path(argument) for argument in sys.argv[2:]]
-    found = measured(load_model(PRETRAINED, *given))
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("directory", type=Path, nargs="?")
+    given = parser.parse_args()
+    content = json.dumps(measured(load_model(PRETRAINED, given.directory)), indent=1, allow_nan=False)
+    given.out.write_text(content + "\n")

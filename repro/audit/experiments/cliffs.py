@@ -1,7 +1,7 @@
-"""Cliff layers of the miniatures, from the recorded scores of all items at every layer; no model is run.
+"""Cliff layers, from the recorded scores at every layer; no model is run.
 
-A cliff layer is of the benchmark's first metric, on all items (Table 1 chooses it on half of them), margin 3
-points. Intervals of 95 % and resamples draw images.
+A cliff layer is of the benchmark's first metric, on all recorded items (Table 1 chooses it on half of them), with
+a margin of 3 points. Intervals of 95 % and resamples draw images.
 """
 
 from collections import Counter
@@ -74,6 +74,7 @@ def cliff_order(paper: Paper, load: Load) -> Finding:
         alone=span(alone),
         order=title,
         models=models,
+        of=len(paper.models),
     )
 
 
@@ -114,7 +115,7 @@ def projectors(paper: Paper, load: Load) -> Finding:
 def retrospective(paper: Paper, load: Load) -> Finding:
     """Sections 3.3 and 4.2: the last layer looks back at the image before the final answer.
 
-    Measure: scores that change from L = N - 1 to L = N, all items, when the last layer alone does or does not
+    Measure: scores that change from L = N - 1 to L = N when the last layer alone does or does not
     see the image. Holds where more scores rise than fall, by McNemar's exact test at 5 % over the number of
     cases (Bonferroni); does not where they rise by less than ``LOSS`` on average, for certain.
     """

@@ -11,6 +11,7 @@ from repro.benchmarks.benchmark import Item
 from repro.benchmarks.miniworld import DIRECTORY
 from repro.evaluation.recorded import recorded_ids, recorded_parts
 from repro.evaluation.scored import Scored
+from repro.models import find_card
 from repro.protocols import find_task
 from repro.statistics import mean_interval
 
@@ -28,8 +29,10 @@ def items_of(benchmark: str) -> list[Item]:
 def record_of(model: str, benchmark: str) -> Scored:
     """The scores of a model at L = 0...N, by the benchmark's first metric, for the items recorded of it."""
     task = find_task("official", model, BENCHMARKS[benchmark])
-    known = recorded_ids(model, task.benchmark)
-    items = [item for item in items_of(benchmark) if item.id in known]
+    items = items_of(benchmark)
+    if find_card(model).extra:  # recorded in part
+        known = recorded_ids(model, task.benchmark)
+        items = [item for item in items if item.id in known]
     parts = recorded_parts(model, task.benchmark, [item.id for item in items])
     return Scored(task, items, {task.benchmark.metrics[0].name: parts})
 

@@ -1,6 +1,6 @@
 """What truncating at the cliff layer saves: keys and values exactly, time as measured.
 
-Cost does not depend on what the weights say nor on what the image shows: the first of the models reads a prompt of
+Cost depends neither on what the weights say nor on what the image shows: the first of the models reads a prompt of
 LLaVA-1.5's lengths as published, with the placeholder's embedding for every image token.
 """
 
@@ -90,6 +90,6 @@ def cost(paper: Paper, load: Load) -> Finding:
         user=USER,
         answer=ANSWER,
         layers=lvlm.n_layers,
-        model=model,
+        model=model if len(paper.models) == 1 else f"{model}'s miniature",
         lines="; ".join(lines),
     )

@@ -51,7 +51,7 @@ def moved(lvlm: Lvlm, prompt: Prompt) -> float:
 def no_image(paper: Paper, load: Load) -> Finding:
     """A.2: with no image token the model answers from the text alone, by what it knows (47.5 % right).
 
-    Measure: share of right answers to POPE's and ScienceQA's questions at L = 0, recorded of all items,
+    Measure: share of right answers to POPE's and ScienceQA's questions at L = 0, as recorded,
     against guessing. A case, a model on a benchmark, holds where Wilson's interval, 95 % for all cases
     together (Bonferroni), is above guessing, and does not where it is below. Miniatures know nothing of the
     world but these scenes. And, item by item (McNemar), whether L = 0 is the same as no image: ``ITEMS`` items

@@ -37,7 +37,7 @@ def vtw(paper: Paper, load: Load) -> Finding:
     """VTW (arXiv 2405.05803): the layer after which image tokens may go is found by one token of 20 prompts.
 
     Measure: its layer (see ``repro.withdrawal``), calibrated on each benchmark by itself, against the cliff
-    layer's 95 % interval, and what truncating there costs, from the recorded scores of all items (images
+    layer's 95 % interval, and what truncating there costs, from the recorded scores (images
     resampled). As published, calibrated on ScienceQA for all benchmarks, it is reported too. The first token
     may be the same in all answers: captions start with "The", numbers with a blank, Shikra's with "The answer is".
     """

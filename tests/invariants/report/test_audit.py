@@ -14,6 +14,7 @@ import pytest
 
 from repro.audit.claims import PAPER
 from repro.audit.ledger import Claim, Finding
+from repro.models.card import PRETRAINED
 from repro.report.audit import (
     SOURCES,
     Audit,
@@ -93,6 +94,48 @@ def test_terminal_says_what_became_of_each_claim():
     assert counts == "6 claims: 3 holds, 1 contradicted, 1 undefined, 1 not measured here" == counted(ledger)
     assert recomputed == "Only 7 of 8 verdicts and outcomes were computed anew; the others are as recorded."
     assert broken_line(ledger) == "Not supported by evidence any more: turned, stopped, not-shown"
+
+
+def test_a_pretrained_decoder_stands_apart(tmp_path):
+    """In the terminal where it was run; on the page with what became of it; and counted where it was run."""
+    claims = (made_claim("one", outcome="mixed", pretrained="as claimed"), made_claim("two"))
+    handed = [
+        {"claim": name, "recorded verdict": "holds", "verdict": "holds", "evidence": "."}
+        for name in ("one", "two")
+    ]
+    handed.append(
+        {"claim": "one", "recorded outcome": "mixed", "outcome": "mixed", "evidence": "3 of 6 skies"}
+    )
+    own = {
+        "claim": "one",
+        "recorded pretrained": "as claimed",
+        "pretrained": "mixed",
+        "evidence": "1 of 2 seas",
+    }
+
+    header, *lines, _, _, counted_line = ledger_lines(entries(claims, handed))
+    assert PRETRAINED not in header
+    assert counted_line == (
+        f"All 3 verdicts and outcomes were computed anew; 1 of {PRETRAINED} are as recorded."
+    )
+    header, first, second, _, _, counted_line = ledger_lines(entries(claims, [*handed, own]))
+    assert re.split(r"\s{2,}", header)[-2:] == [PRETRAINED, "recomputed"]
+    assert re.split(r"\s{2,}", first)[-2:] == ["as claimed", "recorded as claimed, evidence supports mixed"]
+    assert counted_line == "All 4 verdicts and outcomes were computed anew."
+    assert broken_line(entries(claims, [*handed, own])) == "Not supported by evidence any more: one"
+
+    audit = build_audit(replace(PAPER, claims=claims), entries(claims, [*handed, own]), "pytest -m smol")
+    page = write_audit(audit, tmp_path).read_text(encoding="utf-8")
+    column = f"{PRETRAINED}: a pretrained decoder, 30 layers"
+    assert (
+        f"{column} as claimed recorded as claimed, evidence supports mixed 1 of 2 seas"
+        in rows_of(page)["one"]
+    )
+    assert rows_of(page)["two"].endswith(f"{column} –") and f'class="aside">{column}</th>' in page
+
+
+def test_a_page_without_a_pretrained_decoder_does_not_name_one(written):
+    assert PRETRAINED not in written.read_text(encoding="utf-8")
 
 
 def test_a_whole_session_says_so():
