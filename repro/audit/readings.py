@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from num2words import num2words
+
 from repro.audit.ledger import Claim, Finding, Load, Outcome, Paper, Verdict, subjects
 from repro.benchmarks.benchmark import DataError
 
@@ -58,12 +60,13 @@ def frozen(value: Any) -> Any:
 def worded(experiment: Experiment, template: str) -> Experiment:
     """An experiment with evidence: the template, filled with its numbers and words by their names.
 
-    And with ``{subjects}``, what it was measured on.
+    And with ``{subjects}`` and how many ``{benchmarks}`` it was measured on.
     """
 
     def run(paper: Any, load: Load) -> Finding:
         finding = experiment(paper, load)
-        words = {"subjects": subjects(paper.models), **finding.numbers, **finding.words}
+        measured = {"subjects": subjects(paper.models), "benchmarks": num2words(len(paper.benchmarks))}
+        words = {**measured, **finding.numbers, **finding.words}
         return replace(finding, evidence=template.format_map(words))
 
     return run

@@ -17,7 +17,7 @@ from repro.benchmarks.benchmark import DataError
 from repro.benchmarks.chair import BY_MODE
 from repro.benchmarks.miniworld import DIRECTORY as MINIWORLD
 from repro.models import find_card
-from repro.models.card import MINIATURES, REGISTRY, has_card, register
+from repro.models.card import REGISTRY, has_card, register
 from repro.protocols import PROTOCOLS, tasks_of
 from repro.text import printable
 
@@ -239,8 +239,8 @@ def models_of(config: pytest.Config, others: Collection[str] = ()) -> dict[str, 
     if others:
         return chosen or dict.fromkeys(others)
     defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
-    extra = [name for name, card in REGISTRY.items() if card.extra and wanted(config, card.extra)]
-    return chosen or {name: None for name in (*MINIATURES, *extra) if name in defined}
+    own = (card for card in REGISTRY.values() if card.miniature and card.name in defined)
+    return chosen or {card.name: None for card in own if not card.extra or wanted(config, card.extra)}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:

@@ -98,10 +98,11 @@ def test_the_assembled_checkpoint_is_what_is_loaded_each_time(lvlm, tmp_path):
         assert torch.equal(tensor, other), name
 
 
-def test_the_decoder_still_speaks(lvlm, recorded):
+def test_the_decoder_speaks_as_well_as_recorded(lvlm, recorded):
+    """The perplexity of plain sentences, before and after it was given eyes."""
     found = perplexities(lvlm)
-    assert found["sentences"] >= 50 and found["high"] < 1.15
-    assert found["ratio"] == pytest.approx(recorded["perplexity"]["ratio"], rel=1e-3)
+    assert found["sentences"] >= 50
+    assert found == pytest.approx(recorded["perplexity"], rel=1e-3)
 
 
 def test_it_knows_what_it_is_recorded_to_know(lvlm, recorded):
