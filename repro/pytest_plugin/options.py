@@ -239,8 +239,8 @@ def models_of(config: pytest.Config, others: Collection[str] = ()) -> dict[str, 
     if others:
         return chosen or dict.fromkeys(others)
     defined = {model for model, _ in tasks_of(config.getoption("--protocol"))}
-    own = (card for card in REGISTRY.values() if card.miniature and card.name in defined)
-    return chosen or {card.name: None for card in own if not card.extra or wanted(config, card.extra)}
+    own = [(name, card.extra) for name, card in REGISTRY.items() if card.miniature and name in defined]
+    return chosen or {name: None for name, extra in own if not extra or wanted(config, extra)}
 
 
 def benchmarks_of(config: pytest.Config) -> list[str]:

@@ -69,7 +69,7 @@ for name in sys.argv[1:]:
 """
 
 #: Of the miniatures, the first is tried on every run.
-NAMES = MINIATURES
+NAMES = [*MINIATURES]
 ROOT = Path(__file__).resolve().parents[2]
 #: File, text and fault: a tensor made on the CPU, a generator of the CPU for the device, numpy of its tensor.
 FAULTS = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from repro.models import load_model
 from repro.models.anatomy import cache_in
+from repro.packed import PackedPass
 from repro.ranking import top_image_tokens
 from repro.segments import Segments
 from repro.sweep import sweep
@@ -35,15 +36,25 @@ CUTS = [
 
 
 def sweep_with_logits(lvlm, prompts, **settings):
-    """A sweep, and the logits [steps, B, N + 1, vocabulary] it chose its tokens by."""
+    """A sweep, and the logits [steps, B, N + 1, vocabulary] it chose its tokens by; NaN of ended answers."""
     assert lvlm.anatomy  # learnt by passes of its own, before the head is watched
-    steps, shape = [], (len(prompts), lvlm.n_layers + 1, -1)
-    handle = lvlm.head.register_forward_hook(
-        lambda module, inputs, output: steps.append(output.float().view(shape))
-    )
+    steps, going, decode = [], [torch.arange(lvlm.n_layers + 1)], PackedPass.decode
+
+    def watched(self, ids, alive):
+        going.append(alive.cpu())
+        return decode(self, ids, alive)
+
+    def note(module, inputs, output):
+        whole = torch.full((len(prompts), lvlm.n_layers + 1, output.shape[-1]), torch.nan)
+        whole[:, going[-1]] = output.float().cpu().view(len(prompts), len(going[-1]), -1)
+        steps.append(whole)
+
+    handle = lvlm.head.register_forward_hook(note)
+    PackedPass.decode = watched
     try:
-        return sweep(lvlm, prompts, NEW_TOKENS, **settings), torch.stack(steps).cpu().numpy()
+        return sweep(lvlm, prompts, NEW_TOKENS, **settings), torch.stack(steps).numpy()
     finally:
+        PackedPass.decode = decode
         handle.remove()
 
 
