@@ -125,9 +125,8 @@ def _swept(
         run = PackedPass(lvlm, prompts, max_new_tokens, keep, ranking_row)
         logits = first = run.prefill()
         stop = torch.tensor(sorted(lvlm.stop_ids), device=lvlm.device)
-        chosen = torch.empty(
-            *logits.shape[:2], 0, dtype=torch.int64, device=lvlm.device
-        )  # [B, N + 1, tokens]
+        # [B, N + 1, tokens so far]
+        chosen = torch.empty(*logits.shape[:2], 0, dtype=torch.int64, device=lvlm.device)
         done = torch.zeros(logits.shape[:2], dtype=torch.bool, device=lvlm.device)
         going = torch.arange(logits.shape[1], device=lvlm.device)
         while True:

@@ -64,8 +64,6 @@ NAMES: Names = {
     "blk.*.ffn_up.weight": ("model.layers.*.mlp.up_proj.weight",),
     "blk.*.ffn_down.weight": ("model.layers.*.mlp.down_proj.weight",),
 }
-#: What training changes.
-ATTENTION: Names = {f"*.self_attn.{name}_proj.weight": ("*",) for name in "qkvo"}
 
 
 def find_weights() -> Path:
@@ -153,7 +151,7 @@ def merged(decoder: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict
     expected = {
         f"{name.removesuffix('.weight')}.{part}"
         for name in whole
-        if renamed(name, ATTENTION)
+        if ".self_attn." in name
         for part in ("up", "down")
     }
     if differing := sorted(changes ^ expected):
