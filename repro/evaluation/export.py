@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from repro.evaluation.results import Asked, Recorded, Results, ResultsError, Row, digest_of
+from repro.evaluation.digests import digest_of
+from repro.evaluation.results import Asked, Recorded, Results, ResultsError, Row
 from repro.text import printable
 
 _TEXTS = ("model", "revision", "dataset", "protocol", "settings", "versions", "started", "finished")

@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from repro.evaluation.results import Results, ResultsError, size_line, versions
+from repro.evaluation.digests import versions
+from repro.evaluation.results import Results, ResultsError, size_line
 from repro.text import columns, printable
 
 HEADER = ["run", "model", "benchmark", "protocol", "n", "started", "finished", "versions"]

@@ -10,23 +10,19 @@ the power fails at any moment, the file holds complete batches. Workers share th
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import platform
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, is_dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from repro.benchmarks.benchmark import Part
+from repro.evaluation.digests import digest_of
 from repro.evaluation.environment import now
-from repro.evaluation.sources import PACKAGE, sources_of
 
 #: The file in a report's directory.
 NAME = "results.sqlite"
@@ -36,10 +32,6 @@ SCHEMA = 2
 APPLICATION = int.from_bytes(b"repr")
 #: Seconds to wait for another process that writes. A batch of rows takes milliseconds.
 PATIENCE = 60.0
-#: Packages whose versions can change an answer or its score.
-PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "pillow", "nltk")
-#: Packages that transformers uses if they are there, and then may give another answer.
-OPTIONAL = ("accelerate", "bitsandbytes", "flash-attn", "kernels", "peft", "torchvision")
 
 _TABLES = f"""
 BEGIN EXCLUSIVE;
@@ -146,50 +138,6 @@ def size_line(results: Results) -> str:
     """How large a results file is, and how many runs it holds."""
     size = results.path.stat().st_size
     return f"{results.path}: {size / 1e6:.1f} MB, {len(results.runs())} runs"
-
-
-def digest_of(value: object) -> str:
-    """A SHA-256, in hexadecimal, of plain values, tuples, sets, dataclasses and mappings of string keys."""
-
-    def plain(value: Any) -> object:
-        return vars(value) if is_dataclass(value) else sorted(value)
-
-    text = json.dumps(value, sort_keys=True, default=plain)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def revision_of(checkpoint: Path) -> str:
-    """Digest of a checkpoint directory: names and contents of all its files except hidden ones."""
-    files = sorted(
-        path
-        for path in checkpoint.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(checkpoint).parts)
-    )
-    return digest_of([(path.relative_to(checkpoint).as_posix(), _content(path)) for path in files])
-
-
-@cache
-def weights_of(checkpoint: Path) -> str:
-    """Digest of a checkpoint's weights alone: names and contents of its safetensors files."""
-    files = sorted(checkpoint.rglob("*.safetensors"))
-    return digest_of([(path.relative_to(checkpoint).as_posix(), _content(path)) for path in files])
-
-
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of all that can change an answer, and the digest of the sources here that decide one."""
-    sources = [(path.relative_to(PACKAGE).as_posix(), _content(path)) for path in sources_of()]
-    packages = {name: version(name) for name in PACKAGES}
-    for name in OPTIONAL:
-        with suppress(PackageNotFoundError):
-            packages[name] = version(name)
-    return {"python": platform.python_version(), **packages, "repro": digest_of(sorted(sources))}
 
 
 class Results:

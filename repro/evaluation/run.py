@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from repro.benchmarks.benchmark import Benchmark, HubImage, Item, image_names
 from repro.benchmarks.chair import GroundTruth
-from repro.evaluation.results import Asked, Configuration, Results, Row, Run, digest_of, revision_of, versions
+from repro.evaluation.digests import digest_of, revision_of, versions
+from repro.evaluation.results import Asked, Configuration, Results, Row, Run
 from repro.evaluation.scored import Scored
 from repro.models.card import ModelCard
 from repro.models.lvlm import Lvlm

@@ -15,16 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from repro.benchmarks.benchmark import Item
-from repro.evaluation.results import (
-    NAME,
-    Asked,
-    Configuration,
-    Recorded,
-    Results,
-    ResultsError,
-    Row,
-    digest_of,
-)
+from repro.evaluation.digests import digest_of
+from repro.evaluation.results import NAME, Asked, Configuration, Recorded, Results, ResultsError, Row
 from repro.evaluation.run import Progress, answer_items, begin, configuration_of
 from repro.models.lvlm import Lvlm
 from repro.protocols.task import Task

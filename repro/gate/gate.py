@@ -8,8 +8,8 @@ from typing import Any
 
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.benchmark import Benchmark, Item
+from repro.evaluation.digests import weights_of
 from repro.evaluation.flow import sample
-from repro.evaluation.results import weights_of
 from repro.evaluation.run import item_digests
 from repro.gate.compare import Outcome, check_comparable, compare, settled, stages_of
 from repro.gate.record import GateError, Record, ask, inputs_of, load, measure, measure_again, name_of, save

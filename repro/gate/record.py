@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from repro.benchmarks.benchmark import Item
+from repro.evaluation.digests import revision_of, versions, weights_of
 from repro.evaluation.environment import circumstances, environment, now
 from repro.evaluation.flow import spread
 from repro.evaluation.results import NAME as RESULTS
-from repro.evaluation.results import Results, revision_of, versions, weights_of
+from repro.evaluation.results import Results
 from repro.evaluation.run import Progress, begin, evaluate, item_digests
 from repro.gate.noise import noise, other_kernel
 from repro.gate.stages import REFUSED, Reading, read, read_inputs

@@ -92,7 +92,7 @@ class SmolLM2:
 
     def field(self, name: str) -> Any:
         """A value of the file's header."""
-        return self.reader.get_field(name).contents()
+        return self.reader.fields[name].contents()
 
     @cached_property
     def tokenizer(self) -> Any:

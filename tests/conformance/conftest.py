@@ -47,6 +47,8 @@ def suite_imported() -> None:
     for name in (
         "nltk",
         "repro.audit.agreement",
+        "repro.golden",
+        "repro.report.audit",
         "repro.report.index",
         "sklearn.datasets",
     ):

@@ -18,9 +18,10 @@ from PIL import Image
 from repro.benchmarks import find_benchmark
 from repro.benchmarks.miniworld import DIRECTORY
 from repro.cam import llava_cam
+from repro.evaluation.digests import weights_of
 from repro.evaluation.flow import sample
 from repro.evaluation.results import NAME as RESULTS
-from repro.evaluation.results import Results, weights_of
+from repro.evaluation.results import Results
 from repro.gate.compare import compare
 from repro.gate.gate import check, record
 from repro.gate.record import GateError, ask, load, save

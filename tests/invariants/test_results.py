@@ -1,30 +1,19 @@
 """What is written stays, once, and never mixes with another configuration's; what cannot be used says why."""
 
-import re
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pyarrow import parquet
 
 from repro.evaluation import results as module
-from repro.evaluation.environment import commit, environment
+from repro.evaluation.digests import digest_of, versions
 from repro.evaluation.export import export, main
 from repro.evaluation.prune import main as prune_runs
-from repro.evaluation.results import (
-    Asked,
-    Configuration,
-    Results,
-    ResultsError,
-    Row,
-    digest_of,
-    revision_of,
-    versions,
-)
-from repro.evaluation.sources import PACKAGE, sources_of
+from repro.evaluation.results import Asked, Configuration, Results, ResultsError, Row
+from repro.evaluation.sources import PACKAGE
 
 pytestmark = pytest.mark.invariant
 
@@ -299,46 +288,6 @@ def test_a_full_disk_keeps_what_was_written(results):
 # Digests and export
 
 
-def test_the_revision_is_every_visible_file_of_a_checkpoint(tmp_path):
-    def digest():
-        revision_of.cache_clear()
-        return revision_of(tmp_path)
-
-    (tmp_path / "config.json").write_text("{}")
-    first = digest()
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "when").write_text("today")
-    assert digest() == first
-    (tmp_path / "model.safetensors").write_bytes(b"0")
-    second = digest()
-    (tmp_path / "model.safetensors").write_bytes(b"1")
-    assert len({first, second, digest()}) == 3
-    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
-    assert digest() not in (first, second)
-
-
-def test_versions_hold_the_sources(monkeypatch):
-    known = versions()
-    assert {"torch", "transformers", "tokenizers", "sentencepiece", "numpy", "pillow", "nltk"} <= known.keys()
-    assert {"repro", "python"} <= known.keys()
-    versions.cache_clear()
-    monkeypatch.setattr(module, "_content", lambda path: "changed")
-    assert versions()["repro"] != known["repro"]
-    versions.cache_clear()
-
-
-def test_the_commit_of_the_code_is_said_or_that_there_is_none(monkeypatch):
-    assert re.fullmatch("[0-9a-f]{40,64}(, with changes)?|no git checkout", commit())
-    monkeypatch.setenv("PATH", "")
-    assert commit() == environment()["commit"] == "no git checkout"
-
-
-def test_a_digest_does_not_depend_on_the_order_of_a_set():
-    words = [f"word{i}" for i in range(50)]
-    assert digest_of(frozenset(words)) == digest_of(frozenset(reversed(words))) == digest_of(sorted(words))
-    assert digest_of(row("1")) == digest_of(row("1")) != digest_of(row("2"))
-
-
 def test_parquet_holds_every_row_with_its_run(results, tmp_path, monkeypatch, capsys):
     run = results.begin(ASKED)
     rows = [row(str(i), layer, answer="=1+1\n<b>") for i in range(3) for layer in range(2)]
@@ -379,33 +328,3 @@ def test_an_export_writes_over_nothing(results, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export", str(results.path), str(results.path)])
     assert main() == 1 and "is there already" in capsys.readouterr().err
     assert len(list(Results(results.path).rows(1))) == 1
-
-
-def test_what_cannot_change_an_answer_is_not_among_the_sources_that_end_a_run():
-    deciding = {path.relative_to(PACKAGE).as_posix() for path in sources_of()}
-    assert deciding >= {
-        "sweep.py",
-        "truncation.py",
-        "segments.py",
-        "evaluation/run.py",
-        "benchmarks/chair_words.py",
-    }
-    assert deciding >= {
-        "models/attending.py",
-        "models/shikra.py",
-        "protocols/official.py",
-        "protocols/task.py",
-    }
-    assert not {name for name in deciding if name.startswith(("report/", "audit/", "pytest_plugin/"))}
-    assert deciding.isdisjoint({"cam.py", "cliff.py", "golden.py", "table1.py", "evaluation/measured.py"})
-
-
-def test_all_that_an_evaluation_imports_is_among_them():
-    code = (
-        "import sys, repro.evaluation.run; from repro.models import load_model; load_model('qwen-vl'); "
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'repro'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
-    )
-    assert set(map(Path, done.stdout.split())) <= {*sources_of(), PACKAGE / "__init__.py"}

@@ -8,13 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from repro.models import load_model
 from repro.models.anatomy import cache_in
 from repro.packed import PackedPass
-from repro.ranking import top_image_tokens
 from repro.segments import Segments
 from repro.sweep import sweep
 from repro.truncation import truncated
@@ -309,43 +306,6 @@ def test_an_answer_fed_at_once_behind_the_cache_equals_one_pass(lvlm, prompt, an
         close(in_two, in_one)
 
 
-@pytest.mark.parametrize("ranking_row", ["last_prompt", "last_image"])
-def test_the_tokens_kept_are_those_the_ranking_row_attends_to_most(
-    lvlm, prompt, eager_attention, ranking_row
-):
-    image = prompt.segments.image
-    row = image[-1] if ranking_row == "last_image" else len(prompt.segments) - 1
-    attention = eager_attention(prompt, [])[:, row, image]
-    for after in range(1, lvlm.n_layers):
-        with truncated(lvlm, after, keep=SOME, ranking_row=ranking_row) as cut:
-            lvlm.logits(prompt)
-        kept = np.isin(image, cut.stay[0].cpu().numpy())
-
-        assert kept.sum() == SOME
-        assert attention[after - 1][kept].min() >= attention[after - 1][~kept].max()
-
-
-@pytest.mark.parametrize("cuts", [[(0, "last_prompt")] * 2, [(2, "random"), (3, "random")]])
-def test_a_random_choice_is_fixed(lvlm, prompt, cuts):
-    stays = []
-    for seed, (after, ranking_row) in enumerate(cuts):
-        torch.manual_seed(seed)
-        before = torch.get_rng_state()
-        with truncated(lvlm, after, keep=SOME, ranking_row=ranking_row) as cut:
-            lvlm.logits(prompt)
-        stays.append(cut.stay)
-        assert torch.equal(torch.get_rng_state(), before)
-
-    assert torch.equal(*stays)
-
-
-@given(st.permutations(range(12)), st.integers(0, 12))
-def test_the_top_tokens_are_the_largest_in_order_of_position(ranks, keep):
-    found = top_image_tokens(torch.tensor([ranks]), len(ranks), keep)[0].tolist()
-
-    assert found == [i for i, rank in enumerate(ranks) if rank >= len(ranks) - keep]
-
-
 def test_a_truncated_model_is_not_truncated_again(lvlm, prompt):
     with truncated(lvlm, 2):
         with pytest.raises(RuntimeError, match="truncated already"), truncated(lvlm, 3):
@@ -381,16 +341,6 @@ def test_text_without_an_image_is_refused(lvlm):
     ids = torch.tensor([[5, 6, 7]], device=lvlm.device)
     with pytest.raises(ValueError, match="no image token"), truncated(lvlm, 1):
         lvlm.text_logits(ids)
-
-
-def test_the_prompts_last_row_ranks_whatever_follows_it(lvlm, prompt, answer, close):
-    for after in range(1, lvlm.n_layers):
-        with truncated(lvlm, after, keep=SOME) as cut:
-            plain = lvlm.logits(prompt)[-1]
-            stay = cut.stay.clone()
-            forced = lvlm.logits(prompt, answer)
-            assert torch.equal(cut.stay[:, : stay.shape[1]], stay)
-        close(forced[-len(answer) - 1], plain)
 
 
 def test_logits_of_a_truncated_model_are_of_the_tokens_that_stay(lvlm, prompt):

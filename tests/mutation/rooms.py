@@ -11,12 +11,7 @@ GOLDENS = ("tests/golden/test_earliest_stages.py", "tests/golden/test_goldens.py
 #: Of the miniatures the one that is quickest.
 ONE = ("--model", "llava-1.5")
 QWEN, SHIKRA, INTERN = (("--model", name) for name in ("qwen-vl", "shikra", "intern-vl"))
-#: One test there needs a process in which no library was imported before.
-OPTIONS = (
-    f"{C}/test_options.py",
-    "--deselect",
-    f"{C}/test_options.py::test_goldens_of_tests_not_come_to_are_not_called_unused",
-)
+OPTIONS = (f"{C}/options",)
 
 #: A room's files by the beginning of their path; the longest that fits counts.
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -44,12 +39,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "repro/benchmarks/scienceqa": (f"{C}/test_scienceqa.py", f"{C}/test_versions.py", f"{C}/replay"),
     "repro/benchmarks/textvqa": (f"{C}/test_textvqa.py", f"{C}/test_data_errors.py"),
     "repro/cam": (*ONE, f"{INV}/test_cam.py"),
-    "repro/cliff": (f"{INV}/test_cliff.py",),
+    "repro/cliff": (f"{INV}/test_cliff.py", f"{INV}/test_cliff_images.py"),
     "repro/compare": (f"{R}/test_compare.py",),
     "repro/curves": (*ONE, f"{INV}/test_curves.py"),
-    "repro/evaluation": (*ONE, f"{INV}/test_evaluation.py", f"{R}/test_numbers.py"),
+    "repro/evaluation": (
+        *ONE,
+        f"{INV}/test_evaluation.py",
+        f"{INV}/test_recorded.py",
+        f"{R}/test_numbers.py",
+    ),
     "repro/evaluation/answers": (f"{C}/replay",),
-    "repro/evaluation/environment": (f"{INV}/test_results.py",),
+    "repro/evaluation/digests": (f"{INV}/test_digests.py",),
+    "repro/evaluation/environment": (f"{INV}/test_digests.py",),
     "repro/evaluation/export": (f"{INV}/test_results.py",),
     "repro/evaluation/formats": (f"{C}/replay",),
     "repro/evaluation/pairs": (f"{R}/test_compare.py",),
@@ -57,13 +58,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "repro/evaluation/results": (f"{INV}/test_results.py", f"{INV}/test_resume.py"),
     "repro/evaluation/scored": (f"{C}/replay",),
     "repro/evaluation/shards": (*ONE, f"{INV}/test_shards.py", f"{INV}/test_results.py"),
-    "repro/evaluation/sources": (f"{INV}/test_results.py",),
+    "repro/evaluation/sources": (f"{INV}/test_digests.py",),
     "repro/evaluation/tables": (f"{C}/replay",),
     "repro/evaluation/ties": (*ONE, f"{INV}/test_half_precision.py"),
     "repro/gate": (f"{G}/test_verdict.py", f"{G}/test_records.py", f"{G}/test_blind_spots.py"),
     "repro/golden": ("tests/golden/test_golden_extension.py",),
     "repro/look": (f"{R}/test_look.py",),
-    "repro/models": (*ONE, f"{INV}/test_model.py", f"{C}/test_checkpoints.py", f"{C}/test_prompts.py"),
+    "repro/models": (*ONE, f"{INV}/test_model.py", f"{C}/checkpoints", f"{C}/test_prompts.py"),
     "repro/models/anatomy": (
         *ONE,
         f"{INV}/test_sweep.py",
@@ -75,7 +76,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "repro/models/cache": OPTIONS,
     "repro/models/card": (f"{F}/test_refusals.py", *OPTIONS),
     "repro/models/chat": (f"{F}/test_admission.py", f"{F}/test_any_model.py", f"{F}/test_refusals.py"),
-    "repro/models/convert": (f"{C}/test_llava_release.py", f"{C}/test_checkpoints.py"),
+    "repro/models/convert": (f"{C}/test_llava_release.py", f"{C}/checkpoints"),
     "repro/models/generating": (*ONE, f"{INV}/test_sweep.py", f"{F}/test_admission.py"),
     "repro/models/images": (f"{C}/test_data_errors.py",),
     "repro/models/instructblip": ("--model", "instructblip", f"{INV}/test_sweep.py", *GOLDENS),
@@ -96,8 +97,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "repro/models/rounding": (f"{F}/test_admission.py",),
     "repro/models/shikra": (*SHIKRA, *GOLDENS),
     "repro/models/skeleton": (f"{C}/test_plan.py",),
+    "repro/models/trials": (f"{F}/test_admission.py", f"{F}/test_admission_cost.py"),
     "repro/models/weights": (
-        f"{C}/test_checkpoints.py",
+        f"{C}/checkpoints",
         f"{C}/test_published_layouts.py",
         f"{C}/test_plan.py",
     ),
@@ -108,7 +110,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "repro/pytest_plugin": (*OPTIONS, f"{C}/test_progress.py"),
     "repro/pytest_plugin/planning": (f"{C}/test_plan.py",),
     "repro/pytest_plugin/progress": (f"{C}/test_progress.py",),
-    "repro/ranking": (*ONE, f"{INV}/test_truncation.py", f"{INV}/test_sweep.py"),
+    "repro/ranking": (*ONE, f"{INV}/test_ranking.py", f"{INV}/test_sweep.py"),
     "repro/reading": (f"{C}/test_data_errors.py", f"{R}/test_page.py"),
     "repro/report": (f"{R}/test_page.py", f"{R}/test_numbers.py"),
     "repro/report/audit": (f"{R}/test_audit.py",),
