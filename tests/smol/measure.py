@@ -25,16 +25,20 @@ from repro.audit.experiments import heat, shares
 from repro.audit.experiments.no_image import answer_without_image
 from repro.benchmarks import BENCHMARKS
 from repro.benchmarks.miniworld import DIRECTORY
+from repro.cliff import cliff_layer, compare
+from repro.evaluation.flow import spread
+from repro.evaluation.run import evaluate
 from repro.models import load_model
 from repro.models.card import FIXTURES, PRETRAINED
 from repro.models.loading import read_json
 from repro.models.lvlm import Lvlm
 from repro.models.smol_llava import SmolLM2
+from repro.protocols import find_task
 from repro.protocols.official import STYLES
 from repro.statistics import mean_interval, wilson
 from repro.sweep import sweep
 
-#: Without captions: 31 answers of up to 512 tokens to each picture take an hour for 40 of them.
+#: Without captions: 31 answers of up to 512 tokens to each picture take an hour for 40 of them. See ``captioned``.
 ALONE = replace(
     PAPER, models=(PRETRAINED,), benchmarks=tuple(name for name in PAPER.benchmarks if name != "chair")
 )
@@ -42,6 +46,8 @@ SENTENCES = Path(__file__).with_name("sentences.txt").read_text(encoding="utf-8"
 #: Enough for the longest of the answers.
 NEW_TOKENS = 8
 BATCH = 10
+#: Captions: of how many pictures, in the lists' even order, and of how many tokens at most, of which a right one has about 20.
+PICTURES, CAPTION_TOKENS = 24, 60
 
 
 def published_decoder() -> LlamaForCausalLM:
@@ -112,6 +118,25 @@ def known(
     return at, alone
 
 
+def captioned(lvlm: Lvlm) -> dict[str, object]:
+    """Scores of short captions at L = 0...N, and where they no longer need the image; greedy."""
+    task = replace(find_task("official", PRETRAINED, BENCHMARKS["chair"]), max_new_tokens=CAPTION_TOKENS)
+    items = spread(task.benchmark.load(DIRECTORY), PICTURES)
+    evaluation = evaluate(lvlm, task, items, batch_size=4)
+    found: dict[str, object] = {"pictures": len(items), "tokens": CAPTION_TOKENS}
+    for name in (metric.name for metric in task.benchmark.metrics):
+        scores = evaluation.scores(name)
+        cliff, curve = cliff_layer(scores), compare(scores)
+        ends = np.stack([curve.score, curve.score_low, curve.score_high], axis=1)
+        found[name] = {
+            "by layer": np.where(
+                np.isfinite(ends), ends, None
+            ).tolist(),  # None: nothing named, nothing made up
+            "cliff layer": [cliff.layer, *cliff.interval],
+        }
+    return found
+
+
 def share(right: list[bool]) -> list[float]:
     """A share of right answers, and Wilson's interval."""
     return [float(np.mean(right)), *map(float, wilson(sum(right), len(right)))]
@@ -137,6 +162,7 @@ def measured(lvlm: Lvlm) -> dict[str, object]:
         "without a picture": share(alone),
         **{f"L = {after}": share([row[after] for row in at]) for after in range(lvlm.n_layers + 1)},
     }
+    found["captions"] = captioned(lvlm)
     cells = shares.measure(ALONE, load)
     every = np.concatenate([cell.shares for cell in cells])
     first = np.concatenate([cell.first for cell in cells])
