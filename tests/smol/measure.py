@@ -46,7 +46,7 @@ SENTENCES = Path(__file__).with_name("sentences.txt").read_text(encoding="utf-8"
 #: Enough for the longest of the answers.
 NEW_TOKENS = 8
 BATCH = 10
-#: Captions: of how many pictures, in the lists' even order, and of how many tokens at most, of which a right one has about 20.
+#: Captions: of how many pictures, evenly spaced, and of how many tokens at most; a right one has about 20.
 PICTURES, CAPTION_TOKENS = 24, 60
 
 
