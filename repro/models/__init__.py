@@ -105,7 +105,8 @@ def load_model(
         path: checkpoint directory in the published layout; default: the miniature shipped with the suite.
         dtype: of the weights in memory; "own": as they are stored; default: float32 for a miniature, and on a CPU
             whose memory holds that (else their own), on other devices the card's.
-        device: where to put the weights; those that one GPU does not hold go to those behind it, too.
+        device: where to put the weights; those that one GPU does not hold go to those behind it, too. On CUDA,
+            this process then convolves float32 in float32, not in TF32.
 
     Raises:
         KeyError: no such name.
@@ -133,6 +134,8 @@ def load_model(
             dtype = own or getattr(torch, family.dtype(card, path))
         if device.type == "cuda":
             check_gpus(stored(directory)[0] * dtype.itemsize, device)
+            # By default cuDNN rounds what float32 convolutions multiply to ten bits: a tower's patches, say.
+            torch.backends.cudnn.allow_tf32 = False
         lvlm = family.load(card, directory, dtype, device)
     lvlm.path = path
     lvlm.recall()

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -247,16 +247,10 @@ def seconds(device: torch.device, run: Callable[[], Any], turns: int = 3) -> tup
 
 @contextmanager
 def kernel(lvlm: Any, name: str) -> Iterator[None]:
-    """Attention by "sdpa", torch's own flash kernel in it, "eager", or "flash_attention_2" of flash-attn."""
-    with ExitStack() as stack:
-        if name == "torch flash":
-            from torch.nn.attention import SDPBackend, sdpa_kernel
-
-            stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION]))
-        elif name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-            raise ImportError("flash-attn is not installed")
-        else:
-            stack.enter_context(lvlm.kernel(name))
+    """Attention by "sdpa", "eager", or "flash_attention_2" of flash-attn."""
+    if name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise ImportError("flash-attn is not installed")
+    with lvlm.kernel(name):
         yield
 
 
@@ -341,7 +335,7 @@ def checks_of(report: Report, arguments: argparse.Namespace) -> None:
         return {"weights": f"{count / 1e9:.2f} G", "type": str(dtype), "tokens": len(shape[1].segments)}
 
     report.run(f"{arguments.layers} layers of width {arguments.width}", build, needs=30)
-    for name in ("sdpa", "eager", "torch flash", "flash_attention_2") if shape else ():
+    for name in ("sdpa", "eager", "flash_attention_2") if shape else ():
         report.run(f"times, {name}", timings, *shape, device, name, needs=30)
         report.run(f"sweep is truncated runs, {name}", agreement, *shape, name, needs=10)
     shape.clear()

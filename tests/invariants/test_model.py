@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoImageProcessor, AutoProcessor
+from transformers.utils import is_torchvision_available
 
 from repro.attention import attention_shares
 from repro.cam import llava_cam
 from repro.models import load_model
+from repro.models.processors import WITH_PIL
 from repro.sweep import sweep
 from repro.truncation import truncated
 
@@ -31,6 +33,8 @@ def test_the_model_is_frozen_and_in_evaluation_mode(lvlm):
 @pytest.mark.without("qwen-vl", "shikra", "intern-vl")
 def test_prompts_are_those_of_transformers_own_processor(lvlm, prompts, pictures):
     processor = AutoProcessor.from_pretrained(lvlm.path, local_files_only=True)
+    if is_torchvision_available():  # a processor takes it then by itself, and it resizes otherwise than PIL
+        processor.image_processor = AutoImageProcessor.from_pretrained(lvlm.path, **WITH_PIL)
     for prompt, picture in zip(prompts, pictures, strict=True):
         expected = processor(images=picture, text=prompt.text, return_tensors="pt")
 
